@@ -1,0 +1,47 @@
+# Every target sets up what it needs; `make` alone says what there is.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+RECIPES := $(sort $(basename $(notdir $(wildcard experiments/*.flags))))
+FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check format recipes tensorboard clean $(RECIPES)
+
+help: ## list the targets
+	@grep -hE '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo "and every recipe is a target of its name: make recipes"
+
+$(BIN)/.installed: setup.cfg pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+setup: $(BIN)/.installed ## make .venv and install everything into it
+
+run: digits ## the main job, on data that comes inside the dependencies
+
+test: check ## the formatter, the linter, the types, and the tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: setup ## the formatter, the linter and the types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+recipes: ## list the recipes, a line each
+	@for name in $(RECIPES); do \
+	  printf '%-26s %s\n' "$$name" "$$(sed -n '1s/^# //p' experiments/$$name.flags)"; done
+
+$(RECIPES): setup
+	$(BIN)/python -m tl_keras.main --flagfile=experiments/$@.flags $(FLAGS)
+
+tensorboard: setup ## look at everything in runs/, on 127.0.0.1 only
+	$(BIN)/tensorboard --logdir=runs --host=127.0.0.1
+
+clean: ## remove the virtual environment and the caches, not runs/
+	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

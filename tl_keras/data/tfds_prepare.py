@@ -1,0 +1,218 @@
+"""Find a dataset of tensorflow-datasets on disk, or prepare it there; nothing is decoded."""
+
+import contextlib
+import difflib
+import errno
+import io
+import os
+import re
+import socket
+import stat
+import threading
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from tl_keras.data import catalog, usps
+from tl_keras.errors import DataError, TransferError, UsageError, WriteError
+
+tfds.disable_progress_bar()
+
+_NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?", re.ASCII)
+_CONNECT_SECONDS = 3.0
+_PORTS = {"http": 80, "https": 443, "ftp": 21}
+_CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
+def roots(data_dir: str) -> list[Path]:
+    """Return the folders that may hold prepared datasets, in the order they are searched."""
+    names = (data_dir, os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets")
+    paths = [Path(name).expanduser().absolute() for name in names if name]
+    return list(dict.fromkeys(paths))
+
+
+def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """Return the builder of a dataset: of the first folder that holds it prepared, if one does.
+
+    An older prepared version counts, where the current one is not there.
+
+    Raises:
+        UsageError: if there is no dataset, no configuration or no version of that name.
+        DataError: if its description on disk is damaged.
+    """
+    if not _NAME.fullmatch(name):
+        raise _unknown(name)
+    builders = [builder for root in roots(data_dir) if (builder := _builder(name, root))]
+    if not builders:
+        raise _unknown(name)
+    return next((builder for builder in builders if builder.is_prepared()), builders[0])
+
+
+def _builder(name: str, root: Path) -> tfds.core.DatasetBuilder | None:
+    try:
+        builder = tfds.builder(name, data_dir=root)
+        if ":" not in name and not builder.is_prepared():
+            versions = tfds.core.utils.version.list_all_versions(Path(builder.data_dir).parent)
+            if versions:
+                return tfds.builder(f"{name}:{max(versions)}", data_dir=root)
+        return builder
+    except tfds.core.DatasetNotFoundError:
+        return None
+    except (ValueError, AssertionError) as error:
+        if "not found" in str(error) or "cannot be loaded" in str(error):
+            raise UsageError(f"dataset '{name}': {one_line(error)}") from error
+        raise _damaged(name, root, error) from error
+    except ImportError as error:
+        raise DataError(
+            f"dataset '{name}' needs a package that cannot be imported: {one_line(error)}"
+        ) from error
+    except Exception as error:  # json, protobuf and TensorFlow each have their own
+        raise _damaged(name, root, error) from error
+
+
+def _damaged(name: str, root: Path, error: Exception) -> DataError:
+    folder = root / name.split(":")[0]
+    return DataError(
+        f"dataset '{name}' in {folder} is damaged ({one_line(error)}): delete that folder, and"
+        " it is prepared anew"
+    )
+
+
+def _unknown(name: str) -> UsageError:
+    listed = sorted(catalog.DATASETS)
+    close = difflib.get_close_matches(
+        name, listed + tfds.list_builders(with_community_datasets=False), n=3
+    )
+    hint = f"did you mean {' or '.join(close)}? Choose" if close else "choose"
+    return UsageError(
+        f"dataset '{name}' is not known: {hint} one of {', '.join(listed)}, folder:PATH, or a"
+        " tensorflow-datasets name"
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an exception says in one line of at most 200 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def prepare(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+    """Prepare a dataset in the first folder that may be written, and return its builder.
+
+    Files that were downloaded by hand are taken from the `downloads/manual` of any folder, the
+    others from the network. The folder of the dataset appears only when it is complete.
+
+    Raises:
+        WriteError: if no folder can be written, or the disk is full.
+        DataError: if a file is missing and its server cannot be reached, or it is not as published.
+    """
+    root = _writable_root(name, data_dir)
+    builder = tfds.builder(name, data_dir=root)
+    manual = _manual_folder(builder, root, data_dir)
+    _check_reachable(builder, manual, root)
+    config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_config=config)
+    except TransferError:
+        raise
+    except Exception as error:
+        # Another process may have prepared it meanwhile: the folder is renamed into place whole.
+        if not tfds.builder(name, data_dir=root).is_prepared():
+            raise _failed(name, root, manual, error) from error
+    return tfds.builder(name, data_dir=root)
+
+
+def _writable_root(name: str, data_dir: str) -> Path:
+    candidates = roots(data_dir)
+    for root in candidates:
+        if can_write(root):
+            with contextlib.suppress(OSError):
+                root.mkdir(parents=True, exist_ok=True)
+                return root
+    raise WriteError(
+        f"dataset '{name}' is not prepared, and none of {', '.join(map(str, candidates))} can be"
+        " written: name a folder that can with --data_dir"
+    )
+
+
+def can_write(path: Path) -> bool:
+    """Tell whether a folder may be written, or made.
+
+    A folder whose mode allows writing to nobody was meant to stay as it is, even for root.
+    """
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return bool(
+        path.is_dir()
+        and os.access(path, os.W_OK | os.X_OK)
+        and stat.S_IMODE(path.stat().st_mode) & 0o222
+    )
+
+
+def _needed_files(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
+    """Return the files that a dataset is made of: name in the manual folder -> URL."""
+    if isinstance(builder, usps.Usps):
+        return {name: usps.FOLDER_URL + name for name in usps.FILES.values()}
+    return {info.filename: url for url, info in (builder.url_infos or {}).items() if info.filename}
+
+
+def _manual_folder(builder: tfds.core.DatasetBuilder, root: Path, data_dir: str) -> Path:
+    """Return the manual folder that holds the most of what is needed; the root's own if none."""
+    needed = _needed_files(builder)
+    folders = [path / "downloads" / "manual" for path in [root, *roots(data_dir)]]
+    if needed:
+        return max(folders, key=lambda folder: sum((folder / name).exists() for name in needed))
+    return next(
+        (folder for folder in folders if folder.is_dir() and any(folder.iterdir())), folders[0]
+    )
+
+
+def _check_reachable(builder: tfds.core.DatasetBuilder, manual: Path, root: Path) -> None:
+    """Raise within seconds where a download would only fail after many minutes of trying."""
+    missing = {
+        name: url for name, url in _needed_files(builder).items() if not (manual / name).exists()
+    }
+    unreachable = _unreachable({urllib.parse.urlsplit(url)[:2] for url in missing.values()})
+    absent = {n: url for n, url in missing.items() if urllib.parse.urlsplit(url)[:2] in unreachable}
+    if absent:
+        folder = manual if can_write(manual) else root / "downloads" / "manual"
+        raise DataError(
+            f"dataset '{builder.name}' is not prepared and its server cannot be reached: put"
+            f" {', '.join(f'{name} from {url}' for name, url in absent.items())} into {folder}"
+        )
+
+
+def _unreachable(servers: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return those of the servers (scheme, host) that accept no connection within seconds."""
+    reached: set[tuple[str, str]] = set()
+
+    def connect(scheme: str, host: str) -> None:
+        proxy = urllib.request.getproxies().get(scheme)
+        address = urllib.parse.urlsplit(proxy if proxy and "//" in proxy else f"{scheme}://{host}")
+        port = address.port or _PORTS.get(address.scheme, 443)
+        with contextlib.suppress(OSError):
+            socket.create_connection((address.hostname or "", port), _CONNECT_SECONDS).close()
+            reached.add((scheme, host))
+
+    # Daemons: looking up a name knows no timeout, and must not hold up the end of the program.
+    threads = [threading.Thread(target=connect, args=server, daemon=True) for server in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_CONNECT_SECONDS)
+    return servers - reached
+
+
+def _failed(name: str, root: Path, manual: Path, error: Exception) -> TransferError:
+    reason = one_line(error)
+    if isinstance(error, OSError) and error.errno in _CANNOT_WRITE or "disk space" in reason:
+        return WriteError(f"dataset '{name}' cannot be prepared in {root}: {reason}")
+    if isinstance(error, ImportError):
+        return DataError(f"dataset '{name}' needs a package to be prepared: {reason}")
+    return DataError(
+        f"dataset '{name}' cannot be prepared in {root}, with {manual} for files that were"
+        f" downloaded by hand: {reason}"
+    )

@@ -1,0 +1,243 @@
+"""Read any image classification dataset of tensorflow-datasets.
+
+- The picture and the label are the dataset's supervised pair, or else its only Image and its only
+  ClassLabel. Colour is 3 channels, grey stays 1, transparency is laid over white.
+- The splits are the catalog's. For a dataset that is not listed they are "train" and "test", or
+  "validation" where it has no "test"; where it has neither, a fifth of "train", the same always
+  and as much of every class (`held_out.choose_test`), is the test split.
+- Examples come in the order they have on disk.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tl_keras.data import catalog, images, tfds_prepare
+from tl_keras.data.dataset import Dataset, ImageSet
+from tl_keras.data.memory import allocate
+from tl_keras.data.held_out import choose_test
+from tl_keras.errors import DataError, UsageError
+
+_BATCH = 512
+_TEST_SPLITS = ("test", "validation", "valid", "val")
+
+
+class _Source(NamedTuple):
+    """What reading needs to know; `size` is 0 where the stored pictures differ."""
+
+    name: str
+    builder: tfds.core.DatasetBuilder
+    entry: catalog.Entry
+    framed: bool
+    image_key: str
+    label_key: str
+    stored_channels: int
+    size: int
+    class_names: tuple[str, ...]
+
+
+def open_dataset(name: str, framing: str, data_dir: str) -> Dataset:
+    """Open a dataset of tensorflow-datasets; it is prepared if it is not yet.
+
+    Args:
+        name: `name`, `name/configuration` or either with `:version`.
+        framing: "auto", "mnist" or "none".
+        data_dir: see `reading.open_dataset`.
+
+    Raises:
+        UsageError: if it is not known, or not one of classified images.
+        DataError: if it cannot be had, or is damaged.
+        WriteError: if it would have to be prepared and no folder can be written.
+    """
+    builder = tfds_prepare.find_builder(name, data_dir)
+    # Before preparing: nobody should wait for a download of what cannot be used.
+    _find_keys(name, builder)
+    if not builder.is_prepared():
+        builder = tfds_prepare.prepare(name, data_dir)
+    source = _describe(name, builder, framing)
+    splits = _splits(source)
+    channels = 1 if source.framed or source.stored_channels <= 2 else 3
+    size = images.FRAME_SIZE if source.framed else source.size
+    augment = catalog.HANDWRITING if source.framed else source.entry.augment
+
+    def read(split: str, image_size: int = 0) -> ImageSet:
+        return _read(source, splits, split, image_size)
+
+    return Dataset(name, source.class_names, channels, size, augment, read)
+
+
+def _find_keys(name: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
+    """Return the keys of the picture and of the label."""
+    features = builder.info.features
+    is_dict = isinstance(features, tfds.features.FeaturesDict)
+    kinds: dict[str, Any] = dict(features.items()) if is_dict else {}
+    pictures = [key for key, kind in kinds.items() if type(kind) is tfds.features.Image]
+    labels = [key for key, kind in kinds.items() if isinstance(kind, tfds.features.ClassLabel)]
+    supervised: tuple[Any, ...] = builder.info.supervised_keys or ()
+    if len(supervised) == 2 and supervised[0] in pictures and supervised[1] in labels:
+        pictures, labels = [supervised[0]], [supervised[1]]
+    if len(pictures) != 1 or len(labels) != 1:
+        found = ", ".join(f"{key} ({type(kind).__name__})" for key, kind in kinds.items())
+        raise UsageError(
+            f"dataset '{name}' is not one of classified images: it needs one Image and one"
+            f" ClassLabel, and has {found or type(features).__name__}"
+        )
+    if kinds[pictures[0]].np_dtype != np.uint8:
+        raise UsageError(
+            f"dataset '{name}' has images of {np.dtype(kinds[pictures[0]].np_dtype)}: only uint8 is"
+            " supported"
+        )
+    return pictures[0], labels[0]
+
+
+def _describe(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> _Source:
+    image_key, label_key = _find_keys(name, builder)
+    # Not the name that was given: "emnist" stands for "emnist/byclass", "mnist:3.0.1" for "mnist".
+    config = builder.builder_config.name if builder.builder_config else ""
+    entry = catalog.find(f"{builder.name}/{config}" if config else builder.name)
+    height, width, channels = builder.info.features[image_key].shape
+    class_names = entry.class_names or tuple(builder.info.features[label_key].names or ())
+    if len(class_names) < 2:
+        raise DataError(f"dataset '{name}' has {len(class_names)} classes: two are needed")
+    return _Source(
+        name,
+        builder,
+        entry,
+        catalog.is_framed(entry, framing),
+        image_key,
+        label_key,
+        channels or 3,
+        height if height and height == width else 0,
+        class_names,
+    )
+
+
+def _splits(source: _Source) -> tuple[str, str]:
+    """Return the names of the training and the test split; "" where the test has to be carved."""
+    there = [split for split, info in source.builder.info.splits.items() if info.num_examples]
+    if source.name in catalog.DATASETS or "train" not in there:
+        wanted = source.entry.splits
+    else:
+        wanted = ("train", next((split for split in _TEST_SPLITS if split in there), ""))
+    missing = [split for split in wanted if split and split not in there]
+    if missing:
+        raise DataError(
+            f"dataset '{source.name}' in {source.builder.data_dir} has no split"
+            f" {' and no '.join(missing)}: it has {', '.join(there) or 'none'}"
+        )
+    return wanted
+
+
+def _read(source: _Source, splits: tuple[str, str], split: str, image_size: int) -> ImageSet:
+    """Decode one split; see `Dataset.read`."""
+    if split not in ("train", "test"):
+        raise ValueError(f"split is 'train' or 'test', not {split!r}")
+    stored = splits[split == "test"] or splits[0]
+    chosen = None if splits[1] else _carved(source, stored) == (split == "test")
+    count = source.builder.info.splits[stored].num_examples if chosen is None else chosen.sum()
+    size = images.FRAME_SIZE if source.framed else source.size or image_size
+    if not size:
+        raise ValueError(f"the images of '{source.name}' differ in size: image_size is needed")
+    channels = 1 if source.framed or source.stored_channels <= 2 else 3
+    pictures = allocate((int(count), size, size, channels))
+    labels = np.empty(int(count), np.int64)
+    done = 0
+    for part, part_labels in _batches(source, stored, chosen, size):
+        if done + len(part) > count:
+            break
+        pictures[done : done + len(part)] = part
+        labels[done : done + len(part)] = part_labels
+        done += len(part)
+    if done != count:
+        raise _unreadable(
+            source, f"it holds another number of examples than the {count} it declares"
+        )
+    return ImageSet(pictures, _checked(source, labels))
+
+
+def _checked(source: _Source, labels: np.ndarray) -> np.ndarray:
+    """Return labels that count from 0; raise DataError for one that is no class."""
+    labels = labels - source.entry.first_label
+    count = len(source.class_names)
+    wrong = (labels < 0) | (labels >= count)
+    if wrong.any():
+        value = labels[wrong][0] + source.entry.first_label
+        raise DataError(
+            f"dataset '{source.name}' in {source.builder.data_dir} has the label {value}, outside"
+            f" its {count} classes ({wrong.sum()} of {len(labels)} examples)"
+        )
+    return labels
+
+
+def _carved(source: _Source, stored: str) -> np.ndarray:
+    labels = [part for _, part in _examples(source, stored, None, labels_only=True)]
+    return choose_test(_checked(source, np.concatenate(labels)))
+
+
+def _batches(
+    source: _Source, stored: str, chosen: np.ndarray | None, size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (examples, size, size, channels) uint8 and (examples,) int64, batch by batch."""
+    for part, labels in _examples(source, stored, chosen, size=size):
+        if source.stored_channels in (2, 4):
+            part = images.over_white(part)
+        if source.entry.transposed:
+            part = part.transpose(0, 2, 1, 3)
+        yield (images.frame(part) if source.framed else part), labels
+
+
+def _examples(
+    source: _Source,
+    stored: str,
+    chosen: np.ndarray | None,
+    *,
+    size: int = 0,
+    labels_only: bool = False,
+) -> Iterator[Any]:
+    """Yield batches of pictures (0 of them with `labels_only`) and labels, in the order on disk."""
+    import tensorflow as tf
+
+    def decode(example: dict[str, Any]) -> tuple[Any, Any]:
+        label = tf.cast(example[source.label_key], tf.int64)
+        if labels_only:
+            return (), label
+        channels = source.stored_channels
+        image = tf.io.decode_image(example[source.image_key], channels, expand_animations=False)
+        image.set_shape((None, None, channels))
+        if not source.framed and not source.size:
+            image = tf.image.resize(image, (size, size), antialias=True)
+            image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+        return image, label
+
+    keys = [source.label_key] if labels_only else [source.image_key, source.label_key]
+    decoders = tfds.decode.PartialDecoding(
+        dict.fromkeys(keys, True),
+        {} if labels_only else {source.image_key: tfds.decode.SkipDecoding()},
+    )
+    # Pictures that are framed each from its own size cannot be stacked.
+    batch = 1 if source.framed and not source.size and not labels_only else _BATCH
+    try:
+        with tf.device("CPU"):
+            examples = source.builder.as_dataset(
+                split=stored,
+                shuffle_files=False,
+                decoders=decoders,
+                read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+            )
+            if chosen is not None:
+                mask = tf.constant(chosen)
+                examples = examples.enumerate().filter(lambda index, _: mask[index])
+                examples = examples.map(lambda _, example: example)
+            examples = examples.map(decode, tf.data.AUTOTUNE, deterministic=True)
+            yield from examples.batch(batch).prefetch(2).as_numpy_iterator()
+    except (tf.errors.OpError, OSError, ValueError, AssertionError) as error:
+        raise _unreadable(source, tfds_prepare.one_line(error)) from error
+
+
+def _unreadable(source: _Source, reason: str) -> DataError:
+    return DataError(
+        f"dataset '{source.name}' in {source.builder.data_dir} cannot be read ({reason}): delete"
+        " that folder, and it is prepared anew"
+    )

@@ -1,0 +1,279 @@
+"""The experiment: source, transfer, scratch, report. What the command line does, for anyone to call.
+
+from tl_keras import Config, run
+report = run(Config(source="mnist_5k", target="digits", shots=5, seeds=(0, 1, 2)))
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tl_keras import files, plan, runs
+from tl_keras.config import Config, Training
+from tl_keras.data.dataset import ImageSet
+from tl_keras.data.splits import Split, split
+from tl_keras.errors import DataError
+from tl_keras.methods import catalog as methods
+from tl_keras.methods.setting import Setting
+from tl_keras.models import building, weights
+from tl_keras.models.weights import Origin, Weights
+from tl_keras.options import check, needs_validation
+from tl_keras.plan import Images, Plan
+from tl_keras.report import metrics, summary
+from tl_keras.training import distribution
+from tl_keras.training.prediction import Predictor
+from tl_keras.workdir import Workdir, read_json
+
+LOG = logging.getLogger(__name__)
+
+RESULT = "result.json"
+
+
+class Report(NamedTuple):
+    """What an experiment found: as report.json has it, and as the table that is printed."""
+
+    record: dict[str, Any]
+    text: str
+
+
+class Source(NamedTuple):
+    """The knowledge to transfer, and its part of report.json."""
+
+    weights: Weights
+    record: dict[str, Any]
+
+
+def run(config: Config) -> Report:
+    """Carry out an experiment, or continue it where an earlier call left it.
+
+    Raises:
+        TransferError: see tl_keras.errors; nothing that was finished is lost.
+    """
+    check(config)
+    workdir = Workdir(config)
+    LOG.info("workdir: %s", workdir.root)
+    start_tensorflow()
+    strategy = distribution.make_strategy(config.strategy)
+    given = _given_weights(config)
+    settled = plan.make(config, strategy, given.origin if given else None)
+    settled.check()
+    source = _source(settled, workdir, given)
+    records = []
+    for seed in config.seeds:
+        for arm, method in _arms(config, source):
+            records.append(_arm(settled, workdir, source, arm, method, seed))
+            runs.forget_models()
+    return _report(settled, workdir, source, records)
+
+
+def start_tensorflow() -> None:
+    """Settle what holds for the whole process; called once, or more often."""
+    distribution.allow_memory_growth()
+    # It warns of tracing anew, which is what happens where each run has a model of its own.
+    tf.get_logger().setLevel("ERROR")
+
+
+def _given_weights(config: Config) -> Weights | None:
+    if not config.source_weights or not methods.find(config.method).copies_weights:
+        return None
+    flag = f"--source_weights={config.source_weights}"
+    given = weights.load(Path(config.source_weights), flag)
+    if given.origin is None:
+        raise DataError(f"{flag} does not say what it was trained on; tl_keras did not write it")
+    if given.origin.model != config.model:
+        raise DataError(f"{flag} holds {given.origin.model}, not --model={config.model}")
+    return given
+
+
+def _arms(config: Config, source: Source | None) -> list[tuple[str, str]]:
+    """Return (arm, method) of what is run for each seed."""
+    transfer = [("transfer", config.method)] if source else []
+    return transfer + ([("scratch", "scratch")] if config.baseline or not source else [])
+
+
+def _source(settled: Plan, workdir: Workdir, given: Weights | None) -> Source | None:
+    """Return what is to be transferred: given, ImageNet's, or pretrained here and now."""
+    config = settled.config
+    if not methods.find(config.method).copies_weights:
+        return None
+    if given is not None:
+        return _known(given)
+    if config.source == "imagenet":
+        return _known(_imagenet(settled))
+    return _pretrained(settled, settled.source, workdir.source) if settled.source else None
+
+
+def _known(known: Weights) -> Source:
+    dataset = known.origin.dataset if known.origin else ""
+    record = {
+        "dataset": dataset,
+        "test": None,
+        "weights_sha256": weights.digest(known.tensors),
+    }
+    return Source(known, record)
+
+
+def _imagenet(settled: Plan) -> Weights:
+    config = settled.config
+    model = building.build(
+        config.model,
+        1,
+        image_size=settled.image_size,
+        input_channels=3,
+        body_channels=3,
+        dense_units=config.dense_units,
+        weights="imagenet",
+    )
+    tensors = weights.tensors_of(model)
+    body = {name: value for name, value in tensors.items() if not name.startswith(weights.HEAD)}
+    return Weights(body, Origin("imagenet", (), config.model, settled.image_size, 3))
+
+
+def _pretrained(settled: Plan, images: Images, folder: Path) -> Source:
+    """Train on the source, or take what an earlier call trained, and return the weights."""
+    config = settled.config
+    path = folder / "source.weights.h5"
+    if (folder / RESULT).is_file():
+        LOG.info("source: %s is trained already", config.source)
+        return Source(weights.load(path), read_json(folder / RESULT))
+    LOG.info("source: training %s on %s", config.model, config.source)
+    dataset = images.dataset
+    model = settled.build(dataset, config.source_seed)
+    training = config.source_training
+    chosen = split(
+        images.train.labels,
+        dataset.class_names,
+        seed=config.source_seed,
+        shots=0,
+        validation=config.validation,
+        needs_validation=bool(needs_validation(training)),
+    )
+    setting = _setting(
+        settled, images, training, chosen, config.source_seed, model, folder.parent
+    )  # fmt: skip
+    prepared = methods.find("scratch").prepare(setting)
+    outcome = runs.carry_out(setting, prepared, images, folder, f"source {config.source}")
+    origin = Origin(
+        config.source, dataset.class_names, config.model, settled.image_size, settled.body_channels
+    )
+    tensors = weights.tensors_of(model)
+    weights.save(path, tensors, origin)
+    found = {"accuracy": outcome.test.accuracy, "loss": outcome.test.loss}
+    record = {"dataset": config.source, **outcome.record(), "test": found}
+    files.write_json(folder / RESULT, record)
+    LOG.info("source: test accuracy %.2f %%", 100 * outcome.test.accuracy)
+    return Source(Weights(tensors, origin), record)
+
+
+def _setting(
+    settled: Plan,
+    images: Images,
+    training: Training,
+    chosen: Split,
+    seed: int,
+    model: Any,
+    root: Path,
+    source: Weights | None = None,
+    source_train: ImageSet | None = None,
+) -> Setting:
+    augment = images.dataset.augment if training.augment == "auto" else training.augment
+    return Setting(
+        config=settled.config,
+        training=training,
+        strategy=settled.strategy,
+        seed=seed,
+        model=model,
+        images=images.train,
+        split=chosen,
+        image_size=settled.image_size,
+        augment=augment,
+        cache=root / "features",
+        source_weights=source,
+        source_train=source_train,
+    )
+
+
+def _arm(
+    settled: Plan, workdir: Workdir, source: Source | None, arm: str, method_name: str, seed: int
+) -> dict[str, Any]:
+    """Carry out one arm of one seed, or read what an earlier call found."""
+    folder = workdir.arm(arm, seed)
+    if (folder / RESULT).is_file():
+        LOG.info("%s, seed %d: done already", arm, seed)
+        return read_json(folder / RESULT)
+    config, target = settled.config, settled.target
+    method = methods.find(method_name)
+    model = settled.build(target.dataset, seed)
+    if method.copies_weights and source is not None:
+        flag = _named(config)
+        names = target.dataset.class_names
+        account = weights.copy(source.weights, model, names, config.head, flag)
+        LOG.info("%s, seed %d: weights from %s\n%s", arm, seed, flag, account)
+    setting = _setting(
+        settled,
+        target,
+        config.training,
+        settled.split(seed),
+        seed,
+        model,
+        workdir.root,
+        source.weights if source else None,
+        settled.source.train if method.source_images and settled.source else None,
+    )
+    LOG.info(
+        "%s, seed %d: %s with %d images", arm, seed, method_name, len(setting.split.train)
+    )  # fmt: skip
+    outcome = runs.carry_out(
+        setting, method.prepare(setting), target, folder, f"{arm}, seed {seed}"
+    )
+    record = {"arm": arm, "seed": seed, "zero_shot": None, **outcome.record()}
+    files.write_json(folder / RESULT, record)
+    LOG.info("%s, seed %d: test accuracy %.2f %%", arm, seed, 100 * outcome.test.accuracy)
+    return record
+
+
+def _named(config: Config) -> str:
+    if config.source_weights:
+        return f"--source_weights={config.source_weights}"
+    return f"--source={config.source}"
+
+
+def _zero_shot(settled: Plan, workdir: Workdir, source: Source | None) -> dict[str, float] | None:
+    """Return what the source's model says of the target, where it knows all of its classes."""
+    config, target = settled.config, settled.target
+    known = source.weights.origin.class_names if source and source.weights.origin else ()
+    names = target.dataset.class_names
+    if source is None or config.head == "new" or not set(names) <= set(known):
+        return None
+    path = workdir.root / "zero_shot.json"
+    if path.is_file():
+        return read_json(path)
+    model = settled.build(target.dataset, 0)
+    weights.copy(source.weights, model, names, "match", _named(config))
+    predictor = Predictor(model, settled.strategy)
+    logits = predictor.predict(target.test.images, settled.image_size).logits
+    found = {"accuracy": float(np.mean(logits.argmax(axis=1) == target.test.labels))}
+    files.write_json(path, found)
+    return found
+
+
+def _report(
+    settled: Plan, workdir: Workdir, source: Source | None, records: list[dict[str, Any]]
+) -> Report:
+    zero_shot = _zero_shot(settled, workdir, source)
+    for record in records:
+        if record["arm"] == "transfer":
+            record["zero_shot"] = zero_shot
+    report = {
+        "config": settled.config.flat(),
+        "source": source.record if source else None,
+        "runs": records,
+        "summary": summary.summarise(records),
+    }
+    text = summary.table(report)
+    files.write_json(workdir.root / "report.json", report)
+    files.write_bytes(workdir.root / "report.txt", f"{text}\n".encode())
+    return Report(report, text)

@@ -1,0 +1,193 @@
+"""Models by name: uint8 images in, features and logits out, fresh weights that a seed decides."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+import keras
+
+from tl_keras.errors import UsageError
+from tl_keras.models import applications, catalog, small_cnn
+from tl_keras.models.naming import named_layers, rename, tensor_names
+
+__all__ = ["body_layers", "build", "head_of", "set_trainable", "tensor_names"]
+
+HEAD = "head"
+
+# What holds the initializer of a variable; every other weight starts from a constant.
+INITIALIZERS = {
+    "kernel": ("kernel_initializer", "depthwise_initializer"),
+    "depthwise_kernel": ("depthwise_initializer",),
+    "pointwise_kernel": ("pointwise_initializer",),
+}
+
+
+def build(
+    name: str,
+    num_classes: int,
+    *,
+    image_size: int,
+    input_channels: int,
+    body_channels: int,
+    dense_units: int,
+    seed: int | None = None,
+    weights: str | None = None,
+) -> keras.Model:
+    """Build a model that takes pixels and returns features and logits.
+
+    Its input, "image", is (batch, image_size, image_size, input_channels) uint8; its output a dict
+    of "features", (batch, width) float32, and "logits", (batch, num_classes) float32. The last
+    layer is a Dense named "head".
+
+    Args:
+        name: of the architecture, from the catalog.
+        num_classes: of the head.
+        image_size: side in pixels.
+        input_channels: of the images, 1 or 3.
+        body_channels: that small_cnn's first convolution sees, 1 or 3; all others see 3.
+        dense_units: width of small_cnn's features; the others have their own.
+        seed: decides fresh weights and the noise of dropout, whatever was built before; None
+            leaves both to chance.
+        weights: "imagenet", or None for fresh ones.
+
+    Raises:
+        UsageError: the name is not known, the images are too small, or there are no such weights.
+        DataError: the ImageNet weights are missing or damaged.
+    """
+    entry = catalog.find(name)
+    if image_size < entry.min_size:
+        raise UsageError(
+            f"--image_size={image_size} is below the {entry.min_size} pixels that {name} needs:"
+            f" raise it, or leave it out for {entry.image_size}"
+        )
+    path = None
+    if weights is not None:
+        if not entry.weights:
+            raise UsageError(
+                f"--source=imagenet has no weights for --model={name}: choose an architecture of"
+                " keras.applications, such as --model=mobilenet_v2"
+            )
+        path = applications.weights_file(name, entry, image_size)
+    images = keras.Input((image_size, image_size, input_channels), dtype="uint8", name="image")
+    if entry.function:
+        features = applications.features(images, entry, path)
+    else:
+        features = small_cnn.features(images, body_channels, dense_units)
+    # In float32 under any policy, so that losses and stored features never lose precision.
+    features = keras.layers.Activation("linear", dtype="float32", name="features")(features)
+    logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(features)
+    model = keras.Model(images, {"features": features, "logits": logits}, name=name)
+    rename(model)
+    if seed is not None:
+        _draw_weights(model, seed, body=path is None)
+        _seed_noise(model, seed)
+    return model
+
+
+def _draw_weights(model: keras.Model, seed: int, *, body: bool) -> None:
+    """Draw the kernels anew by their own initializers, each from a seed of its own.
+
+    Keras seeds an initializer from Python's global generator, so what a model starts from depends
+    on everything that was built before it.
+    """
+    for layer_name, layer in named_layers(model).items():
+        if not body and layer_name != HEAD:
+            continue
+        for variable in layer.weights:
+            attributes = INITIALIZERS.get(variable.name, ())
+            for attribute in [one for one in attributes if hasattr(layer, one)][:1]:
+                initializer = getattr(layer, attribute)
+                own_seed = _derived(seed, f"{layer_name}/{variable.name}")
+                drawn = type(initializer).from_config(
+                    {**initializer.get_config(), "seed": own_seed}
+                )
+                variable.assign(drawn(variable.shape, variable.dtype))
+
+
+def _seed_noise(model: keras.Model, seed: int) -> None:
+    """Set the generators of dropout layers, which Keras seeds from the same global generator."""
+    for layer in model.layers:
+        generator = getattr(layer, "seed_generator", None)
+        if generator is not None:
+            generator.state.assign([_derived(seed, layer.name), 0])
+
+
+def _derived(seed: int, name: str) -> int:
+    """Return a seed of 31 bits that is the same in every process."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
+
+
+def head_of(model: keras.Model) -> keras.layers.Dense:
+    """Return the layer that makes logits of features."""
+    return model.get_layer(HEAD)
+
+
+def body_layers(model: keras.Model) -> list[keras.Layer]:
+    """Return the layers below the head that have weights, in their order."""
+    return list(_named_body(model).values())
+
+
+def _named_body(model: keras.Model) -> dict[str, keras.Layer]:
+    # A Normalization holds constants of the preprocessing: nothing that could be trained.
+    return {
+        name: layer
+        for name, layer in named_layers(model).items()
+        if name != HEAD and not isinstance(layer, keras.layers.Normalization)
+    }
+
+
+def set_trainable(model: keras.Model, spec: str) -> list[str]:
+    """Choose which layers train; a frozen BatchNormalization also keeps its moving statistics.
+
+    Args:
+        model: one that `build` made.
+        spec: "all", "head", "last:N" (the N last layers with weights, the head is the first of
+            them), or a regular expression that is searched in the layers' names.
+
+    Returns:
+        The names of the layers with weights that train, in their order, the head last.
+
+    Raises:
+        UsageError: the spec cannot be read, or chooses nothing.
+    """
+    body = _named_body(model)
+    chosen = _chosen(spec, list(body))
+    model.trainable = True
+    for name, layer in body.items():
+        layer.trainable = name in chosen
+    return [name for name in body if name in chosen] + [HEAD]
+
+
+def _chosen(spec: str, names: list[str]) -> set[str]:
+    """Return which of the body's layers train."""
+    if spec == "all":
+        return set(names)
+    if spec == "head":
+        return set()
+    if spec.startswith("last:"):
+        count = spec.removeprefix("last:")
+        if not count.isdecimal() or not 1 <= int(count) <= len(names) + 1:
+            raise UsageError(
+                f"--trainable={spec}: N of last:N must be from 1 (the head) to {len(names) + 1}"
+                " (all layers with weights)"
+            )
+        return set(names[len(names) + 1 - int(count) :])
+    try:
+        found = {name for name in names if spec and re.search(spec, name)}
+    except re.error as error:
+        raise UsageError(
+            f"--trainable={spec} is not a regular expression ({error}): choose all, head, last:N,"
+            f" or one that is found in names such as {_examples(names)}"
+        ) from error
+    if not found:
+        raise UsageError(
+            f"--trainable={spec} is found in no layer's name: choose all, head, last:N, or a"
+            f" regular expression that is found in names such as {_examples(names)}"
+        )
+    return found
+
+
+def _examples(names: Iterable[str]) -> str:
+    every = list(names)
+    shown = every if len(every) <= 5 else [*every[:3], *every[-2:]]
+    return ", ".join(shown)

@@ -1,0 +1,89 @@
+"""Names of layers and tensors that are the same in every process.
+
+Keras numbers what its author left unnamed by what the process built before: InceptionV3's first
+layer is `conv2d` or `conv2d_94`. Here the numbers start anew in every model, as they would in a
+fresh process.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import keras
+
+
+class Named(Protocol):
+    """What has a name that Keras may have numbered: a layer, an operation, a variable."""
+
+    name: str
+
+
+N = TypeVar("N", bound=Named)
+
+
+def canonical_names(named: Sequence[Named]) -> list[str]:
+    """Return a name for each, the automatic ones numbered from zero in the order of creation.
+
+    Raises:
+        ValueError: two would have the same name.
+    """
+    names = [one.name for one in named]
+    numbered: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for index, one in enumerate(named):
+        automatic = _snake_case(type(one).__name__)
+        found = re.fullmatch(rf"{automatic}(?:_(\d+))?", one.name)
+        if found:
+            numbered[automatic].append((int(found[1] or 0), index))
+    for automatic, members in numbered.items():
+        for number, (_, index) in enumerate(sorted(members)):
+            names[index] = f"{automatic}_{number}" if number else automatic
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"more than one is named {', '.join(sorted(twice))}")
+    return names
+
+
+def _snake_case(class_name: str) -> str:
+    """Return the name Keras gives the first object of a class: conv2d for Conv2D."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", class_name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def rename(model: keras.Model) -> None:
+    """Give the layers of `model` their canonical names, so that files and logs show them too."""
+    operations = model.operations
+    for operation, name in zip(operations, canonical_names(operations), strict=True):
+        operation.name = name
+
+
+def named_layers(model: keras.Model) -> dict[str, keras.Layer]:
+    """Return the layers of `model` that have weights, by canonical name, in their order.
+
+    A layer that holds layers (a Sequential inside) is left out, its layers are in.
+    """
+    layers = [layer for layer in _leaves(model) if layer.weights]
+    return dict(zip(canonical_names(layers), layers, strict=True))
+
+
+def _leaves(layer: keras.Layer) -> list[keras.Layer]:
+    inner = getattr(layer, "layers", None)
+    return [layer] if inner is None else [leaf for one in inner for leaf in _leaves(one)]
+
+
+def tensor_names(model: keras.Model) -> dict[str, keras.Variable]:
+    """Return every weight of `model`, trainable or not, by its name `layer/variable`.
+
+    The names and their order depend on the architecture only. States of random generators are no
+    weights.
+    """
+    return {
+        f"{layer_name}/{variable_name}": variable
+        for layer_name, layer in named_layers(model).items()
+        for variable_name, variable in _variables(layer).items()
+    }
+
+
+def _variables(layer: keras.Layer) -> dict[str, keras.Variable]:
+    """Return the weights of a layer by name; ConvNeXt's LayerScale leaves its variable unnamed."""
+    return dict(zip(canonical_names(layer.weights), layer.weights, strict=True))

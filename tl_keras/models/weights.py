@@ -1,0 +1,221 @@
+"""Weights as named tensors: copied between models, hashed, saved and read.
+
+A tensor's name is `layer/variable`, the same in every process (`building.tensor_names`). Copying
+goes by name, and in the head by the classes' names, so that knowledge lands where it belongs.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import keras
+import numpy as np
+
+from tl_keras.errors import DataError, WriteError
+from tl_keras.models.building import tensor_names
+
+Tensors = Mapping[str, np.ndarray]
+
+HEAD = "head/"
+METADATA = "tl_keras"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights come from, as far as it matters to those who take them over.
+
+    Attributes:
+        dataset: what they were trained on.
+        class_names: of the head's columns, in order; empty where there is no head to take over.
+        model: name of the architecture.
+        image_size: side in pixels of the images they were trained on.
+        body_channels: channels of the images the body sees.
+    """
+
+    dataset: str
+    class_names: tuple[str, ...]
+    model: str
+    image_size: int
+    body_channels: int
+
+
+class Weights(NamedTuple):
+    """Tensors and where they come from; the origin is None for a file that is not ours to reuse."""
+
+    tensors: Tensors
+    origin: Origin | None
+
+
+class Account(NamedTuple):
+    """What became of each tensor, or of each class's row of the head, when weights were copied.
+
+    Attributes:
+        copied: tensors of the body that came over.
+        matched: classes whose row of the head came over by name.
+        skipped: tensors and classes of the source that the target has no place for.
+        fresh: tensors and classes of the target that start from fresh weights.
+    """
+
+    copied: tuple[str, ...]
+    matched: tuple[str, ...]
+    skipped: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return four lines for the log."""
+        return "\n".join(
+            f"  {kind:8}{len(names):4}  {_shortened(names)}"
+            for kind, names in self._asdict().items()
+        )
+
+
+def tensors_of(model: keras.Model) -> dict[str, np.ndarray]:
+    """Return a copy of every weight of `model` by name."""
+    return {name: variable.numpy() for name, variable in tensor_names(model).items()}
+
+
+def assign(model: keras.Model, tensors: Tensors) -> None:
+    """Set every weight of `model`; the names and shapes must be the same."""
+    names = {id(variable): name for name, variable in tensor_names(model).items()}
+    model.set_weights([tensors[names[id(variable)]] for variable in model.weights])
+
+
+def copy(
+    source: Weights, model: keras.Model, class_names: tuple[str, ...], head: str, flag: str
+) -> Account:
+    """Copy `source` into `model` by name, with `set_weights`.
+
+    Args:
+        source: what to copy from.
+        model: what to copy into; it keeps its own weights where nothing comes over.
+        class_names: of the model's classes, in order.
+        head: "match": classes of the same name keep their row of the head; "new": none does.
+        flag: what named the source, for the error.
+
+    Raises:
+        DataError: a tensor of the body is missing or has another shape.
+    """
+    values = tensors_of(model)
+    known = source.origin.class_names if source.origin else ()
+    body = [name for name in values if not name.startswith(HEAD)]
+    for name in body:
+        _check_fits(name, values[name], source, flag)
+    values |= {name: source.tensors[name] for name in body}
+    matched = [name for name in class_names if name in known] if head == "match" else []
+    for name in (f"{HEAD}kernel", f"{HEAD}bias"):
+        rows = [known.index(label) for label in matched]
+        places = [class_names.index(label) for label in matched]
+        if matched:
+            values[name][..., places] = source.tensors[name][..., rows]
+    assign(model, values)
+    unused = [name for name in source.tensors if name not in values]
+    return Account(
+        copied=tuple(body),
+        matched=tuple(matched),
+        skipped=(*unused, *(label for label in known if label not in matched)),
+        fresh=tuple(label for label in class_names if label not in matched),
+    )
+
+
+def _check_fits(name: str, wanted: np.ndarray, source: Weights, flag: str) -> None:
+    found = source.tensors.get(name)
+    layer = name.rpartition("/")[0]
+    if found is None:
+        raise DataError(
+            f"{flag} has no '{name}' of shape {wanted.shape}, which layer '{layer}' needs;"
+            f" it has {_shortened(tuple(source.tensors))}. Choose the --model it was made with"
+        )
+    if found.shape != wanted.shape:
+        raise DataError(
+            f"{flag} has '{name}' of shape {found.shape}, and layer '{layer}' needs {wanted.shape};"
+            " choose the --model, --image_size, --dense_units and channels it was made with"
+        )
+
+
+def digest(tensors: Tensors) -> str:
+    """Return the sha256 of tensors: of name, dtype, shape and bytes of each, in order of names."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = np.ascontiguousarray(tensors[name])
+        total.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+        total.update(value.tobytes())
+    return total.hexdigest()
+
+
+def save(path: Path, tensors: Tensors, origin: Origin | None = None) -> None:
+    """Write tensors to an HDF5 file, whole or not at all.
+
+    Raises:
+        WriteError: the file cannot be written; one that was there before is as it was.
+    """
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        with h5py.File(unfinished, "w") as file:
+            for name, value in tensors.items():
+                file.create_dataset(name, data=value)
+            if origin is not None:
+                file.attrs[METADATA] = json.dumps(asdict(origin))
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise WriteError(f"{path} cannot be written: {error}") from error
+
+
+def load(path: Path, flag: str = "") -> Weights:
+    """Read a weights file that `save` wrote.
+
+    Args:
+        path: the file.
+        flag: what named the file, for the error.
+
+    Raises:
+        DataError: the file is missing, damaged, not ours, or holds what is not a finite number.
+    """
+    shown = flag or str(path)
+    if not path.is_file():
+        raise DataError(f"{shown}: there is no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            found: list[h5py.Dataset] = []
+            file.visititems(
+                lambda name, item: found.append(item) if isinstance(item, h5py.Dataset) else None
+            )
+            for dataset in found:
+                _check_stored(dataset, path.stat().st_size, shown)
+            tensors = {dataset.name.strip("/"): dataset[()] for dataset in found}
+            text = file.attrs.get(METADATA)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise DataError(f"{shown} is not a readable weights file: {error}") from error
+    for name, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise DataError(f"{shown}: '{name}' holds numbers that are not finite")
+    return Weights(tensors, _origin(text, shown))
+
+
+def _check_stored(dataset: h5py.Dataset, file_size: int, shown: str) -> None:
+    """Refuse what `save` never writes: a small file may declare gigabytes or point elsewhere."""
+    odd = dataset.chunks or dataset.external or dataset.is_virtual
+    if odd or dataset.nbytes > file_size or not np.issubdtype(dataset.dtype, np.number):
+        raise DataError(f"{shown}: '{dataset.name}' is not stored as tl_keras writes weights")
+
+
+def _origin(text: object, shown: str) -> Origin | None:
+    if text is None:
+        return None
+    try:
+        fields = json.loads(str(text))
+        return Origin(**{**fields, "class_names": tuple(fields["class_names"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{shown}: its description cannot be read: {error}") from error
+
+
+def _shortened(names: tuple[str, ...], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,221 @@
+"""The command line: every flag, its check and its `--help` line, made from `tl_keras.config`.
+
+Nothing heavy is imported here, so that `--help` and a mistyped flag are answered at once.
+"""
+
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from tl_keras import config as config_module
+from tl_keras.config import Config, Option, named_options
+from tl_keras.data import augment_spec, catalog
+from tl_keras.errors import UsageError
+from tl_keras.methods import catalog as methods
+from tl_keras.models import catalog as models
+
+USAGE = """\
+Transfer learning on images: pretrain on a source, transfer to a target, and measure what the
+transfer was worth against the same model trained from scratch.
+
+  python -m tl_keras.main --flagfile=experiments/mnist_to_usps.flags --shots=10 --seeds=0,1,2
+
+Flags, with their defaults; later ones win, and --flagfile=FILE reads more of them from a file.
+"""
+
+Number = int | float
+
+
+class _NumberParser(flags.ArgumentParser):
+    """Reads one number and holds it to its option's bounds."""
+
+    def __init__(self, kind: type, option: Option):
+        self.kind = kind
+        self.option = option
+        self.syntactic_help = f"a {'whole number' if kind is int else 'number'}"
+
+    def parse(self, argument: Any) -> Number:
+        wanted = f"must be a {'whole number' if self.kind is int else 'number'}{_range(self.option)}"
+        try:
+            value = self.kind(argument)
+        except (ValueError, TypeError, OverflowError):
+            raise ValueError(f"{wanted} ({self.option.help})") from None
+        low, high = self.option.low, self.option.high
+        outside = (low is not None and value < low) or (high is not None and value > high)
+        if outside or not math.isfinite(value):
+            raise ValueError(f"{wanted} ({self.option.help})")
+        return value
+
+    def flag_type(self) -> str:
+        return self.kind.__name__
+
+
+class _SeedsParser(_NumberParser):
+    """Reads a comma list of different whole numbers."""
+
+    def __init__(self, option: Option):
+        super().__init__(int, option)
+
+    def parse(self, argument: Any) -> Any:
+        if isinstance(argument, tuple):
+            return argument
+        seeds = tuple(int(super(_SeedsParser, self).parse(part)) for part in argument.split(","))
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("names a seed twice; each pair of runs needs a seed of its own")
+        return seeds
+
+
+def parse(argv: Sequence[str]) -> Config | None:
+    """Read a command line into a checked Config.
+
+    Args:
+        argv: the program's name and its arguments, as `sys.argv`.
+
+    Returns:
+        The configuration, or None where `--help` was asked for.
+
+    Raises:
+        UsageError: a flag is unknown, out of range, or contradicts another one.
+    """
+    if any(re.fullmatch("--?(help|h|helpfull|helpshort|\\?)", word) for word in argv[1:]):
+        return None
+    values = flags.FlagValues()
+    _define(values)
+    try:
+        rest = values(list(argv))
+    except flags.Error as error:
+        raise UsageError(f"{_one_line(error)}; --help lists the flags") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--flagfile: {_one_line(error)}") from error
+    if len(rest) > 1:
+        raise UsageError(f"'{rest[1]}' is not a flag; write --NAME=VALUE, see --help")
+    config = config_module.from_flat(
+        {name: values[name].value for name, _, _ in named_options(Config())}
+    )
+    check(config)
+    return config
+
+
+def _define(values: flags.FlagValues) -> None:
+    for name, option, default in named_options(Config()):
+        _define_one(values, name, option, default)
+
+
+def _define_one(values: flags.FlagValues, name: str, option: Option, default: Any) -> None:
+    if isinstance(default, bool):
+        flags.DEFINE_boolean(name, default, option.help, flag_values=values)
+    elif isinstance(default, tuple):
+        serializer = flags.CsvListSerializer(",")
+        flags.DEFINE(_SeedsParser(option), name, default, option.help, values, serializer)
+    elif isinstance(default, (int, float)):
+        serializer = flags.ArgumentSerializer()
+        parser = _NumberParser(type(default), option)
+        flags.DEFINE(parser, name, default, option.help, values, serializer)
+    elif option.choices:
+        flags.DEFINE_enum(name, default, option.choices, option.help, flag_values=values)
+    else:
+        flags.DEFINE_string(name, default, option.help, flag_values=values)
+
+
+def check(config: Config) -> None:
+    """Raise UsageError where settings contradict each other or name what does not exist."""
+    for prefix, training in (("", config.training), ("source_", config.source_training)):
+        if training.augment != "auto":
+            augment_spec.parse(training.augment, flag=f"{prefix}augment")
+    models.find(config.model)
+    if not config.target:
+        raise UsageError("--target is empty: name a dataset, or folder:PATH")
+    if not config.source:
+        raise UsageError("--source is empty: name a dataset, imagenet, or none")
+    has_source = config.source != "none" or bool(config.source_weights)
+    method = methods.find(config.method)
+    if method.needs_source and not has_source:
+        raise UsageError(
+            f"--method={config.method} transfers from a source, and --source=none leaves none:"
+            " name a source, or choose --method=scratch"
+        )
+    if method.source_images and config.source in ("imagenet", "none"):
+        raise UsageError(
+            f"--method={method.name} trains on the source's images too, and --source={config.source} has"
+            " none: name a dataset"
+        )
+    if config.source == "imagenet" and models.find(config.model).function == "":
+        raise UsageError(
+            f"--source=imagenet: there are no ImageNet weights for --model={config.model};"
+            " choose a model of keras.applications, such as mobilenet_v2_035 or resnet50"
+        )
+    if config.method == "features" and config.training.augment not in ("none", ""):
+        raise UsageError(
+            f"--augment={config.training.augment} changes the images each epoch, and"
+            " --method=features computes their features once: leave --augment=none"
+        )
+    _check_validation(config)
+
+
+def _check_validation(config: Config) -> None:
+    for prefix, training in (("", config.training), ("source_", config.source_training)):
+        wants = needs_validation(training)
+        if wants and config.validation == 0:
+            raise UsageError(
+                f"--{wants.format(prefix)} watches a validation set, and --validation=0 leaves"
+                " none: give it a part of the training images, such as 0.1"
+            )
+    if config.shots == 1 and (wants := needs_validation(config.training)):
+        raise UsageError(
+            f"--{wants.format('')} watches a validation set, and --shots=1 leaves no image for it:"
+            " take --shots=2 or more"
+        )
+
+
+def needs_validation(training: config_module.Training) -> str:
+    """Return the flag that makes a validation set necessary ('{}' for its prefix), or ''."""
+    if training.early_stopping:
+        return f"{{}}early_stopping={training.early_stopping}"
+    return "{}schedule=plateau" if training.schedule == "plateau" else ""
+
+
+def help_text() -> str:
+    """Return what `--help` prints: our flags only, in groups, each with its unit and range."""
+    lines = [USAGE]
+    group = ""
+    for name, option, default in named_options(Config()):
+        if option.group != group:
+            group = option.group
+            lines.append(f"\n{group}:\n")
+        lines.append(_help_entry(name, option, default))
+    lines.append("\nMethods:\n")
+    lines += [f"  {method.name:10} {method.summary}" for method in methods.METHODS.values()]
+    lines.append(f"\nDatasets:\n\n{_wrapped(', '.join(catalog.DATASETS))}")
+    lines.append(f"\nModels:\n\n{_wrapped(', '.join(models.MODELS))}")
+    return "\n".join(lines)
+
+
+def _help_entry(name: str, option: Option, default: Any) -> str:
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    shown = str(default).lower() if isinstance(default, bool) else default
+    detail = f"one of {', '.join(option.choices)}" if option.choices else _range(option).strip()
+    unit = f"; unit: {option.unit}" if option.unit else ""
+    bounds = f"[{detail}{unit}]" if detail else ""
+    if option.group == config_module.SOURCE_TRAINING:
+        return f"  --{name}={shown}  {bounds}".rstrip()
+    return f"  --{name}={shown}\n{_wrapped(f'{option.help} {bounds}')}"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, width=96, initial_indent="      ", subsequent_indent="      ",
+                         break_on_hyphens=False)  # fmt: skip
+
+
+def _range(option: Option) -> str:
+    if option.low is None or option.high is None:
+        return ""
+    return f" from {option.low:g} to {option.high:g}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,150 @@
+"""What is settled before anything trains: the data, the shapes, and that both fit the flags."""
+
+import functools
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+
+from tl_keras.config import Config
+from tl_keras.data import splits
+from tl_keras.data.dataset import Dataset, ImageSet
+from tl_keras.data.reading import open_dataset
+from tl_keras.data.splits import Split
+from tl_keras.errors import UsageError
+from tl_keras.methods import catalog as methods
+from tl_keras.models import building
+from tl_keras.models import catalog as models
+from tl_keras.models.weights import Origin
+from tl_keras.options import needs_validation
+
+
+class Images:
+    """A dataset with its splits, each read when first asked for, and kept."""
+
+    def __init__(self, dataset: Dataset, image_size: int):
+        """Read `dataset` for models that see images of `image_size` pixels a side."""
+        self.dataset = dataset
+        self.image_size = image_size
+
+    @functools.cached_property
+    def train(self) -> ImageSet:
+        """The training split."""
+        return self.dataset.read("train", self.image_size)
+
+    @functools.cached_property
+    def test(self) -> ImageSet:
+        """The test split; asked for when training is over."""
+        return self.dataset.read("test", self.image_size)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every run of one experiment shares.
+
+    Attributes:
+        config: all flags.
+        strategy: under which models are made.
+        image_size: side in pixels of what the models see.
+        body_channels: channels of what the models' body sees.
+        target: the dataset to learn.
+        source: the dataset to pretrain on, or to ride along; None where neither happens.
+    """
+
+    config: Config
+    strategy: tf.distribute.Strategy
+    image_size: int
+    body_channels: int
+    target: Images
+    source: Images | None
+
+    def build(self, dataset: Dataset, seed: int) -> keras.Model:
+        """Return a model of `dataset` with fresh weights that `seed` decides."""
+        with self.strategy.scope():
+            return building.build(
+                self.config.model,
+                len(dataset.class_names),
+                image_size=self.image_size,
+                input_channels=dataset.channels,
+                body_channels=self.body_channels,
+                dense_units=self.config.dense_units,
+                seed=seed,
+            )
+
+    def split(self, seed: int) -> Split:
+        """Return which target images train and which validate in the runs of `seed`."""
+        return splits.split(
+            self.target.train.labels,
+            self.target.dataset.class_names,
+            seed=seed,
+            shots=self.config.shots,
+            validation=self.config.validation,
+            needs_validation=bool(needs_validation(self.config.training)),
+        )
+
+    def check(self) -> None:
+        """Build and split once for nothing, so that what cannot be is said before any training.
+
+        Raises:
+            UsageError: --image_size, --trainable or --shots does not fit the model or the data.
+        """
+        if self.config.method != "scratch":
+            building.set_trainable(self.build(self.target.dataset, 0), self.config.trainable)
+        for seed in self.config.seeds:
+            self.split(seed)
+
+
+def make(config: Config, strategy: tf.distribute.Strategy, origin: Origin | None) -> Plan:
+    """Open the datasets and settle the shapes.
+
+    Args:
+        config: all flags.
+        strategy: under which models will be made.
+        origin: what is known of the weights in --source_weights; None without that flag.
+
+    Raises:
+        UsageError: the flags do not fit the data.
+        DataError: the data are missing or damaged.
+    """
+    target = open_dataset(config.target, framing=config.framing, data_dir=config.data_dir)
+    method = methods.find(config.method)
+    pretrains = method.copies_weights and origin is None
+    reads_source = config.source not in ("none", "imagenet") and (pretrains or method.source_images)
+    source = None
+    if reads_source:
+        source = open_dataset(config.source, framing=config.framing, data_dir=config.data_dir)
+    image_size = _image_size(config, target, source, origin)
+    channels = max(target.channels, source.channels if source else 1)
+    if models.find(config.model).function:
+        channels = 3
+    if origin is not None:
+        channels = max(channels, origin.body_channels)
+    return Plan(
+        config,
+        strategy,
+        image_size,
+        channels,
+        Images(target, image_size),
+        Images(source, image_size) if source else None,
+    )
+
+
+def _image_size(
+    config: Config, target: Dataset, source: Dataset | None, origin: Origin | None
+) -> int:
+    """Return the side of the images: the flag's, else the weights', the model's or the source's."""
+    entry = models.find(config.model)
+    known = [
+        config.image_size,
+        origin.image_size if origin else 0,
+        entry.image_size if entry.function else 0,
+        source.size if source else 0,
+        target.size,
+    ]
+    size = next((size for size in known if size), 0)
+    if not size:
+        raise UsageError(
+            f"--image_size=0: the pictures of --target={config.target} differ in size; say to"
+            " which side in pixels they are to be brought, such as --image_size=64"
+        )
+    return size

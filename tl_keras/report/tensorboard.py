@@ -1,0 +1,196 @@
+"""One run's event files: what TensorBoard shows of it.
+
+TensorBoard's log directory is the workdir, and each run has a folder in it (`source`,
+`transfer-0`, `scratch-0`), so that equal names lie over each other in one chart. Event files are
+derived data. After an interruption they are written anew from metrics.jsonl, because steps that
+are trained twice would be drawn twice.
+"""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.hparams import api, api_pb2
+from tensorboard.plugins.hparams import summary as hparams_summary
+
+from tl_keras import files
+from tl_keras.errors import WriteError
+from tl_keras.report import pictures
+
+
+class EventLog:
+    """The event file of one run, in `folder`.
+
+    Scalar names are `split/name`: `train/loss`, `validation/accuracy`, `test/accuracy`,
+    `train/learning_rate`. Pictures have a group of their own, which TensorBoard sorts after the
+    charts. Every method raises WriteError where the file cannot be written.
+    """
+
+    def __init__(self, folder: Path | str):
+        """Start a new event file in `folder`, and delete those that it holds.
+
+        Raises:
+            WriteError: the folder cannot be made or written.
+        """
+        self.folder = Path(folder)
+        self._started = time.time()
+        self._newest: dict[str, int] = {}
+        with files.writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for old in self.folder.glob("events.out.tfevents.*"):
+                old.unlink()
+        with self._told_in_one_line():
+            self._writer = tf.summary.create_file_writer(str(self.folder))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a point to the chart of each name in `values`, at `step` steps."""
+        with self._writing():
+            for name, value in values.items():
+                tf.summary.scalar(name, value, step=step)
+                self._newest[name] = step
+
+    def text(self, name: str, markdown: str, step: int = 0) -> None:
+        """Show `markdown` in the text tab."""
+        with self._writing():
+            tf.summary.text(name, markdown, step=step)
+
+    def config_text(self, settings: Mapping[str, Any]) -> None:
+        """Show settings (flag name -> value) as a table in the text tab, under `config`."""
+        rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in settings.items()]
+        self.text("config", "\n".join(["| flag | value |", "| --- | --- |", *rows]))
+
+    def batch_picture(
+        self, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], step: int
+    ) -> None:
+        """Show up to 32 pictures of a training batch as the model sees them: `visuals/batch`.
+
+        Args:
+            images: (batch, height, width, channels) uint8, or float from 0 to 255.
+            labels: (batch,) int.
+            class_names: in the order of the labels.
+            step: of the picture.
+        """
+        self._picture("visuals/batch", pictures.batch(images, labels, class_names), step)
+
+    def confusion(self, matrix: np.ndarray, class_names: Sequence[str], step: int) -> None:
+        """Show a confusion matrix: `visuals/confusion`.
+
+        Args:
+            matrix: (classes, classes) int counts, rows true, columns predicted.
+            class_names: in the order of the rows.
+            step: of the picture.
+        """
+        self._picture("visuals/confusion", pictures.confusion(matrix, class_names), step)
+
+    def misclassified(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        predictions: np.ndarray,
+        class_names: Sequence[str],
+        step: int,
+        confidences: np.ndarray | None = None,
+    ) -> None:
+        """Show up to 32 mistakes, the surest first: `visuals/misclassified`.
+
+        Args:
+            images: (examples, height, width, channels) uint8: the whole test set, right and wrong.
+            labels: (examples,) int.
+            predictions: (examples,) int.
+            class_names: in the order of the labels.
+            step: of the picture.
+            confidences: (examples,) probability of each prediction, 0 to 1.
+        """
+        drawn = pictures.mistakes(images, labels, predictions, class_names, confidences)
+        self._picture("visuals/misclassified", drawn, step)
+
+    def histograms(self, named_weights: Mapping[str, np.ndarray], step: int) -> None:
+        """Show how each weight's values are distributed, under `weights/NAME`.
+
+        Args:
+            named_weights: name -> array of any shape. Values that are not finite are left out.
+            step: of the histograms.
+        """
+        with self._writing():
+            for name, values in named_weights.items():
+                values = np.asarray(values, np.float32)
+                finite = values[np.isfinite(values)]
+                tf.summary.histogram(f"weights/{name}", finite, step=step)
+
+    def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+        """Make the run a row of the HPARAMS tab; call it once, when the run is finished.
+
+        The tab's columns are left to TensorBoard to find: then the settings that differ between
+        the runs come first, also between workdirs that are looked at together.
+
+        Args:
+            settings: name -> value, with "arm" and "seed" among them. Lists are written with
+                commas, None as nothing.
+            metrics: scalar name -> value, such as `test/accuracy`. The tab reads them from the
+                scalars, so they are written there, unless they were at this step.
+            step: of these scalars.
+        """
+        row = {name: _plain(value) for name, value in settings.items()}
+        # Without an id, runs of equal settings would be averaged into one row.
+        start = api.hparams_pb(row, trial_id=self.folder.name, start_time_secs=self._started)
+        end = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
+        with self._writing():
+            for part in (start, end):
+                tf.summary.experimental.write_raw_pb(part.SerializeToString(), step=0)
+        self.scalars(step, {n: v for n, v in metrics.items() if self._newest.get(n) != step})
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        with self._told_in_one_line():
+            self._writer.close()
+
+    def __enter__(self) -> "EventLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _picture(self, name: str, pixels: np.ndarray, step: int) -> None:
+        with self._writing():
+            tf.summary.image(name, pixels[np.newaxis], step=step, max_outputs=1)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._told_in_one_line(), self._writer.as_default():
+            yield
+
+    @contextlib.contextmanager
+    def _told_in_one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.OpError as error:
+            reason = str(error.message).splitlines()[0]
+            raise WriteError(f"event files in {self.folder} cannot be written: {reason}") from error
+
+
+def _plain(value: Any) -> str | float | int | bool:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, (str, float, int, bool)):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(part) for part in value)
+    return str(value)
+
+
+def _cell(value: Any) -> str:
+    """Return a setting as it can stand in a markdown table."""
+    return re.sub(r"([|*_`<\\])", r"\\\1", str(_plain(value))).replace("\n", " ")

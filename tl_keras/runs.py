@@ -1,0 +1,142 @@
+"""One run: train what a method prepared, look at the test images once, and leave it all on disk.
+
+Pretraining is such a run, and so is each arm of each seed.
+"""
+
+import gc
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from tl_keras import files
+from tl_keras.methods.setting import Prepared, Setting
+from tl_keras.models import weights
+from tl_keras.plan import Images
+from tl_keras.report import metrics
+from tl_keras.report.metrics import Classification
+from tl_keras.report.records import MetricsLog
+from tl_keras.report.tensorboard import EventLog
+from tl_keras.training.loop import Loop, Result
+from tl_keras.training.prediction import Outputs
+
+LOG = logging.getLogger(__name__)
+
+PICTURES = 32
+
+
+class Outcome(NamedTuple):
+    """What a finished run found."""
+
+    result: Result
+    test: Classification
+    weights_sha256: str
+
+    def record(self) -> dict[str, Any]:
+        """Return this run's part of report.json."""
+        return {
+            "test": self.test.as_record(),
+            "steps": self.result.steps,
+            "seconds": round(self.result.seconds, 3),
+            "images_per_second": round(self.result.images_per_second, 1),
+            "weights_sha256": self.weights_sha256,
+        }
+
+
+class RunLog:
+    """A run's figures, in metrics.jsonl and in TensorBoard under the same names."""
+
+    def __init__(self, folder: Path):
+        """Keep the figures in `folder`, which exists."""
+        self._path = folder / "metrics.jsonl"
+        self._metrics: MetricsLog | None = None
+        self.events = EventLog(folder)
+
+    def resume(self, step: int) -> None:
+        """Forget all after `step`; what stays is shown in TensorBoard again."""
+        for record in MetricsLog.resume(self._path, step):
+            self.events.scalars(record.step, record.values)
+        self._metrics = MetricsLog(self._path)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Record `values` at `step`."""
+        if self._metrics is not None:
+            self._metrics.write(step, values)
+        self.events.scalars(step, values)
+
+    def close(self) -> None:
+        """Close both files."""
+        if self._metrics is not None:
+            self._metrics.close()
+        self.events.close()
+
+
+def carry_out(
+    setting: Setting, prepared: Prepared, images: Images, folder: Path, title: str
+) -> Outcome:
+    """Train, evaluate on the test split, and write model.keras, figures and pictures.
+
+    Args:
+        setting: what the method was given.
+        prepared: what it gave back.
+        images: the dataset; its test split is read when training is over.
+        folder: of this run.
+        title: names the run on the console.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log = RunLog(folder)
+    log.events.config_text(setting.config.flat())
+    loop = Loop(prepared.task, setting.training, setting.strategy, folder, log, title)
+    result = loop.run()
+    outputs = prepared.predict(images.test)
+    names = images.dataset.class_names
+    test = metrics.classification(images.test.labels, outputs.logits, names)
+    tensors = weights.tensors_of(prepared.model)
+    log.write(result.steps, {"test/loss": test.loss, "test/accuracy": test.accuracy})
+    _show(log.events, setting, images, outputs, test, result.steps)
+    log.events.histograms(tensors, result.steps)
+    log.close()
+    save_model(prepared.model, folder / "model.keras")
+    return Outcome(result, test, weights.digest(tensors))
+
+
+def _show(
+    events: EventLog,
+    setting: Setting,
+    images: Images,
+    outputs: Outputs,
+    test: Classification,
+    step: int,
+) -> None:
+    """Put into TensorBoard what a person would want to see of this run."""
+    names = images.dataset.class_names
+    stream = setting.stream(setting.images.take(setting.split.train)).fitted(1)
+    batch, labels = next(iter(stream.batches()))
+    events.batch_picture(batch.numpy()[:PICTURES], labels.numpy()[:PICTURES], names, 0)
+    events.confusion(test.confusion, names, step)
+    logits = outputs.logits.astype(np.float64)
+    confidences = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).max(axis=1)
+    events.misclassified(
+        images.test.images, images.test.labels, logits.argmax(axis=1), names, step, confidences
+    )
+    settings = {"run": events.folder.name, "seed": setting.seed}
+    for name in ("source", "target", "model", "method", "trainable", "head", "shots"):
+        settings[name] = setting.config.flat()[name]
+    for name in ("optimizer", "learning_rate", "batch_size", "schedule"):
+        settings[name] = getattr(setting.training, name)
+    events.hparams(settings, {"test/accuracy": test.accuracy, "test/loss": test.loss}, step)
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write a model that keras.models.load_model reads, whole or not at all."""
+    unfinished = path.with_name(f"unfinished.{path.name}")
+    with files.writing(path):
+        model.save(unfinished)
+        unfinished.replace(path)
+
+
+def forget_models() -> None:
+    """Give back the memory of models that are out of use; their graphs refer to each other."""
+    gc.collect()

@@ -1,0 +1,93 @@
+"""The folder that holds everything an experiment makes, and what makes it that experiment's."""
+
+import json
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from tl_keras import files
+from tl_keras.config import Config, digest
+from tl_keras.errors import DataError, UsageError, WriteError
+
+LOG = logging.getLogger("tl_keras")
+
+
+class Workdir:
+    """WORKDIR: config.json, log.txt, report.json, report.txt, source/, transfer-0/, scratch-0/."""
+
+    def __init__(self, config: Config):
+        """Make the folder, or open the one an earlier run of the same experiment left.
+
+        Raises:
+            UsageError: the folder belongs to an experiment with other settings.
+            WriteError: the folder cannot be made or written.
+        """
+        self.root = Path(config.workdir or Path("runs") / default_name(config))
+        path = self.root / "config.json"
+        _refuse_other_settings(path, config)
+        files.write_json(path, config.flat())
+        self._start_log()
+
+    @property
+    def source(self) -> Path:
+        """Where the pretraining lies."""
+        return self.root / "source"
+
+    def arm(self, arm: str, seed: int) -> Path:
+        """Return where one run of one arm lies."""
+        return self.root / f"{arm}-{seed}"
+
+    def _start_log(self) -> None:
+        """Send the log to the console as plain lines, and to log.txt with times."""
+        for handler in list(LOG.handlers):
+            LOG.removeHandler(handler)
+            handler.close()
+        console = logging.StreamHandler(sys.stderr)
+        console.setFormatter(logging.Formatter("%(message)s"))
+        try:
+            file = logging.FileHandler(self.root / "log.txt", encoding="utf-8")
+        except OSError as error:
+            raise WriteError(f"{self.root / 'log.txt'} cannot be written: {error}") from error
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        LOG.setLevel(logging.INFO)
+        LOG.propagate = False
+        LOG.addHandler(console)
+        LOG.addHandler(file)
+
+
+def default_name(config: Config) -> str:
+    """Return a folder name that tells what the experiment is, and differs where settings do."""
+    source = Path(config.source_weights).stem if config.source_weights else config.source
+    words = f"{source}_to_{config.target}-{config.method}"
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', words)[-80:]}-{digest(config.experiment())}"
+
+
+def _refuse_other_settings(path: Path, config: Config) -> None:
+    if not path.is_file():
+        return
+    earlier = read_json(path)
+    wanted: dict[str, Any] = json.loads(json.dumps(config.experiment()))
+    differences = [
+        f"--{name} was {earlier[name]}, is {value}"
+        for name, value in wanted.items()
+        if name in earlier and earlier[name] != value
+    ]
+    if differences:
+        raise UsageError(
+            f"--workdir={path.parent} holds an experiment with other settings:"
+            f" {'; '.join(differences)}. Give those, or choose another --workdir"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of ours.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}; remove it, or its folder") from error
