@@ -249,7 +249,7 @@ def _apply_randaugment(
     """
     layer = _randaugment_layer(augmentation.magnitude)
     layers = [getattr(layer, name) for name in RANDAUGMENT_LAYERS]
-    channels = _channels(images, "randaugment")
+    _channels(images, "randaugment")
 
     def apply(index: int, picture: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         strength = layers[index].get_random_transformation(picture, seed=_KeyedSeeds(seed))
@@ -258,8 +258,6 @@ def _apply_randaugment(
     def change(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         image, numbers = inputs
         picture = tf.cast(image, tf.float32)[None]
-        # Some operations know colour pictures only.
-        picture = tf.repeat(picture, 3, axis=-1) if channels == 1 else picture
         for step in range(augmentation.randaugment):
             first = RANDAUGMENT + COLUMNS_PER_OPERATION * step
             chosen = tf.cast(_whole(numbers[None], first, len(layers))[0], tf.int32)
@@ -268,7 +266,7 @@ def _apply_randaugment(
                 functools.partial(apply, index, picture, seed) for index in range(len(layers))
             ]
             picture = tf.switch_case(chosen, branches)
-        return _to_uint8(picture[0, ..., :channels])
+        return _to_uint8(picture[0])
 
     signature = tf.TensorSpec(images.shape[1:], tf.uint8)
     return tf.map_fn(change, (images, draws), fn_output_signature=signature)

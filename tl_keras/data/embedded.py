@@ -8,6 +8,7 @@
 Both are published without splits: `held_out.choose_test` makes them.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,7 @@ def open_dataset(name: str, framing: str) -> Dataset:
     return Dataset(name, entry.class_names, 1, size, entry.augment, read)
 
 
+@functools.cache
 def _load(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images (examples, height, width, 1) uint8, 255 is ink, and labels (examples,)."""
     published = _PUBLISHED[name]

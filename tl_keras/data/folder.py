@@ -13,6 +13,244 @@ in any script; everything is sorted by the bytes of its name, whatever the local
 - Symbolic links that lead out of PATH are refused. PATH itself may be a link.
 - Transparency is laid over white; palettes, CMYK and 16 bits come to 8 bits a channel; of an
   animation the first frame counts; the orientation that a camera noted is applied.
-- A folder whose pictures are all grey, even where they are stored as colours, has 1 channel, else 3.
+- A folder whose pictures are all grey, even where stored as colours, has 1 channel, else 3.
 - Pictures come resized to squares, antialiased, their aspect not kept; framed ones are not.
 """
+
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from tl_keras.data import catalog, images, picture_file
+from tl_keras.data.dataset import Dataset, ImageSet
+from tl_keras.data.held_out import choose_test
+from tl_keras.data.memory import allocate
+from tl_keras.errors import DataError, UsageError
+
+LOG = logging.getLogger(__name__)
+
+VALIDATION_FOLDERS = ("val", "valid", "validation", "dev")
+_LISTED = 10
+_AT_A_TIME = 1024
+
+
+class _Pictures(NamedTuple):
+    paths: list[Path]
+    labels: np.ndarray
+
+
+class _Scan(NamedTuple):
+    """What was found out of one file; `problem` is None for a good picture, "" for none at all."""
+
+    problem: str | None
+    is_grey: bool
+
+
+def open_dataset(name: str, framing: str) -> Dataset:
+    """Open `folder:PATH`; every picture is looked at.
+
+    Args:
+        name: "folder:" and the path; `~` stands for the home folder.
+        framing: "mnist" for pictures of single characters, "auto" or "none" for others.
+
+    Raises:
+        UsageError: if there is no path.
+        DataError: if there is no such folder, fewer than two classes, a class without a training
+            picture, a test class that is not trained, no test picture, a picture that cannot be
+            read, or a link that leads out of the folder.
+    """
+    path = name.removeprefix(catalog.FOLDER_PREFIX)
+    if not path:
+        raise UsageError(f"dataset '{name}' names no folder: write folder:PATH")
+    root = Path(path).expanduser()
+    framed = catalog.is_framed(catalog.find(name), framing)
+    classes, splits, all_grey = _find(root)
+    channels = 1 if framed or all_grey else 3
+
+    def read(split: str, image_size: int = 0) -> ImageSet:
+        if not framed and image_size < 1:
+            raise ValueError(f"the pictures of '{name}' differ in size: image_size is needed")
+        size = images.FRAME_SIZE if framed else image_size
+
+        def decode(path: Path) -> np.ndarray:
+            image = picture_file.load(path)
+            if framed:
+                return images.frame(image[None])[0]
+            return images.resize(picture_file.with_channels(image, channels), size)
+
+        return _read(splits[split], decode, (size, size, channels))
+
+    size = images.FRAME_SIZE if framed else 0
+    augment = catalog.HANDWRITING if framed else catalog.find(name).augment
+    # Bytes that are no text would break whatever prints the name.
+    class_names = tuple(os.fsencode(c).decode("utf-8", "backslashreplace") for c in classes)
+    return Dataset(name, class_names, channels, size, augment, read)
+
+
+def _find(root: Path) -> tuple[list[str], dict[str, _Pictures], bool]:
+    """Return the classes, the pictures of both splits, and whether all of them are grey."""
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}")
+    folders = [entry.name for entry in _visible(root, root) if entry.is_dir()]
+    if "train" in folders and "test" in folders:
+        strange = sorted(set(folders) - {"train", "test", *VALIDATION_FOLDERS})
+        if strange:
+            raise DataError(
+                f"{root} has folders beside train and test: {', '.join(strange)}; move them away,"
+                " or have one folder for each class instead of train and test"
+            )
+        listed = {split: _list_classes(root, root / split) for split in ("train", "test")}
+    else:
+        listed = {"train": _list_classes(root, root)}
+    classes = list(listed["train"])
+    _check_classes(root, classes, list(listed.get("test", ())))
+    pictures, all_grey = _scan_all(root, listed, classes)
+    missing = np.setdiff1d(np.arange(len(classes)), pictures["train"].labels)
+    if missing.size:
+        names = ", ".join(repr(classes[label]) for label in missing)
+        raise DataError(f"{root} has classes without a training picture: {names}")
+    if "test" not in pictures:
+        pictures = _split(pictures["train"])
+    if not pictures["test"].paths:
+        raise DataError(f"{root} has no test picture, and too few to set some aside")
+    return classes, pictures, all_grey
+
+
+def _check_classes(root: Path, classes: list[str], test_classes: list[str]) -> None:
+    if len(classes) < 2:
+        found = f"only the class {classes[0]!r}" if classes else "no class"
+        raise DataError(
+            f"{root} has {found}: put the pictures of each class into a folder of its own, in"
+            " PATH/train and PATH/test, or in PATH"
+        )
+    untrained = [name for name in test_classes if name not in classes]
+    if untrained:
+        raise DataError(
+            f"{root / 'test'} has classes that {root / 'train'} lacks:"
+            f" {', '.join(map(repr, untrained))}"
+        )
+
+
+def _visible(folder: Path, root: Path) -> list[os.DirEntry[str]]:
+    """Return what lies in a folder and is not hidden, sorted by the bytes of the names."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"the folder {folder} cannot be read: {error.strerror}") from error
+    for entry in found:
+        if entry.is_symlink():
+            try:
+                target = Path(entry.path).resolve()
+            except (OSError, RuntimeError) as error:
+                raise DataError(f"{entry.path!r} is a link that leads nowhere") from error
+            if not target.is_relative_to(root.resolve()):
+                raise DataError(f"{entry.path!r} is a link that leads out of {root}, to {target}")
+    return sorted(found, key=lambda entry: os.fsencode(entry.name))
+
+
+def _list_classes(root: Path, folder: Path) -> dict[str, list[Path]]:
+    """Return the files of every class, regular or not, by the class's name."""
+    listed = {}
+    for entry in _visible(folder, root):
+        if not entry.is_dir():
+            continue
+        files = _visible(folder / entry.name, root)
+        nested = next((file.path for file in files if file.is_dir()), None)
+        if nested:
+            raise DataError(
+                f"{nested!r} is a folder inside a class: pictures lie in PATH/CLASS, or in"
+                " PATH/train/CLASS and PATH/test/CLASS (both)"
+            )
+        listed[entry.name] = [Path(file.path) for file in files]
+    return listed
+
+
+def _scan_all(
+    root: Path, listed: dict[str, dict[str, list[Path]]], classes: list[str]
+) -> tuple[dict[str, _Pictures], bool]:
+    """Look at every file; return the pictures of each split, and whether all are grey."""
+    pictures, problems, ignored, all_grey = {}, [], 0, True
+    for split, by_class in listed.items():
+        labelled = [(path, classes.index(c)) for c, paths in by_class.items() for path in paths]
+        good = []
+        for (path, label), scan in zip(labelled, _scans([p for p, _ in labelled]), strict=True):
+            if scan.problem is None:
+                good.append((path, label))
+                all_grey &= scan.is_grey
+            elif scan.problem:
+                problems.append(f"{os.fspath(path.relative_to(root))!r} ({scan.problem})")
+            else:
+                ignored += 1
+        labels = np.array([label for _, label in good], np.int64)
+        pictures[split] = _Pictures([path for path, _ in good], labels)
+    if problems:
+        more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+        raise DataError(
+            f"{root} has pictures that cannot be used: {', '.join(problems[:_LISTED])}{more};"
+            " mend or remove them"
+        )
+    if ignored:
+        LOG.info("%s: %d files that are no pictures are ignored", root, ignored)
+    return pictures, all_grey
+
+
+def _scans(paths: list[Path]) -> Iterator[_Scan]:
+    with warnings.catch_warnings():
+        # Threads share the filters, so that they are set here: too many pixels is a problem of the
+        # picture, and what else Pillow mutters about a file it could read is of no use.
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield from _in_parallel(_scan, paths)
+
+
+def _scan(path: Path) -> _Scan:
+    try:
+        # A pipe would wait for its writer for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            return _Scan("", True)
+        return _Scan(None, picture_file.is_grey(picture_file.load(path)))
+    except picture_file.NotAPictureError:
+        return _Scan("", True)
+    except (picture_file.PictureError, OSError) as error:
+        return _Scan(str(error) or type(error).__name__, True)
+
+
+def _in_parallel(function: Callable[[Path], Any], paths: list[Path]) -> Iterator[Any]:
+    """Yield function(path) in order; a limited number waits at any time."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), _AT_A_TIME):
+            yield from pool.map(function, paths[start : start + _AT_A_TIME])
+
+
+def _split(pictures: _Pictures) -> dict[str, _Pictures]:
+    is_test = choose_test(pictures.labels)
+    splits = {}
+    for split, chosen in (("train", ~is_test), ("test", is_test)):
+        paths = [path for path, wanted in zip(pictures.paths, chosen, strict=True) if wanted]
+        splits[split] = _Pictures(paths, pictures.labels[chosen])
+    return splits
+
+
+def _read(
+    pictures: _Pictures, decode: Callable[[Path], np.ndarray], shape: tuple[int, int, int]
+) -> ImageSet:
+    decoded = allocate((len(pictures.paths), *shape))
+
+    def decode_named(path: Path) -> np.ndarray:
+        try:
+            return decode(path)
+        except picture_file.PictureError as error:
+            raise DataError(f"{path} has changed and cannot be used: {error}") from error
+
+    for index, image in enumerate(_in_parallel(decode_named, pictures.paths)):
+        decoded[index] = image
+    return ImageSet(decoded, pictures.labels.copy())

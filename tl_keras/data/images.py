@@ -160,5 +160,6 @@ def _placement(
     weights *= (np.abs(distance) < LANCZOS_LOBES) & inside[:, None, :]
     total = weights.sum(axis=2, keepdims=True)
     in_box = (output >= offset[:, None]) & (output < (offset + size)[:, None])
-    weights = np.where(in_box[:, :, None], weights, 0) / np.where(in_box[:, :, None], total, 1)
+    # A picture without ink has no weights to share out.
+    weights = np.where(in_box[:, :, None], weights, 0) / np.where(total == 0, 1, total)
     return weights.astype(np.float32)

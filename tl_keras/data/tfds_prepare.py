@@ -4,13 +4,16 @@ import contextlib
 import difflib
 import errno
 import io
+import logging
 import os
 import re
 import socket
 import stat
 import threading
+import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -21,7 +24,9 @@ from tl_keras.errors import DataError, TransferError, UsageError, WriteError
 tfds.disable_progress_bar()
 
 _NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?", re.ASCII)
-_CONNECT_SECONDS = 3.0
+# What tfds and TensorFlow say around the reason: our own arguments, and names of graph nodes.
+_NOISE = re.compile(r'^Failed to construct dataset .*?}": |\{\{.*?\}\} | \[Op:\w+\]( name:.*)?$')
+_SECONDS = 3.0
 _PORTS = {"http": 80, "https": 443, "ftp": 21}
 _CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
@@ -47,13 +52,31 @@ def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     builders = [builder for root in roots(data_dir) if (builder := _builder(name, root))]
     if not builders:
         raise _unknown(name)
-    return next((builder for builder in builders if builder.is_prepared()), builders[0])
+    return next((builder for builder in builders if is_prepared(builder)), builders[0])
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep tfds from printing what it does, and from warning of what it does itself."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    """Tell whether a dataset lies in its folder; tfds' own test warns where it does not."""
+    return Path(builder.data_dir, "dataset_info.json").exists()
 
 
 def _builder(name: str, root: Path) -> tfds.core.DatasetBuilder | None:
     try:
         builder = tfds.builder(name, data_dir=root)
-        if ":" not in name and not builder.is_prepared():
+        if ":" not in name and not is_prepared(builder):
             versions = tfds.core.utils.version.list_all_versions(Path(builder.data_dir).parent)
             if versions:
                 return tfds.builder(f"{name}:{max(versions)}", data_dir=root)
@@ -61,7 +84,13 @@ def _builder(name: str, root: Path) -> tfds.core.DatasetBuilder | None:
     except tfds.core.DatasetNotFoundError:
         return None
     except (ValueError, AssertionError) as error:
-        if "not found" in str(error) or "cannot be loaded" in str(error):
+        if "not found" in str(error):
+            configurations = ", ".join(sorted(tfds.builder_cls(name.split("/")[0]).builder_configs))
+            raise UsageError(
+                f"dataset '{name}': there is no such configuration;"
+                + (f" choose one of {configurations}" if configurations else " leave it out")
+            ) from error
+        if "cannot be loaded" in str(error):
             raise UsageError(f"dataset '{name}': {one_line(error)}") from error
         raise _damaged(name, root, error) from error
     except ImportError as error:
@@ -82,9 +111,8 @@ def _damaged(name: str, root: Path, error: Exception) -> DataError:
 
 def _unknown(name: str) -> UsageError:
     listed = sorted(catalog.DATASETS)
-    close = difflib.get_close_matches(
-        name, listed + tfds.list_builders(with_community_datasets=False), n=3
-    )
+    known = {*listed, *tfds.list_builders(with_community_datasets=False)}
+    close = difflib.get_close_matches(name, sorted(known), n=3)
     hint = f"did you mean {' or '.join(close)}? Choose" if close else "choose"
     return UsageError(
         f"dataset '{name}' is not known: {hint} one of {', '.join(listed)}, folder:PATH, or a"
@@ -93,9 +121,9 @@ def _unknown(name: str) -> UsageError:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an exception says in one line of at most 200 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+    """Return what an exception says in one line of at most 300 characters."""
+    text = _NOISE.sub("", " ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def prepare(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
@@ -114,14 +142,14 @@ def prepare(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     _check_reachable(builder, manual, root)
     config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with quiet():
             builder.download_and_prepare(download_config=config)
     except TransferError:
         raise
     except Exception as error:
         # Another process may have prepared it meanwhile: the folder is renamed into place whole.
-        if not tfds.builder(name, data_dir=root).is_prepared():
-            raise _failed(name, root, manual, error) from error
+        if not is_prepared(builder):
+            raise _failed(builder, root, manual, error) from error
     return tfds.builder(name, data_dir=root)
 
 
@@ -194,25 +222,30 @@ def _unreachable(servers: set[tuple[str, str]]) -> set[tuple[str, str]]:
         address = urllib.parse.urlsplit(proxy if proxy and "//" in proxy else f"{scheme}://{host}")
         port = address.port or _PORTS.get(address.scheme, 443)
         with contextlib.suppress(OSError):
-            socket.create_connection((address.hostname or "", port), _CONNECT_SECONDS).close()
+            socket.create_connection((address.hostname or "", port), _SECONDS).close()
             reached.add((scheme, host))
 
     # Daemons: looking up a name knows no timeout, and must not hold up the end of the program.
     threads = [threading.Thread(target=connect, args=server, daemon=True) for server in servers]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + _SECONDS
     for thread in threads:
-        thread.join(_CONNECT_SECONDS)
+        thread.join(max(0, deadline - time.monotonic()))
     return servers - reached
 
 
-def _failed(name: str, root: Path, manual: Path, error: Exception) -> TransferError:
+def _failed(
+    builder: tfds.core.DatasetBuilder, root: Path, manual: Path, error: Exception
+) -> TransferError:
+    name = builder.name
     reason = one_line(error)
     if isinstance(error, OSError) and error.errno in _CANNOT_WRITE or "disk space" in reason:
         return WriteError(f"dataset '{name}' cannot be prepared in {root}: {reason}")
     if isinstance(error, ImportError):
         return DataError(f"dataset '{name}' needs a package to be prepared: {reason}")
+    by_hand = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     return DataError(
         f"dataset '{name}' cannot be prepared in {root}, with {manual} for files that were"
-        f" downloaded by hand: {reason}"
+        f" downloaded by hand: {reason}" + (f" ({' '.join(by_hand.split())})" if by_hand else "")
     )

@@ -16,8 +16,8 @@ import tensorflow_datasets as tfds
 
 from tl_keras.data import catalog, images, tfds_prepare
 from tl_keras.data.dataset import Dataset, ImageSet
-from tl_keras.data.memory import allocate
 from tl_keras.data.held_out import choose_test
+from tl_keras.data.memory import allocate
 from tl_keras.errors import DataError, UsageError
 
 _BATCH = 512
@@ -54,7 +54,7 @@ def open_dataset(name: str, framing: str, data_dir: str) -> Dataset:
     builder = tfds_prepare.find_builder(name, data_dir)
     # Before preparing: nobody should wait for a download of what cannot be used.
     _find_keys(name, builder)
-    if not builder.is_prepared():
+    if not tfds_prepare.is_prepared(builder):
         builder = tfds_prepare.prepare(name, data_dir)
     source = _describe(name, builder, framing)
     splits = _splits(source)
@@ -220,12 +220,13 @@ def _examples(
     batch = 1 if source.framed and not source.size and not labels_only else _BATCH
     try:
         with tf.device("CPU"):
-            examples = source.builder.as_dataset(
-                split=stored,
-                shuffle_files=False,
-                decoders=decoders,
-                read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-            )
+            with tfds_prepare.quiet():
+                examples = source.builder.as_dataset(
+                    split=stored,
+                    shuffle_files=False,
+                    decoders=decoders,
+                    read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+                )
             if chosen is not None:
                 mask = tf.constant(chosen)
                 examples = examples.enumerate().filter(lambda index, _: mask[index])

@@ -53,13 +53,11 @@ class Usps(tfds.core.GeneratorBasedBuilder):
         f"Optional: {FILES['train']} and {FILES['test']} from {FOLDER_URL}"
     )
 
-    @classmethod
-    def get_metadata(cls) -> tfds.core.DatasetMetadata:
-        """Return no more than this module says; tfds would look for files beside it."""
-        return tfds.core.DatasetMetadata(description=DESCRIPTION, citation=CITATION, tags=[])
-
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=DESCRIPTION,
+            citation=CITATION,
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(SIDE, SIDE, 1), dtype=np.uint8),

@@ -91,7 +91,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     figure.colorbar(shown, ax=axes, label="part of the true class", shrink=0.8, aspect=30)
     every = -(-classes // NAMED_CLASSES)
     places = np.arange(0, classes, every)
-    names = [_short(class_names[place]) for place in places]
+    names = [_short(class_names[place]) for place in places.tolist()]
     size = 9 if classes <= ANNOTATED_CLASSES else float(np.clip(560 / len(places), 5.5, 9))
     upright = 90 if max(map(len, names)) > 2 else 0
     axes.set_xticks(places, names, rotation=upright, size=size, parse_math=False)

@@ -161,6 +161,8 @@ def _seeds(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _conclusion(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
     gain = summary["gain"]
+    if not gain and summary["transfer"] and summary["scratch"]:
+        return "Verdict: none. No seed has both runs, so there is nothing to compare."
     if not gain:
         arm = "transfer" if summary["transfer"] else "scratch"
         return f"Verdict: none. There are only {arm} runs, and nothing to compare them with."

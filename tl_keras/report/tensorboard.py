@@ -130,7 +130,7 @@ class EventLog:
         the runs come first, also between workdirs that are looked at together.
 
         Args:
-            settings: name -> value, with "arm" and "seed" among them. Lists are written with
+            settings: name -> value, what tells the runs apart among them. Lists are written with
                 commas, None as nothing.
             metrics: scalar name -> value, such as `test/accuracy`. The tab reads them from the
                 scalars, so they are written there, unless they were at this step.
