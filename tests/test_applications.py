@@ -6,7 +6,6 @@ import importlib
 import socket
 import threading
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,12 +15,7 @@ from tl_keras.errors import DataError
 from tl_keras.models import applications, catalog
 from tl_keras.models.building import build, head_of, tensor_names
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 APPLICATIONS = [name for name, entry in catalog.MODELS.items() if entry.function]
-
-needs_shared = pytest.mark.skipif(
-    not (SHARED / "keras_home").is_dir(), reason="the real ImageNet weights are not on this machine"
-)
 
 
 def make(name, size=32, seed=1, weights=None):
@@ -115,12 +109,11 @@ def accept(monkeypatch, name, path, **changes):
 
 
 @pytest.mark.parametrize("name", ["mobilenet_025", "mobilenet_v2_035"])
-@needs_shared
-def test_imagenet_weights_give_the_features_of_keras(name, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(SHARED / "keras_home"))
+def test_imagenet_weights_give_the_features_of_keras(name, shared_data, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(shared_data / "keras_home"))
     ours = make(name, 224, weights="imagenet")
-    path = SHARED / "keras_home" / "models" / catalog.find(name).weights_file(224)
-    images = photographs()
+    path = shared_data / "keras_home" / "models" / catalog.find(name).weights_file(224)
+    images = photographs(shared_data)
     wanted = stock(name, 224, weights=str(path))(preprocessed(name, images))
     assert np.allclose(ours(images)["features"], wanted, rtol=1e-4, atol=1e-4)
     fresh = make(name, 224)
@@ -128,21 +121,15 @@ def test_imagenet_weights_give_the_features_of_keras(name, monkeypatch):
     assert list(tensor_names(ours)) == list(tensor_names(fresh))
 
 
-def photographs():
-    names = ("check_quail.jpg", "check_cat.jpg")
-    return np.stack(
-        [
-            np.asarray(keras.utils.load_img(SHARED / "pictures" / name, target_size=(224, 224)))
-            for name in names
-        ]
-    )
+def photographs(shared_data):
+    files = [shared_data / "pictures" / f"check_{name}.jpg" for name in ("quail", "cat")]
+    return np.stack([np.asarray(keras.utils.load_img(f, target_size=(224, 224))) for f in files])
 
 
-@needs_shared
-def test_imagenet_weights_recognise_a_quail(monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(SHARED / "keras_home"))
-    features = make("mobilenet_025", 224, weights="imagenet")(photographs())["features"]
-    path = SHARED / "keras_home" / "models" / "mobilenet_2_5_224_tf.h5"
+def test_imagenet_weights_recognise_a_quail(shared_data, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(shared_data / "keras_home"))
+    features = make("mobilenet_025", 224, weights="imagenet")(photographs(shared_data))["features"]
+    path = shared_data / "keras_home" / "models" / "mobilenet_2_5_224_tf.h5"
     whole = keras.applications.MobileNet(alpha=0.25, weights=str(path))
     kernel, bias = whole.get_layer("conv_preds").get_weights()
     chances = keras.ops.softmax(features @ kernel[0, 0] + bias).numpy()
@@ -155,8 +142,16 @@ class Asked(Exception):  # noqa: N818
     """Carries what Keras asks its downloader for."""
 
 
+@pytest.fixture
+def no_values():
+    """Give weights shapes and no memory; Keras would fill them in later if it did not forget."""
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    keras.utils.clear_session()
+
+
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_weights_file_is_the_one_keras_asks_for(name, monkeypatch):
+def test_weights_file_is_the_one_keras_asks_for(name, monkeypatch, no_values):
     def get_file(fname, origin, cache_subdir, file_hash=None):
         raise Asked(fname, origin, cache_subdir, file_hash or "")
 
@@ -164,10 +159,7 @@ def test_weights_file_is_the_one_keras_asks_for(name, monkeypatch):
     monkeypatch.setattr(keras_files, "get_file", get_file)
     entry = catalog.find(name)
     for size in {entry.image_size, *entry.weights_sizes[:1]}:
-        with (
-            keras.StatelessScope(initialize_variables=False),
-            pytest.raises(Asked) as asked,
-        ):
+        with pytest.raises(Asked) as asked:
             stock(name, size, weights="imagenet")
         wanted = (entry.weights_file(size), entry.weights_url(size), "models", entry.weights_hash)
         assert asked.value.args == wanted

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_keras.data import catalog, held_out, memory, picture_file, reading
+from tl_keras.data import catalog, memory, reading
 from tl_keras.data.dataset import Dataset
-from tl_keras.errors import DataError, UsageError, WriteError
+from tl_keras.errors import DataError, UsageError
 
 HANDWRITTEN = Path(__file__).resolve().parents[2] / "shared/data/image_folders/handwritten62"
 
@@ -64,14 +64,6 @@ def test_folder_of_classes_is_split_the_same_always_and_class_by_class(tmp_path:
     for label in (0, 1):
         values = [part.images[part.labels == label, 0, 0, 0].tolist() for part in (train, test)]
         assert sorted(values[0] + values[1]) == list(range(10))
-
-
-def test_choose_test_is_stratified_and_leaves_every_class_something() -> None:
-    labels = np.repeat([0, 1, 2, 3], [50, 30, 1, 4])
-    mask = held_out.choose_test(labels)
-    assert np.bincount(labels[mask], minlength=4).tolist() == [10, 6, 0, 1]
-    np.testing.assert_array_equal(mask, held_out.choose_test(labels))
-    assert held_out.choose_test(labels, 40).sum() == 40
 
 
 def test_folder_sorts_names_of_any_script_by_bytes(tmp_path: Path) -> None:
@@ -128,37 +120,6 @@ def test_folder_with_one_coloured_picture_has_three_channels(tmp_path: Path) -> 
     assert framed.read("test", 0).images.shape == (5, 28, 28, 1)
 
 
-def test_picture_with_a_transparent_palette_lies_on_white(tmp_path: Path) -> None:
-    picture = Image.new("P", (4, 4), 1)
-    picture.putpalette([0, 0, 0, 9, 9, 9])
-    loaded = picture_file.load(save(tmp_path / "a.png", picture, transparency=1))
-    assert (loaded == 255).all()
-
-
-def test_picture_of_an_animation_is_its_first_frame(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
-    path = save(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
-    assert picture_file.load(path)[0, 0].tolist() == [255, 0, 0]
-
-
-def test_picture_is_turned_upright_by_its_exif_note(tmp_path: Path) -> None:
-    picture = Image.new("L", (8, 4))
-    picture.paste(255, (0, 0, 4, 4))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
-    loaded = picture_file.load(save(tmp_path / "a.png", picture, exif=exif))
-    assert loaded.shape == (8, 4, 1)
-    assert loaded[:4].min() == 255
-    assert loaded[4:].max() == 0
-
-
-def test_picture_is_known_by_content_not_by_extension(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.jpg", Image.new("L", (4, 4), 3), format="PNG")
-    assert (picture_file.load(path) == 3).all()
-    path = save(tmp_path / "a.dat", Image.new("L", (4, 4), 3), format="PNG")
-    assert (picture_file.load(path) == 3).all()
-
-
 def test_folder_ignores_hidden_files_and_files_that_are_no_pictures(tmp_path: Path) -> None:
     make_splits(tmp_path, "a", "b")
     (tmp_path / ".git").mkdir()
@@ -210,6 +171,16 @@ def test_folder_shortens_a_long_list_of_corrupt_pictures(tmp_path: Path) -> None
         (tmp_path / "train" / "a" / f"bad{index:02}.png").write_text("x")
     with pytest.raises(DataError, match=r"bad09\.png.* and 15 more"):
         open_folder(tmp_path)
+
+
+def test_folder_larger_than_memory_is_read_into_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_folder(make_splits(tmp_path, "a", "b"))
+    monkeypatch.setattr(memory, "available_memory", lambda: 0)
+    images = dataset.read("train", 6).images
+    assert images.base is not None
+    assert images[:, 3, 3, 0].tolist() == [0, 1, 2, 3, 4] * 2
 
 
 def test_folder_names_a_picture_that_goes_missing_later(tmp_path: Path) -> None:
@@ -291,37 +262,6 @@ def test_folder_refuses_links_that_lead_out_and_takes_others(tmp_path: Path) -> 
     (root / "train" / "a" / "loop.png").symlink_to(root / "train" / "a" / "loop.png")
     with pytest.raises(DataError, match="leads nowhere|cannot be used"):
         open_folder(root)
-
-
-def test_allocate_maps_from_disk_what_memory_would_not_hold(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
-    monkeypatch.setattr(memory.tempfile, "tempdir", str(tmp_path))
-    in_memory, mapped = memory.allocate((5, 10, 10, 1)), memory.allocate((6, 10, 10, 1))
-    assert in_memory.base is None
-    assert mapped.base is not None
-    assert mapped.shape == (6, 10, 10, 1)
-    assert not mapped.any()
-    mapped[:] = 3
-    assert (mapped == 3).all()
-    assert not list(tmp_path.iterdir())
-    dataset = open_folder(make_splits(tmp_path, "a", "b"))
-    assert dataset.read("train", 20).images[4].max() == 4
-
-
-def test_allocate_says_so_when_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(memory, "available_memory", lambda: 0)
-    monkeypatch.setattr(memory.os, "posix_fallocate", full)
-    with pytest.raises(WriteError, match="No space left on device.*TMPDIR"):
-        memory.allocate((10, 10))
-
-
-def test_available_memory_is_a_plausible_number() -> None:
-    assert 2**24 < memory.available_memory() < 2**50
 
 
 @pytest.mark.skipif(not HANDWRITTEN.exists(), reason=f"no {HANDWRITTEN}")

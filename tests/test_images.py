@@ -123,6 +123,16 @@ def test_frame_keeps_ink_thinner_than_a_pixel() -> None:
     assert (bottom - top, right - left) == (20, 1)
 
 
+def test_frame_averages_ink_when_it_shrinks() -> None:
+    stripes = np.zeros((1, 180, 180), np.uint8)
+    stripes[0, 10:170, 10:170:2] = 255
+    framed = images.frame(stripes)[0, ..., 0]
+    top, bottom, left, right = ink_box(framed[..., None], 20)
+    assert (bottom - top, right - left) == (20, 20)
+    inside = framed[top + 2 : bottom - 2, left + 2 : right - 2].astype(int)
+    assert np.abs(inside - 127).max() < 20  # nearest pixels would be 0 or 255
+
+
 def test_frame_of_many_equals_frame_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     published = digits_of_mnist(20)
     together = images.frame(published)

@@ -50,4 +50,5 @@ def write_json(path: Path, value: Any) -> None:
         WriteError: the file cannot be written.
     """
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
-    write_bytes(path, f"{text}\n".encode())
+    # A byte of a path that is not UTF-8 comes as half a character, which JSON escapes as \\uDCXX.
+    write_bytes(path, f"{text}\n".encode(errors="backslashreplace"))

@@ -3,6 +3,7 @@
 Nothing heavy is imported here, so that `--help` and a mistyped flag are answered at once.
 """
 
+import difflib
 import math
 import re
 import textwrap
@@ -39,7 +40,9 @@ class _NumberParser(flags.ArgumentParser):
         self.syntactic_help = f"a {'whole number' if kind is int else 'number'}"
 
     def parse(self, argument: Any) -> Number:
-        wanted = f"must be a {'whole number' if self.kind is int else 'number'}{_range(self.option)}"
+        wanted = (
+            f"must be a {'whole number' if self.kind is int else 'number'}{_range(self.option)}"
+        )
         try:
             value = self.kind(argument)
         except (ValueError, TypeError, OverflowError):
@@ -69,6 +72,16 @@ class _SeedsParser(_NumberParser):
         return seeds
 
 
+class _BooleanParser(flags.BooleanParser):
+    """Reads true or false, and says so where it is neither."""
+
+    def parse(self, argument: Any) -> bool:
+        try:
+            return super().parse(argument)
+        except (ValueError, TypeError):
+            raise ValueError("must be true or false") from None
+
+
 def parse(argv: Sequence[str]) -> Config | None:
     """Read a command line into a checked Config.
 
@@ -83,21 +96,51 @@ def parse(argv: Sequence[str]) -> Config | None:
     """
     if any(re.fullmatch("--?(help|h|helpfull|helpshort|\\?)", word) for word in argv[1:]):
         return None
+    config = config_module.from_flat(_read(argv))
+    check(config)
+    return config
+
+
+def _read(argv: Sequence[str]) -> dict[str, Any]:
+    """Return the value of every flag, each within its own bounds."""
     values = flags.FlagValues()
     _define(values)
     try:
-        rest = values(list(argv))
-    except flags.Error as error:
-        raise UsageError(f"{_one_line(error)}; --help lists the flags") from error
+        words = values.read_flags_from_files(list(argv[1:]), force_gnu=False)
+        _refuse_silent_flags([*argv[1:], *words])
+        rest = values([argv[0], *words])
+    except flags.UnrecognizedFlagError as error:
+        close = difflib.get_close_matches(error.flagname, list(values), n=1)
+        hint = f": did you mean --{close[0]}?" if close else ";"
+        raise UsageError(
+            f"--{error.flagname} is not a flag{hint} --help lists the flags"
+        ) from error
+    except flags.CantOpenFlagFileError as error:
+        path, reason = _open_failure(error)
+        raise UsageError(f"--flagfile={path} cannot be read: {reason}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--flagfile: {_one_line(error)}") from error
+        raise UsageError(f"--flagfile cannot be read: {_one_line(error)}") from error
+    except (flags.Error, ValueError) as error:
+        raise UsageError(f"{_one_line(error)}; --help lists the flags") from error
     if len(rest) > 1:
-        raise UsageError(f"'{rest[1]}' is not a flag; write --NAME=VALUE, see --help")
-    config = config_module.from_flat(
-        {name: values[name].value for name, _, _ in named_options(Config())}
-    )
-    check(config)
-    return config
+        raise UsageError(f"'{_one_line(rest[1])}' is not a flag; write --NAME=VALUE, see --help")
+    return {name: values[name].value for name, _, _ in named_options(Config())}
+
+
+def _refuse_silent_flags(words: Sequence[str]) -> None:
+    """Refuse what absl passes over without a word, so that a typing error never runs defaults."""
+    for word in words:
+        if re.fullmatch(r"--?flagfile=\s*", word):
+            raise UsageError("--flagfile= names no file; give it one, or leave it out")
+        if re.match("--?undefok(=|$)", word):
+            raise UsageError("--undefok is not a flag; --help lists the flags")
+
+
+def _open_failure(error: flags.CantOpenFlagFileError) -> tuple[str, str]:
+    cause = error.__context__
+    if isinstance(cause, OSError) and cause.filename:
+        return str(cause.filename), cause.strerror or type(cause).__name__
+    return "", _one_line(error)
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -107,7 +150,9 @@ def _define(values: flags.FlagValues) -> None:
 
 def _define_one(values: flags.FlagValues, name: str, option: Option, default: Any) -> None:
     if isinstance(default, bool):
-        flags.DEFINE_boolean(name, default, option.help, flag_values=values)
+        serializer = flags.ArgumentSerializer()
+        parser = _BooleanParser()
+        flags.DEFINE(parser, name, default, option.help, values, serializer, boolean=True)
     elif isinstance(default, tuple):
         serializer = flags.CsvListSerializer(",")
         flags.DEFINE(_SeedsParser(option), name, default, option.help, values, serializer)
@@ -140,8 +185,8 @@ def check(config: Config) -> None:
         )
     if method.source_images and config.source in ("imagenet", "none"):
         raise UsageError(
-            f"--method={method.name} trains on the source's images too, and --source={config.source} has"
-            " none: name a dataset"
+            f"--method={method.name} trains on the source's images too, and"
+            f" --source={config.source} has none: name a dataset"
         )
     if config.source == "imagenet" and models.find(config.model).function == "":
         raise UsageError(
@@ -214,8 +259,13 @@ def _wrapped(text: str) -> str:
 def _range(option: Option) -> str:
     if option.low is None or option.high is None:
         return ""
-    return f" from {option.low:g} to {option.high:g}"
+    return f" from {_number(option.low)} to {_number(option.high)}"
 
 
-def _one_line(error: BaseException) -> str:
+def _number(bound: float) -> str:
+    """Return a bound in full where it is a whole number: seeds end at 2147483647, not 2.1e+09."""
+    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
+
+
+def _one_line(error: BaseException | str) -> str:
     return " ".join(str(error).split()).rstrip(".")

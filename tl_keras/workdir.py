@@ -9,7 +9,7 @@ from typing import Any
 
 from tl_keras import files
 from tl_keras.config import Config, digest
-from tl_keras.errors import DataError, UsageError, WriteError
+from tl_keras.errors import DataError, UsageError
 
 LOG = logging.getLogger("tl_keras")
 
@@ -24,7 +24,9 @@ class Workdir:
             UsageError: the folder belongs to an experiment with other settings.
             WriteError: the folder cannot be made or written.
         """
-        self.root = Path(config.workdir or Path("runs") / default_name(config))
+        root = Path(config.workdir or Path("runs") / default_name(config))
+        # A shell leaves the ~ of --workdir=~/runs as it is.
+        self.root = root.expanduser() if root.parts[:1] == ("~",) else root
         path = self.root / "config.json"
         _refuse_other_settings(path, config)
         files.write_json(path, config.flat())
@@ -46,10 +48,9 @@ class Workdir:
             handler.close()
         console = logging.StreamHandler(sys.stderr)
         console.setFormatter(logging.Formatter("%(message)s"))
-        try:
-            file = logging.FileHandler(self.root / "log.txt", encoding="utf-8")
-        except OSError as error:
-            raise WriteError(f"{self.root / 'log.txt'} cannot be written: {error}") from error
+        path = self.root / "log.txt"
+        with files.writing(path):
+            file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOG.setLevel(logging.INFO)
         LOG.propagate = False
@@ -88,6 +89,9 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: it is damaged.
     """
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it holds no settings by name")
+        return value
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}; remove it, or its folder") from error

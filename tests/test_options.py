@@ -1,0 +1,429 @@
+"""Tests of the command line: what it takes, what it refuses, and how it says so."""
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tl_keras
+from tl_keras import main, options
+from tl_keras.config import Config, Training, from_flat, named_options
+from tl_keras.data import catalog
+from tl_keras.errors import DataError, StoppedError, UsageError, WriteError
+from tl_keras.methods.catalog import METHODS
+from tl_keras.models.catalog import MODELS
+
+OPTIONS = {name: (option, default) for name, option, default in named_options(Config())}
+BOOLEANS = [name for name, (_, default) in OPTIONS.items() if isinstance(default, bool)]
+NUMBERS = [
+    name
+    for name, (_, default) in OPTIONS.items()
+    if isinstance(default, (int, float, tuple)) and name not in BOOLEANS
+]
+CHOICES = [name for name, (option, _) in OPTIONS.items() if option.choices]
+WHOLE = [name for name in NUMBERS if not isinstance(OPTIONS[name][1], float)]
+
+
+def parse(*words: str) -> Config:
+    config = options.parse(["tl_keras", *words])
+    assert config is not None
+    return config
+
+
+def refusal(*words: str) -> str:
+    """Return the message of the UsageError that these words raise, which is one line."""
+    with pytest.raises(UsageError) as error:
+        options.parse(["tl_keras", *words])
+    assert error.value.exit_code == 2
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def program(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tl_keras.main", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+
+
+# --help
+
+
+def test_help_has_every_flag_with_its_default_unit_and_range_or_choices() -> None:
+    entries = options.help_text().split("\n  --")
+    entries = {entry.partition("=")[0]: " ".join(entry.split()) for entry in entries[1:]}
+    assert list(entries) == list(OPTIONS)
+    for name, (option, default) in OPTIONS.items():
+        shown = "0" if name == "seeds" else str(default)
+        shown = shown.lower() if name in BOOLEANS else shown
+        assert entries[name].startswith(f"{name}={shown}"), name
+        assert f"unit: {option.unit}]" in entries[name] or not option.unit, name
+        if name in NUMBERS:
+            assert f"from {number(option.low)} to {number(option.high)}" in entries[name]
+        if option.choices:
+            assert f"[one of {', '.join(option.choices)}]" in entries[name]
+        own_help = option.help in entries[name]
+        assert own_help or name.startswith("source_"), name
+
+
+def number(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
+
+
+def test_help_lists_methods_datasets_and_models() -> None:
+    words = options.help_text().replace(",", " ").split()
+    for name in [*METHODS, *catalog.DATASETS, *MODELS]:
+        assert name in words
+    for method in METHODS.values():
+        assert method.summary in options.help_text()
+
+
+def test_help_fits_a_terminal() -> None:
+    assert max(map(len, options.help_text().splitlines())) <= 100
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "-help", "--helpfull", "--helpshort"])
+def test_help_is_given_whatever_else_is_wrong(word, capsys) -> None:
+    assert main.main(["tl_keras", "--steps=-1", word]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == options.help_text() + "\n"
+    assert printed.err == ""
+
+
+def test_help_program_prints_our_flags_alone_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from tl_keras.main import main; code = main(['tl_keras', '--help']);"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr);"
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout == options.help_text() + "\n"
+    heavy = {"tensorflow", "keras", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "h5py"}
+    heavy |= {"tensorflow_datasets", "tensorboard", "mlxtend"}
+    assert not heavy & set(eval(done.stderr))
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_number_that_is_none_or_out_of_range_is_refused_by_name(name) -> None:
+    option, default = OPTIONS[name]
+    assert option.low is not None
+    assert option.high is not None
+    step = 1 if name in WHOLE else abs(option.low) * 0.5 or 1e-9
+    below, above = option.low - step, option.high * 1.01 + 1
+    texts = ["-1", str(below), str(int(above) + 1), "nan", "inf", "-inf", "", "x", "1e400", "0x1"]
+    texts += ["9" * 400, "9" * 5000, "1 2", "--", "None", "1j", "1,x", "true"]
+    if name in WHOLE:
+        texts += ["0.5", "1.0", "1e2"]
+    for text in texts:
+        message = refusal(f"--{name}={text}")
+        assert f"--{name}={text}:" in message
+        assert f"from {number(option.low)} to {number(option.high)}" in message
+        assert option.help in message
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_number_at_its_bounds_is_accepted(name) -> None:
+    option, default = OPTIONS[name]
+    for bound in (option.low, option.high):
+        value = int(bound) if name in WHOLE else float(bound)
+        # Shots of one need a schedule without validation, which is the default.
+        found = parse(f"--{name}={value}").flat()[name]
+        assert found == ((value,) if name == "seeds" else value)
+        assert type(found) is type(default)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@given(text=st.text(st.characters(codec="utf-8"), max_size=6))
+def test_number_flag_takes_a_number_in_range_or_refuses_in_one_line(name, text) -> None:
+    option, _ = OPTIONS[name]
+    try:
+        value = parse(f"--{name}={text}").flat()[name]
+    except UsageError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        for one in value if isinstance(value, tuple) else (value,):
+            assert option.low <= one <= option.high
+
+
+# Choices, booleans, lists
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_choice_takes_its_choices_and_names_them_where_it_refuses(name) -> None:
+    option, _ = OPTIONS[name]
+    for choice in option.choices:
+        assert parse(f"--{name}={choice}").flat()[name] == choice
+    for text in ("", "other", option.choices[0].upper(), option.choices[0] + " "):
+        message = refusal(f"--{name}={text}")
+        assert f"--{name}=" in message
+        assert "|".join(option.choices) in message
+
+
+@pytest.mark.parametrize("name", BOOLEANS)
+def test_boolean_is_set_and_unset(name) -> None:
+    for word, value in ((f"--{name}", True), (f"--no{name}", False), (f"--{name}=false", False)):
+        assert parse(word).flat()[name] is value
+    assert f"--no{name}=3" in refusal(f"--no{name}=3")
+    for text in ("", "maybe", "2"):
+        assert f"--{name}={text}: must be true or false" in refusal(f"--{name}={text}")
+
+
+@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5, unique=True))
+def test_seeds_are_a_list_of_different_numbers(seeds) -> None:
+    assert parse(f"--seeds={','.join(map(str, seeds))}").seeds == tuple(seeds)
+
+
+@pytest.mark.parametrize("text", ["", ",", "1,", ",1", "1,,2", "1;2", "1-3", f"0,{2**31}"])
+def test_seeds_that_are_no_list_are_refused(text) -> None:
+    assert f"--seeds={text}: must be a whole number" in refusal(f"--seeds={text}")
+
+
+def test_seeds_named_twice_are_refused() -> None:
+    assert "--seeds=3,1,3: names a seed twice" in refusal("--seeds=3,1,3")
+
+
+# Words that are no flags, and flag files
+
+
+def test_unknown_flag_is_refused_with_the_nearest_name() -> None:
+    assert "--learning_rat is not a flag: did you mean --learning_rate?" in refusal(
+        "--learning_rat=1"
+    )
+    assert refusal("--qqq") == "--qqq is not a flag; --help lists the flags"
+
+
+def test_word_that_is_no_flag_is_refused() -> None:
+    assert "'extra' is not a flag" in refusal("--steps=3", "extra")
+    assert "'extra' is not a flag" in refusal("--", "extra")
+
+
+def test_misspelt_flag_is_refused_even_where_absl_would_let_it_pass(tmp_path) -> None:
+    path = tmp_path / "some.flags"
+    path.write_text("--undefok=step\n")
+    for word in ("--undefok=step", f"--flagfile={path}"):
+        assert "--undefok is not a flag" in refusal(word, "--step=3")
+
+
+def test_flag_without_its_value_is_refused() -> None:
+    assert "Missing value for flag --steps" in refusal("--steps")
+
+
+def test_flagfile_that_cannot_be_read_is_named(tmp_path) -> None:
+    missing = tmp_path / "missing.flags"
+    assert refusal(f"--flagfile={missing}") == (
+        f"--flagfile={missing} cannot be read: No such file or directory"
+    )
+    assert f"--flagfile={tmp_path} cannot be read" in refusal(f"--flagfile={tmp_path}")
+    assert "--flagfile= names no file" in refusal("--flagfile=")
+    binary = tmp_path / "binary.flags"
+    binary.write_bytes(b"--steps=\xff\xfe\n")
+    assert "--flagfile cannot be read" in refusal(f"--flagfile={binary}")
+
+
+def test_flagfiles_nest_and_later_flags_win(tmp_path) -> None:
+    inner, outer = tmp_path / "inner.flags", tmp_path / "outer.flags"
+    inner.write_text("# a comment\n--steps=1\n--shots=1\n--batch_size=1\n\n--nobaseline\n")
+    outer.write_text(f"--steps=2\n--flagfile={inner}\n--shots=2\n")
+    config = parse("--batch_size=9", f"--flagfile={outer}", "--epochs=7")
+    assert (config.training.steps, config.shots, config.training.batch_size) == (1, 2, 1)
+    assert config.baseline is False
+    assert parse(f"--flagfile={outer}", "--shots=3", "--baseline").shots == 3
+
+
+def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -> None:
+    path = tmp_path / "wrong.flags"
+    path.write_text("--steps=-1\n")
+    assert "--steps=-1: must be a whole number" in refusal(f"--flagfile={path}")
+    path.write_text("steps=1\n")
+    assert "'steps=1' is not a flag" in refusal(f"--flagfile={path}")
+
+
+# Combinations
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--target=", "--target is empty"),
+        ("--source=", "--source is empty"),
+        ("--method=nothing", "--method=nothing is not known; choose one of features"),
+        ("--model=resnet5", "--model=resnet5 is not known: did you mean resnet50?"),
+        ("--augment=twist", "--augment=twist: 'twist' is not known"),
+        ("--source_augment=flip:1", "--source_augment=flip:1: flip takes no value"),
+        ("--source=none --method=l2sp", "--method=l2sp transfers from a source, and --source=none"),
+        ("--source=none --method=features", "--method=features transfers from a source"),
+        ("--source=none --method=joint", "--method=joint transfers from a source"),
+        ("--source=imagenet --method=joint --model=vgg16", "--source=imagenet has none"),
+        ("--source=none --source_weights=a.weights.h5 --method=joint", "--source=none has none"),
+        ("--source=imagenet", "no ImageNet weights for --model=small_cnn"),
+        ("--method=features --augment=flip", "--augment=flip changes the images each epoch"),
+        ("--method=features --augment=auto", "--augment=auto changes the images each epoch"),
+        ("--early_stopping=2 --validation=0", "--early_stopping=2 watches a validation set"),
+        ("--schedule=plateau --validation=0", "--schedule=plateau watches a validation set"),
+        (
+            "--source_schedule=plateau --validation=0",
+            "--source_schedule=plateau watches a validation set",
+        ),
+        ("--shots=1 --early_stopping=1", "--shots=1 leaves no image for it"),
+        ("--shots=1 --schedule=plateau", "--schedule=plateau watches a validation set"),
+    ],
+)
+def test_contradiction_is_refused_by_the_names_of_its_flags(words, expected) -> None:
+    assert expected in refusal(*words.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--source=none",
+        "--source=none --method=scratch",
+        "--source=none --source_weights=a.weights.h5 --method=l2sp",
+        "--source=imagenet --model=vgg16 --method=features",
+        "--method=features --source_augment=auto",
+        "--shots=1 --validation=0",
+        "--shots=2 --early_stopping=1",
+        "--shots=1 --source_early_stopping=1",
+        "--target=folder:/some/where --augment=auto",
+        "--target=some/set_of_tfds",
+    ],
+)
+def test_combination_that_makes_sense_is_accepted(words) -> None:
+    parse(*words.split())
+
+
+def test_check_holds_for_a_config_that_was_made_in_python() -> None:
+    with pytest.raises(UsageError, match="--validation=0"):
+        options.check(Config(training=Training(early_stopping=1), validation=0))
+    options.check(Config())
+
+
+# The whole
+
+
+def values_of(name: str) -> st.SearchStrategy:
+    option, default = OPTIONS[name]
+    if isinstance(default, bool):
+        return st.booleans()
+    if option.choices:
+        return st.sampled_from(option.choices)
+    if isinstance(default, tuple):
+        return st.lists(st.integers(0, 2**31 - 1), min_size=1, unique=True).map(tuple)
+    if isinstance(default, int):
+        return st.integers(int(option.low), int(option.high))
+    if isinstance(default, float):
+        return st.floats(option.low, option.high)
+    return st.just(default)
+
+
+@given(st.fixed_dictionaries({name: values_of(name) for name in OPTIONS}))
+def test_config_comes_back_from_flags_and_from_its_flat_form(values) -> None:
+    # Two combinations are refused, and tested above.
+    values |= {"validation": max(values["validation"], 0.1), "shots": values["shots"] + 2}
+    values["shots"] = min(values["shots"], 10**7)
+    words = [
+        f"--{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in values.items()
+    ]
+    config = parse(*words)
+    assert config.flat() == values
+    assert from_flat(config.flat()) == config
+
+
+def test_defaults_are_those_of_the_config() -> None:
+    assert parse() == Config()
+
+
+# Exit codes
+
+
+def test_main_ends_with_2_and_one_line_for_a_wrong_flag(capsys) -> None:
+    assert main.main(["tl_keras", "--steps=-1"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("tl_keras: ")
+    assert "--steps=-1: must be a whole number from 0 to 1000000000" in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["--debug"], ["--debug=true"]])
+def test_main_shows_the_traceback_with_debug(words, capsys) -> None:
+    assert main.main(["tl_keras", *words, "--model=nothing"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1].startswith("tl_keras: --model=nothing is not known")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (DataError("a.png is damaged"), 65),
+        (WriteError("x cannot be written"), 73),
+        (StoppedError("stopped at step 3"), 75),
+        (UsageError("--shots=3 is too many"), 2),
+        (KeyboardInterrupt(), 75),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_main_ends_with_the_code_of_what_went_wrong(raised, code, monkeypatch, capfd) -> None:
+    def run(config: Config) -> None:
+        raise raised
+
+    stub = types.SimpleNamespace(start_tensorflow=lambda: None, run=run)
+    monkeypatch.setitem(sys.modules, "tl_keras.experiment", stub)
+    monkeypatch.setattr(tl_keras, "experiment", stub, raising=False)
+    assert main.main(["tl_keras"]) == code
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    message = str(raised) or "stopped; the same command continues it"
+    assert printed.err == f"tl_keras: {message}\n"
+    assert main.main(["tl_keras", "--debug"]) == code
+    assert ("Traceback" in capfd.readouterr().err) == (not isinstance(raised, KeyboardInterrupt))
+
+
+STUB = """
+import os, sys, types
+import tl_keras
+from tl_keras import main
+
+stub = types.SimpleNamespace(
+    start_tensorflow=lambda: os.write(2, b"chatter\\n"),
+    run=lambda config: types.SimpleNamespace(text="the report"),
+)
+tl_keras.experiment = sys.modules["tl_keras.experiment"] = stub
+sys.exit(main.main(sys.argv))
+"""
+
+
+@pytest.mark.parametrize(("words", "errors"), [([], ""), (["--debug"], "chatter\n")])
+def test_main_keeps_back_what_libraries_write_while_they_load(words, errors) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STUB, *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the report\n", errors)
+
+
+def test_program_ends_with_2_and_one_line_for_a_wrong_flag() -> None:
+    done = program("--batch_size=0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "--batch_size=0: must be a whole number from 1 to 65536" in done.stderr
+
+
+def test_program_ends_with_73_and_one_line_where_it_cannot_write(tmp_path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = program(f"--workdir={tmp_path / 'file' / 'work'}")
+    assert (done.returncode, done.stdout) == (73, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "cannot be written: Not a directory" in done.stderr

@@ -1,0 +1,205 @@
+"""Tests of batches: which examples a step gets, on any number of replicas, from any step on."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tl_keras.data import augment_spec, pipeline
+from tl_keras.data.pipeline import Stream
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (24, 6, 6, 1), np.uint8)
+LABELS = np.arange(24)
+
+
+def features(count: int) -> np.ndarray:
+    return np.stack([np.arange(count), np.arange(count) * 2], axis=1).astype(np.float32)
+
+
+def stream(count: int, batch_size: int, seed: int = 0) -> Stream:
+    return Stream(features(count), np.arange(count), batch_size, seed)
+
+
+def taken(of: Stream, steps: int, first_step: int = 0, replicas: int = 1) -> list[np.ndarray]:
+    """Return the labels, that is the indices, of each element."""
+    elements = of.batches(first_step, replicas).take(steps * replicas)
+    return [labels for _, labels in elements.as_numpy_iterator()]
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31 - 1))
+@settings(max_examples=25)
+def test_stream_brings_every_example_once_an_epoch(count, batch_size, seed) -> None:
+    of = stream(count, batch_size, seed).fitted(1)
+    epochs = 3
+    steps = -(-epochs * count // of.batch_size)
+    batches = taken(of, steps)
+    assert {len(batch) for batch in batches} == {min(batch_size, count)}
+    places = np.concatenate(batches)[: epochs * count].reshape(epochs, count)
+    assert (np.sort(places) == np.arange(count)).all()
+    assert of.steps_per_epoch == count / min(batch_size, count)
+
+
+def test_stream_gives_each_example_with_its_own_label() -> None:
+    for inputs, labels in stream(10, 4).batches().take(5):
+        assert inputs.numpy().tolist() == features(10)[labels.numpy()].tolist()
+        assert labels.dtype == tf.int64
+
+
+def test_stream_has_another_order_in_each_epoch_and_for_each_seed() -> None:
+    orders = [
+        tuple(order.tolist())
+        for seed in (0, 1, 2, 3)
+        for order in np.concatenate(taken(stream(50, 10, seed), 20)).reshape(4, 50)
+    ]
+    assert len(set(orders)) == len(orders) == 16
+
+
+def test_stream_has_the_same_order_again() -> None:
+    assert np.array_equal(taken(stream(50, 7), 20), taken(stream(50, 7), 20))
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 100), st.sampled_from([1, 2]))
+@settings(max_examples=15)
+def test_stream_continues_at_any_step(count, batch_size, first_step, replicas) -> None:
+    of = stream(max(count, replicas), batch_size).fitted(replicas)
+    whole = taken(of, first_step + 3, replicas=replicas)
+    assert np.array_equal(whole[first_step * replicas :], taken(of, 3, first_step, replicas))
+
+
+def test_stream_continues_after_millions_of_steps() -> None:
+    """Steps are counted in 64 bits: 32 would overflow at two thousand million examples."""
+    first = 2**31 // 7 * 5
+    assert sorted(np.concatenate(taken(stream(35, 7), 5, first)).tolist()) == list(range(35))
+
+
+@given(st.integers(4, 40), st.integers(1, 40), st.sampled_from([2, 3, 4]))
+@settings(max_examples=20)
+def test_shares_of_the_replicas_make_up_the_batch_of_one(count, batch_size, replicas) -> None:
+    of = stream(count, batch_size, 5).fitted(replicas)
+    shares = taken(of, 3, replicas=replicas)
+    assert len({len(share) for share in shares}) == 1
+    assert np.concatenate(shares).tolist() == np.concatenate(taken(of, 3)).tolist()
+
+
+@given(st.integers(1, 100), st.integers(1, 200), st.integers(1, 8))
+def test_fitted_batch_is_filled_by_the_examples_and_divided_by_replicas(
+    count, batch_size, replicas
+) -> None:
+    size = stream(count, batch_size).fitted(replicas).batch_size
+    assert size % replicas == 0
+    # One example a replica is the least there can be, even where an example comes twice.
+    assert replicas <= size <= max(replicas, min(count, batch_size))
+    assert size + replicas > min(count, batch_size)
+
+
+AUGMENTATIONS = ["flip", "shift:0.3,rotate:0.2,zoom:0.2", "crop:2,color:0.5", "randaugment:2"]
+
+
+@pytest.mark.parametrize("text", AUGMENTATIONS)
+def test_augmentation_depends_on_seed_epoch_and_index_alone(text) -> None:
+    """So a picture is the same in any batch, on any replica, and after any interruption."""
+    augmentation = augment_spec.parse(text)
+    seen = {}
+    for batch_size, replicas, first_step in ((8, 1, 0), (8, 2, 0), (12, 1, 0), (8, 2, 2)):
+        of = Stream(IMAGES, LABELS, batch_size, 3, augmentation=augmentation)
+        elements = list(of.batches(first_step, replicas).take(48 // batch_size * replicas))
+        found = np.concatenate([images.numpy() for images, _ in elements])
+        places = np.concatenate([labels.numpy() for _, labels in elements])
+        for number, (image, index) in enumerate(zip(found, places, strict=True)):
+            key = ((first_step * batch_size + number) // len(LABELS), index)
+            assert np.array_equal(seen.setdefault(key, image), image), (key, batch_size, replicas)
+    # Two whole epochs, and the first part of a third.
+    assert len(seen) == 2 * len(LABELS) + 16
+    changed = [index for index in LABELS if not np.array_equal(seen[0, index], seen[1, index])]
+    assert changed
+
+
+def test_augmentation_differs_with_the_seed() -> None:
+    augmentation = augment_spec.parse("shift:0.3")
+    images = []
+    for seed in (1, 2):
+        of = Stream(IMAGES, LABELS, 24, seed, augmentation=augmentation)
+        found, labels = next(iter(of.batches()))
+        images.append(found.numpy()[np.argsort(labels)])
+    assert not np.array_equal(*images)
+
+
+def test_stream_without_augmentation_gives_the_images_themselves() -> None:
+    images, labels = next(iter(Stream(IMAGES, LABELS, 24, 0).batches()))
+    assert np.array_equal(images, IMAGES[labels])
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    """Return a function that maps an array from a file."""
+    numbers = itertools.count()
+
+    def mapped(array: np.ndarray) -> np.memmap:
+        path = tmp_path / f"{next(numbers)}.npy"
+        np.save(path, array)
+        return np.load(path, mmap_mode="r")
+
+    return mapped
+
+
+@pytest.mark.parametrize("text", ["none", "shift:0.2,flip"])
+def test_stream_from_disk_gives_the_same_as_from_memory(text, on_disk) -> None:
+    augmentation = augment_spec.parse(text)
+    batches = [
+        list(Stream(inputs, LABELS, 8, 1, 9, augmentation).batches().take(4).as_numpy_iterator())
+        for inputs in (IMAGES, on_disk(IMAGES))
+    ]
+    for (images, labels), (mapped_images, mapped_labels) in zip(*batches, strict=True):
+        assert np.array_equal(images, mapped_images)
+        assert np.array_equal(labels, mapped_labels)
+
+
+def test_features_from_disk_are_the_same_as_from_memory(on_disk) -> None:
+    array = features(11)
+    for inputs in (array, on_disk(array)):
+        parts = list(pipeline.in_order(inputs, 4, 0).as_numpy_iterator())
+        assert np.array_equal(np.concatenate(parts)[:11], array)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [3, 6, 11])
+def test_images_come_in_the_size_that_is_asked_for(size, channels) -> None:
+    images = np.repeat(IMAGES, channels, axis=3)
+    batches = Stream(images, LABELS, 8, 0, size).batches()
+    (found, labels) = next(iter(batches))
+    assert batches.element_spec[0].shape == (8, size, size, channels)
+    assert found.dtype == tf.uint8
+    expected = tf.image.resize(images[labels], (size, size), antialias=True).numpy()
+    assert np.abs(found.numpy() - expected).max() <= 0.5 + 1e-3
+    if size == 6:
+        assert np.array_equal(found, images[labels])
+    evaluated = next(iter(pipeline.in_order(images[labels], 8, size)))
+    assert np.array_equal(evaluated, found)
+
+
+def test_resizing_keeps_black_and_white() -> None:
+    """Values outside 0 to 255 would come back as the opposite colour."""
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    images[1] = 255
+    found = next(iter(pipeline.in_order(images, 2, 13))).numpy()
+    assert (found[0] == 0).all()
+    assert (found[1] == 255).all()
+
+
+@given(st.integers(1, 50), st.integers(1, 60), st.sampled_from([1, 2, 3]))
+@settings(max_examples=30)
+def test_in_order_brings_each_example_once_and_repeats_the_last(
+    count, batch_size, replicas
+) -> None:
+    elements = pipeline.in_order(features(count), batch_size, 0, replicas)
+    parts = [part[:, 0].astype(int) for part in elements.as_numpy_iterator()]
+    assert len(parts) % replicas == 0
+    assert len({len(part) for part in parts}) == 1
+    assert len(parts[0]) <= batch_size
+    found = np.concatenate(parts).tolist()
+    assert found[:count] == list(range(count))
+    assert set(found[count:]) <= {count - 1}
+    assert len(found) - count < len(parts[0]) * replicas

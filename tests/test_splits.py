@@ -1,0 +1,118 @@
+"""Tests of the choice of labelled images: what trains, what validates, and who decides it."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tl_keras.data.splits import Split, split
+from tl_keras.errors import UsageError
+
+COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=8)
+SEEDS = st.integers(0, 2**31 - 1)
+FRACTIONS = st.sampled_from([0.0, 0.01, 0.1, 0.25, 1 / 3, 0.5])
+
+
+def labels_of(counts: list[int], order: int = 0) -> np.ndarray:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return np.random.default_rng(order).permutation(labels)
+
+
+def choose(labels, classes=None, *, seed=0, shots=0, validation=0.1, needs=False) -> Split:
+    classes = classes or int(labels.max(initial=0)) + 1
+    names = tuple(f"class{label}" for label in range(classes))
+    return split(
+        labels, names, seed=seed, shots=shots, validation=validation, needs_validation=needs
+    )
+
+
+def per_class(labels: np.ndarray, indices: np.ndarray, classes: int) -> list[int]:
+    return np.bincount(labels[indices], minlength=classes).tolist()
+
+
+@given(COUNTS, SEEDS, FRACTIONS)
+def test_split_divides_all_images_into_two_sorted_parts(counts, seed, fraction) -> None:
+    labels = labels_of(counts)
+    train, validation = choose(labels, len(counts), seed=seed, validation=fraction)
+    assert sorted([*train, *validation]) == list(range(len(labels)))
+    for part in (train, validation):
+        assert part.dtype == np.int64
+        assert (np.diff(part) > 0).all()
+
+
+@given(COUNTS, SEEDS, FRACTIONS)
+def test_split_validates_with_the_same_part_of_each_class(counts, seed, fraction) -> None:
+    labels = labels_of(counts)
+    chosen = choose(labels, len(counts), seed=seed, validation=fraction)
+    for count, held_out in zip(
+        counts, per_class(labels, chosen.validation, len(counts)), strict=True
+    ):
+        if count < 2 or fraction == 0:
+            assert held_out == 0
+        else:
+            assert 1 <= held_out < count
+            assert abs(held_out - fraction * count) <= max(0.5, 1 - fraction * count)
+
+
+@given(st.lists(st.integers(5, 40), min_size=1, max_size=6), st.integers(1, 5), FRACTIONS)
+def test_split_takes_validation_from_the_shots_and_only_when_needed(counts, shots, part) -> None:
+    labels = labels_of(counts)
+    for needs in (False, True):
+        chosen = choose(labels, shots=shots, validation=part, needs=needs)
+        both = np.concatenate(chosen)
+        assert len(np.unique(both)) == len(both)
+        assert per_class(labels, both, len(counts)) == [shots] * len(counts)
+        watches = needs and part > 0 and shots > 1
+        assert (per_class(labels, chosen.validation, len(counts)) != [0] * len(counts)) == watches
+        assert min(per_class(labels, chosen.train, len(counts))) >= 1
+
+
+@given(SEEDS, st.integers(1, 10))
+def test_split_is_decided_by_the_seed(seed, shots) -> None:
+    labels = labels_of([100] * 4)
+    first = choose(labels, seed=seed, shots=shots)
+    again = choose(labels, seed=seed, shots=shots)
+    other = choose(labels, seed=seed + 1, shots=shots)
+    assert first.train.tolist() == again.train.tolist()
+    assert first.train.tolist() != other.train.tolist()
+
+
+def test_split_chooses_other_places_in_each_class() -> None:
+    labels = np.repeat(np.arange(5), 100)
+    chosen = choose(labels, shots=10).train.reshape(5, 10) % 100
+    assert len({tuple(places) for places in chosen.tolist()}) == 5
+
+
+@given(st.integers(0, 60), st.integers(0, 60), SEEDS)
+def test_split_of_one_class_does_not_depend_on_the_size_of_another(few, many, seed) -> None:
+    # The first class keeps its places; images of the second follow, few or many.
+    chosen = [
+        choose(np.repeat([0, 1], [30, count]), 2, seed=seed, validation=0.2)
+        for count in (few, many)
+    ]
+    for part in range(2):
+        first, second = (indices[part][indices[part] < 30].tolist() for indices in chosen)
+        assert first == second
+
+
+def test_split_takes_more_shots_in_addition_to_fewer() -> None:
+    labels = labels_of([50] * 3)
+    assert set(choose(labels, shots=3).train) < set(choose(labels, shots=7).train)
+
+
+def test_split_names_the_class_with_too_few_images_and_its_count() -> None:
+    labels = labels_of([20, 3, 5, 0])
+    with pytest.raises(UsageError, match=r"--shots=4 .*'class1' .* 3 training images"):
+        choose(labels, 4, shots=4)
+    assert len(choose(labels, 4, shots=3).train) == 9
+
+
+def test_split_leaves_out_classes_that_have_no_image() -> None:
+    labels = labels_of([4, 0, 4])
+    chosen = choose(labels, 5, shots=2)
+    assert per_class(labels, chosen.train, 5) == [2, 0, 2, 0, 0]
+
+
+def test_split_of_no_images_is_empty() -> None:
+    chosen = choose(np.empty(0, np.int64), 3)
+    assert [len(part) for part in chosen] == [0, 0]

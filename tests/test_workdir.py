@@ -1,0 +1,169 @@
+"""Tests of the workdir: one experiment each, which no other settings may continue."""
+
+import dataclasses
+import json
+import logging
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tl_keras.config import Config, Training, from_flat, named_options
+from tl_keras.errors import DataError, UsageError, WriteError
+from tl_keras.workdir import LOG, Workdir, default_name, read_json
+
+
+@pytest.fixture(autouse=True)
+def _log_is_given_back():
+    before = LOG.handlers[:], LOG.level, LOG.propagate
+    yield
+    for handler in LOG.handlers:
+        handler.close()
+    LOG.handlers[:], LOG.level, LOG.propagate = before
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    return Config(workdir=str(tmp_path / "work"))
+
+
+def test_workdir_keeps_the_settings_by_flag_name(config) -> None:
+    workdir = Workdir(config)
+    settings = read_json(workdir.root / "config.json")
+    settings["seeds"] = tuple(settings["seeds"])
+    assert from_flat(settings) == config
+
+
+def test_workdir_has_a_place_for_each_part(config) -> None:
+    workdir = Workdir(config)
+    assert workdir.source == Path(config.workdir) / "source"
+    assert workdir.arm("transfer", 3) == Path(config.workdir) / "transfer-3"
+
+
+def test_workdir_is_opened_again_by_the_same_experiment(config) -> None:
+    Workdir(config)
+    Workdir(config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seeds": (0, 1, 7)}, {"baseline": False}, {"debug": True}, {"data_dir": "elsewhere"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_workdir_accepts_what_does_not_change_the_experiment(config, change) -> None:
+    Workdir(config)
+    Workdir(dataclasses.replace(config, **change))
+
+
+def test_workdir_refuses_other_settings_and_lists_the_differences(config) -> None:
+    Workdir(config)
+    before = (Path(config.workdir) / "config.json").read_bytes()
+    other = dataclasses.replace(config, shots=5, training=Training(learning_rate=0.5))
+    with pytest.raises(UsageError) as refusal:
+        Workdir(other)
+    message = str(refusal.value)
+    assert f"--workdir={config.workdir}" in message
+    assert "--shots was 0, is 5" in message
+    assert "--learning_rate was 0.001, is 0.5" in message
+    assert "source" not in message
+    assert "seeds" not in message
+    assert (Path(config.workdir) / "config.json").read_bytes() == before
+
+
+def another(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, tuple):
+        return (*value, 99)
+    return value + 1 if isinstance(value, (int, float)) else f"{value}x"
+
+
+FREE = {"workdir", "data_dir", "debug", "seeds", "baseline"}
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in named_options(Config())])
+def test_every_setting_makes_another_experiment_unless_it_changes_no_result(name) -> None:
+    values = Config().flat()
+    other = from_flat({**values, name: another(values[name])})
+    assert (default_name(other) == default_name(Config())) == (name in FREE)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"shots": '])
+def test_workdir_tells_of_a_damaged_config(config, text) -> None:
+    Workdir(config)
+    path = Path(config.workdir) / "config.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"config\.json cannot be read: .*; remove it"):
+        Workdir(config)
+    assert path.read_text() == text
+
+
+def test_workdir_tells_of_a_config_that_is_no_text(config) -> None:
+    path = Path(config.workdir) / "config.json"
+    path.parent.mkdir()
+    path.write_bytes(b'{"target": "\xff"}')
+    with pytest.raises(DataError, match="cannot be read"):
+        Workdir(config)
+
+
+def test_workdir_that_cannot_be_made_is_told_in_one_line(tmp_path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WriteError, match="config.json cannot be written: Not a directory$"):
+        Workdir(Config(workdir=str(tmp_path / "file" / "work")))
+
+
+def test_workdir_log_that_cannot_be_written_is_told_in_one_line(config) -> None:
+    (Path(config.workdir) / "log.txt").mkdir(parents=True)
+    with pytest.raises(WriteError, match="log.txt cannot be written: Is a directory$"):
+        Workdir(config)
+
+
+def test_workdir_takes_the_home_folder_that_a_shell_leaves_to_us(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Workdir(Config(workdir="~/work")).root == tmp_path / "work"
+
+
+def test_workdir_logs_plain_lines_to_the_console_and_times_to_the_file(config, capfd) -> None:
+    for line in ("first", "second"):
+        workdir = Workdir(config)
+        LOG.info("%s line: 数字 %s", line, os.fsdecode(b"\xff"))
+    written = (workdir.root / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert [re.sub(r"^[-\d]+ [\d:,]+ ", "", line) for line in written] == [
+        "INFO first line: 数字 \\udcff",
+        "INFO second line: 数字 \\udcff",
+    ]
+    console = capfd.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in console] == ["first line", "second line"]
+    assert not LOG.isEnabledFor(logging.DEBUG)
+
+
+@given(st.text(), st.text(), st.text())
+def test_default_name_is_a_safe_file_name(source, target, weights) -> None:
+    name = default_name(Config(source=source, target=target, source_weights=weights))
+    assert re.fullmatch(r"[A-Za-z0-9_.-]+", name)
+    assert name not in (".", "..")
+    assert len(name) <= 100
+    assert Path("runs", name).parent == Path("runs")
+
+
+def test_default_name_tells_source_target_and_method() -> None:
+    name = default_name(Config(source="mnist", target="folder:/path/to/../my set", method="l2sp"))
+    assert re.fullmatch(r"mnist_to_folder_path_to_.._my_set-l2sp-[0-9a-f]{8}", name)
+    name = default_name(Config(source_weights="runs/one/source.weights.h5", target="usps"))
+    assert name.startswith("source.weights_to_usps-finetune-")
+
+
+def test_default_name_differs_where_only_the_end_of_the_settings_does() -> None:
+    long = "folder:/" + "x" * 300
+    names = {default_name(Config(target=long + end)) for end in ("/a", "/b")}
+    assert len(names) == 2
+
+
+def test_workdir_without_a_name_lies_in_runs(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    workdir = Workdir(Config())
+    assert workdir.root == Path("runs") / default_name(Config())
+    assert json.loads((workdir.root / "config.json").read_text())["target"] == "digits"
