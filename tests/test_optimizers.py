@@ -84,7 +84,7 @@ def test_schedule_of_a_very_short_run_is_finite(name, total) -> None:
 
 
 def test_plateau_factor_multiplies_the_learning_rate_of_an_optimizer_in_use() -> None:
-    training = Training(optimizer="sgd", momentum=0, learning_rate=0.5, schedule="plateau")
+    training = Training(optimizer="sgd", momentum=0.0, learning_rate=0.5, schedule="plateau")
     schedule = Schedule(training, TOTAL)
     optimizer = make_optimizer(training, schedule)
     variable = keras.Variable([1.0], name="kernel")

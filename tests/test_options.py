@@ -1,19 +1,13 @@
 """Tests of the command line: what it takes, what it refuses, and how it says so."""
 
-import subprocess
-import sys
-import types
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tl_keras
-from tl_keras import main, options
+from tl_keras import options
 from tl_keras.config import Config, Training, from_flat, named_options
 from tl_keras.data import catalog
-from tl_keras.errors import DataError, StoppedError, UsageError, WriteError
+from tl_keras.errors import UsageError
 from tl_keras.methods.catalog import METHODS
 from tl_keras.models.catalog import MODELS
 
@@ -42,16 +36,6 @@ def refusal(*words: str) -> str:
     message = str(error.value)
     assert len(message.splitlines()) == 1
     return message
-
-
-def program(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tl_keras.main", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[1],
-    )
 
 
 # --help
@@ -88,28 +72,6 @@ def test_help_lists_methods_datasets_and_models() -> None:
 
 def test_help_fits_a_terminal() -> None:
     assert max(map(len, options.help_text().splitlines())) <= 100
-
-
-@pytest.mark.parametrize("word", ["--help", "-h", "-help", "--helpfull", "--helpshort"])
-def test_help_is_given_whatever_else_is_wrong(word, capsys) -> None:
-    assert main.main(["tl_keras", "--steps=-1", word]) == 0
-    printed = capsys.readouterr()
-    assert printed.out == options.help_text() + "\n"
-    assert printed.err == ""
-
-
-def test_help_program_prints_our_flags_alone_and_loads_nothing_heavy() -> None:
-    code = (
-        "import sys; from tl_keras.main import main; code = main(['tl_keras', '--help']);"
-        "print(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr);"
-        "sys.exit(code)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert done.stdout == options.help_text() + "\n"
-    heavy = {"tensorflow", "keras", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "h5py"}
-    heavy |= {"tensorflow_datasets", "tensorboard", "mlxtend"}
-    assert not heavy & set(eval(done.stderr))
 
 
 # Numbers
@@ -306,7 +268,27 @@ def test_combination_that_makes_sense_is_accepted(words) -> None:
 def test_check_holds_for_a_config_that_was_made_in_python() -> None:
     with pytest.raises(UsageError, match="--validation=0"):
         options.check(Config(training=Training(early_stopping=1), validation=0))
-    options.check(Config())
+    options.check(Config(validation=0, training=Training(momentum=0, epochs=3)))
+
+
+@pytest.mark.parametrize("name", NUMBERS + CHOICES + BOOLEANS)
+def test_check_refuses_a_config_out_of_bounds_by_the_name_of_the_flag(name) -> None:
+    option, default = OPTIONS[name]
+    values: list = [None]
+    if name in NUMBERS:
+        values += [option.low - 1, option.high + 1, float("nan"), float("inf"), True]
+        values += [0.5] if name in WHOLE else []
+    for value in values:
+        with pytest.raises(UsageError, match=rf"^--{name}=\(?{value},?\)? must be") as refused:
+            options.check(from_flat({name: (value,) if name == "seeds" else value}))
+        if name in NUMBERS:
+            assert f"from {number(option.low)} to {number(option.high)}" in str(refused.value)
+
+
+@pytest.mark.parametrize("seeds", [(), (1, 1)])
+def test_check_refuses_seeds_that_are_none_or_twice(seeds) -> None:
+    with pytest.raises(UsageError, match="--seeds="):
+        options.check(Config(seeds=seeds))
 
 
 # The whole
@@ -341,89 +323,12 @@ def test_config_comes_back_from_flags_and_from_its_flat_form(values) -> None:
     assert from_flat(config.flat()) == config
 
 
+def test_config_keeps_the_default_of_what_is_not_named() -> None:
+    assert from_flat({}) == Config()
+    assert from_flat({"steps": 3}) == Config(training=Training(steps=3))
+    assert from_flat({"source_steps": 3}) == Config(source_training=Training(steps=3))
+    assert from_flat({"shots": 3}) == Config(shots=3)
+
+
 def test_defaults_are_those_of_the_config() -> None:
     assert parse() == Config()
-
-
-# Exit codes
-
-
-def test_main_ends_with_2_and_one_line_for_a_wrong_flag(capsys) -> None:
-    assert main.main(["tl_keras", "--steps=-1"]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("tl_keras: ")
-    assert "--steps=-1: must be a whole number from 0 to 1000000000" in printed.err
-    assert len(printed.err.splitlines()) == 1
-
-
-@pytest.mark.parametrize("words", [["--debug"], ["--debug=true"]])
-def test_main_shows_the_traceback_with_debug(words, capsys) -> None:
-    assert main.main(["tl_keras", *words, "--model=nothing"]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "Traceback (most recent call last):"
-    assert lines[-1].startswith("tl_keras: --model=nothing is not known")
-
-
-@pytest.mark.parametrize(
-    ("raised", "code"),
-    [
-        (DataError("a.png is damaged"), 65),
-        (WriteError("x cannot be written"), 73),
-        (StoppedError("stopped at step 3"), 75),
-        (UsageError("--shots=3 is too many"), 2),
-        (KeyboardInterrupt(), 75),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_main_ends_with_the_code_of_what_went_wrong(raised, code, monkeypatch, capfd) -> None:
-    def run(config: Config) -> None:
-        raise raised
-
-    stub = types.SimpleNamespace(start_tensorflow=lambda: None, run=run)
-    monkeypatch.setitem(sys.modules, "tl_keras.experiment", stub)
-    monkeypatch.setattr(tl_keras, "experiment", stub, raising=False)
-    assert main.main(["tl_keras"]) == code
-    printed = capfd.readouterr()
-    assert printed.out == ""
-    message = str(raised) or "stopped; the same command continues it"
-    assert printed.err == f"tl_keras: {message}\n"
-    assert main.main(["tl_keras", "--debug"]) == code
-    assert ("Traceback" in capfd.readouterr().err) == (not isinstance(raised, KeyboardInterrupt))
-
-
-STUB = """
-import os, sys, types
-import tl_keras
-from tl_keras import main
-
-stub = types.SimpleNamespace(
-    start_tensorflow=lambda: os.write(2, b"chatter\\n"),
-    run=lambda config: types.SimpleNamespace(text="the report"),
-)
-tl_keras.experiment = sys.modules["tl_keras.experiment"] = stub
-sys.exit(main.main(sys.argv))
-"""
-
-
-@pytest.mark.parametrize(("words", "errors"), [([], ""), (["--debug"], "chatter\n")])
-def test_main_keeps_back_what_libraries_write_while_they_load(words, errors) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", STUB, *words], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "the report\n", errors)
-
-
-def test_program_ends_with_2_and_one_line_for_a_wrong_flag() -> None:
-    done = program("--batch_size=0")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1
-    assert "--batch_size=0: must be a whole number from 1 to 65536" in done.stderr
-
-
-def test_program_ends_with_73_and_one_line_where_it_cannot_write(tmp_path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    done = program(f"--workdir={tmp_path / 'file' / 'work'}")
-    assert (done.returncode, done.stdout) == (73, "")
-    assert len(done.stderr.splitlines()) == 1
-    assert "cannot be written: Not a directory" in done.stderr

@@ -113,6 +113,13 @@ def test_split_leaves_out_classes_that_have_no_image() -> None:
     assert per_class(labels, chosen.train, 5) == [2, 0, 2, 0, 0]
 
 
+@pytest.mark.parametrize("fraction", [0.6, 0.99, 1.0])
+def test_split_leaves_every_class_an_image_to_train_on(fraction) -> None:
+    labels = labels_of([2, 3, 50])
+    chosen = choose(labels, validation=fraction)
+    assert min(per_class(labels, chosen.train, 3)) == 1
+
+
 def test_split_of_no_images_is_empty() -> None:
     chosen = choose(np.empty(0, np.int64), 3)
     assert [len(part) for part in chosen] == [0, 0]

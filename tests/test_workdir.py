@@ -160,6 +160,7 @@ def test_default_name_differs_where_only_the_end_of_the_settings_does() -> None:
     long = "folder:/" + "x" * 300
     names = {default_name(Config(target=long + end)) for end in ("/a", "/b")}
     assert len(names) == 2
+    assert max(map(len, names)) <= 100
 
 
 def test_workdir_without_a_name_lies_in_runs(tmp_path, monkeypatch) -> None:

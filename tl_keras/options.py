@@ -4,7 +4,6 @@ Nothing heavy is imported here, so that `--help` and a mistyped flag are answere
 """
 
 import difflib
-import math
 import re
 import textwrap
 from collections.abc import Sequence
@@ -40,18 +39,11 @@ class _NumberParser(flags.ArgumentParser):
         self.syntactic_help = f"a {'whole number' if kind is int else 'number'}"
 
     def parse(self, argument: Any) -> Number:
-        wanted = (
-            f"must be a {'whole number' if self.kind is int else 'number'}{_range(self.option)}"
-        )
         try:
             value = self.kind(argument)
         except (ValueError, TypeError, OverflowError):
-            raise ValueError(f"{wanted} ({self.option.help})") from None
-        low, high = self.option.low, self.option.high
-        outside = (low is not None and value < low) or (high is not None and value > high)
-        if outside or not math.isfinite(value):
-            raise ValueError(f"{wanted} ({self.option.help})")
-        return value
+            value = argument
+        return _bounded(value, self.kind, self.option)
 
     def flag_type(self) -> str:
         return self.kind.__name__
@@ -66,10 +58,7 @@ class _SeedsParser(_NumberParser):
     def parse(self, argument: Any) -> Any:
         if isinstance(argument, tuple):
             return argument
-        seeds = tuple(int(super(_SeedsParser, self).parse(part)) for part in argument.split(","))
-        if len(set(seeds)) != len(seeds):
-            raise ValueError("names a seed twice; each pair of runs needs a seed of its own")
-        return seeds
+        return _different([super(_SeedsParser, self).parse(part) for part in argument.split(",")])
 
 
 class _BooleanParser(flags.BooleanParser):
@@ -80,6 +69,25 @@ class _BooleanParser(flags.BooleanParser):
             return super().parse(argument)
         except (ValueError, TypeError):
             raise ValueError("must be true or false") from None
+
+
+def _bounded(value: Any, kind: type, option: Option) -> Number:
+    """Return a number that is one of `kind` and within the option's bounds, or raise ValueError."""
+    is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+    low, high = option.low, option.high
+    # Written so that nan, which compares false with everything, is refused.
+    if not is_number or low is None or high is None or not low <= value <= high:
+        name = "whole number" if kind is int else "number"
+        raise ValueError(f"must be a {name}{_range(option)} ({option.help})")
+    return value
+
+
+def _different(seeds: Sequence[Number]) -> tuple[Number, ...]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("names a seed twice; each pair of runs needs a seed of its own")
+    if not seeds:
+        raise ValueError("names no seed; each pair of runs needs one")
+    return tuple(seeds)
 
 
 def parse(argv: Sequence[str]) -> Config | None:
@@ -167,7 +175,8 @@ def _define_one(values: flags.FlagValues, name: str, option: Option, default: An
 
 
 def check(config: Config) -> None:
-    """Raise UsageError where settings contradict each other or name what does not exist."""
+    """Raise UsageError where settings are out of bounds, contradict each other or do not exist."""
+    _check_bounds(config)
     for prefix, training in (("", config.training), ("source_", config.source_training)):
         if training.augment != "auto":
             augment_spec.parse(training.augment, flag=f"{prefix}augment")
@@ -199,6 +208,28 @@ def check(config: Config) -> None:
             " --method=features computes their features once: leave --augment=none"
         )
     _check_validation(config)
+
+
+def _check_bounds(config: Config) -> None:
+    """Hold a Config that was made in Python to what the flags are held to."""
+    defaults = Config().flat()
+    for name, option, value in named_options(config):
+        try:
+            _check_one(value, defaults[name], option)
+        except ValueError as error:
+            raise UsageError(f"--{name}={value} {_one_line(error)}") from None
+
+
+def _check_one(value: Any, default: Any, option: Option) -> None:
+    if isinstance(default, tuple):
+        _different([_bounded(one, int, option) for one in value])
+    elif isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError("must be true or false")
+    elif isinstance(default, (int, float)):
+        _bounded(value, type(default), option)
+    elif option.choices and value not in option.choices:
+        raise ValueError(f"must be one of {', '.join(option.choices)}")
 
 
 def _check_validation(config: Config) -> None:

@@ -46,7 +46,7 @@ class FeatureCache:
         """Return the features of the examples at `indices`, computing those not there yet.
 
         Args:
-            indices: (examples,) int64, of the split.
+            indices: (examples,) int64, of the split; at least one.
             compute: gives the (n, d) float32 features of the examples at n indices.
 
         Returns:

@@ -38,7 +38,7 @@ def prepare(setting: Setting) -> Prepared:
         variables=head.trainable_variables,
         streams={"target": setting.stream(store.of(setting.images, split.train))},
         terms=cross_entropy_of(head),
-        validation=store.of(setting.images, split.validation),
+        validation=store.of(setting.images, split.validation) if len(split.validation) else None,
     )
     predictor = Predictor(head, setting.strategy)
 

@@ -54,20 +54,8 @@ def build(
         UsageError: the name is not known, the images are too small, or there are no such weights.
         DataError: the ImageNet weights are missing or damaged.
     """
-    entry = catalog.find(name)
-    if image_size < entry.min_size:
-        raise UsageError(
-            f"--image_size={image_size} is below the {entry.min_size} pixels that {name} needs:"
-            f" raise it, or leave it out for {entry.image_size}"
-        )
-    path = None
-    if weights is not None:
-        if not entry.weights:
-            raise UsageError(
-                f"--source=imagenet has no weights for --model={name}: choose an architecture of"
-                " keras.applications, such as --model=mobilenet_v2"
-            )
-        path = applications.weights_file(name, entry, image_size)
+    entry = _checked_entry(name, image_size, weights)
+    path = applications.weights_file(name, entry, image_size) if weights else None
     images = keras.Input((image_size, image_size, input_channels), dtype="uint8", name="image")
     if entry.function:
         features = applications.features(images, entry, path)
@@ -82,6 +70,22 @@ def build(
         _draw_weights(model, seed, body=path is None)
         _seed_noise(model, seed)
     return model
+
+
+def _checked_entry(name: str, image_size: int, weights: str | None) -> catalog.Entry:
+    """Return the catalog's entry, where it can be built as it is asked for."""
+    entry = catalog.find(name)
+    if image_size < entry.min_size:
+        raise UsageError(
+            f"--image_size={image_size} is below the {entry.min_size} pixels that {name} needs:"
+            f" raise it, or leave it out for {entry.image_size}"
+        )
+    if weights and not entry.weights:
+        raise UsageError(
+            f"--source=imagenet has no weights for --model={name}: choose an architecture of"
+            " keras.applications, such as --model=mobilenet_v2"
+        )
+    return entry
 
 
 def _draw_weights(model: keras.Model, seed: int, *, body: bool) -> None:

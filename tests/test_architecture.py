@@ -1,0 +1,266 @@
+"""Tests of the house itself: who may import whom, what stays light, and what has a test."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tl_keras
+from tl_keras.data.catalog import DATASETS
+from tl_keras.methods.catalog import METHODS
+from tl_keras.models.catalog import MODELS
+
+TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "tl_keras"
+
+# What each room, or file at the top, may import of ours: itself, and what stands here. The way
+# through the house runs from the bottom of this table to its top, and never back.
+MAY_IMPORT = {
+    "errors": set(),
+    "config": set(),
+    "files": {"errors"},
+    "workdir": {"config", "errors", "files"},
+    "data": {"errors", "files"},
+    "models": {"errors", "files"},
+    "report": {"errors", "files"},
+    "training": {"config", "data", "errors", "files", "models"},
+    "methods": {"config", "data", "errors", "files", "models", "training"},
+    "options": {"config", "data", "errors", "methods", "models"},
+    "plan": {"config", "data", "errors", "methods", "models", "options"},
+    "runs": {
+        "config",
+        "data",
+        "errors",
+        "files",
+        "methods",
+        "models",
+        "plan",
+        "report",
+        "training",
+    },
+    "experiment": {
+        *("config", "data", "errors", "files", "methods", "models", "options", "plan", "report"),
+        *("runs", "training", "workdir"),
+    },
+    "main": {"errors", "experiment", "options"},
+    # `from tl_keras import Config, run`: the second is looked up when it is asked for.
+    "__init__": {"config", "experiment"},
+}
+
+# These are read before anything is computed, so that a mistyped flag is answered at once.
+LIGHT = [
+    "tl_keras",
+    "tl_keras.config",
+    "tl_keras.data.augment_spec",
+    "tl_keras.data.catalog",
+    "tl_keras.errors",
+    "tl_keras.files",
+    "tl_keras.main",
+    "tl_keras.methods.catalog",
+    "tl_keras.models.catalog",
+    "tl_keras.options",
+    "tl_keras.workdir",
+]
+HEAVY = {
+    *("PIL", "h5py", "keras", "matplotlib", "mlxtend", "numpy", "scipy", "sklearn"),
+    *("tensorboard", "tensorflow", "tensorflow_datasets"),
+}
+
+# The test file of a module is test_<module>.py, or stands here.
+TEST_FILES = {
+    "__init__": "test_architecture.py",
+    "config": "test_options.py",
+    "errors": "test_main.py",
+    "plan": "test_experiment.py",
+    "runs": "test_experiment.py",
+    "data/catalog": "test_reading.py",
+    "data/dataset": "test_reading.py",
+    "data/tfds_reader": "test_reading.py",
+    "methods/catalog": "test_methods.py",
+    "methods/features": "test_methods.py",
+    "methods/finetune": "test_methods.py",
+    "methods/joint": "test_methods.py",
+    "methods/l2sp": "test_methods.py",
+    "methods/scratch": "test_methods.py",
+    "methods/setting": "test_methods.py",
+    "models/catalog": "test_models.py",
+    "models/naming": "test_building.py",
+    "models/small_cnn": "test_models.py",
+    "training/distribution": "test_prediction.py",
+    "training/progress": "test_loop.py",
+    "training/task": "test_loop.py",
+}
+
+ALL_TFDS = "test_reading.py::test_every_tfds_row_of_the_catalog_is_known_with_as_many_classes"
+DATASET_TESTS = {
+    "cifar10": ALL_TFDS,
+    "cifar100": ALL_TFDS,
+    "digits": "test_embedded.py",
+    "emnist/balanced": ALL_TFDS,
+    "emnist/byclass": ALL_TFDS,
+    "emnist/bymerge": ALL_TFDS,
+    "emnist/digits": ALL_TFDS,
+    "emnist/letters": "test_reading.py::test_emnist_letters_are_named_and_counted_from_a",
+    "emnist/mnist": "test_reading.py::test_emnist_stands_upright",
+    "fashion_mnist": ALL_TFDS,
+    "kmnist": ALL_TFDS,
+    "mnist": "test_reading.py::test_mnist_is_read_whole_and_in_order",
+    "mnist_5k": "test_embedded.py",
+    "svhn_cropped": ALL_TFDS,
+    "usps": "test_usps.py",
+}
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+PYTHON_FILES = SOURCES + sorted(TESTS.glob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """Return a module's path below the package, without its ending: data/splits."""
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return the dotted names that a file imports, wherever in it that happens."""
+    found = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} has a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            found.add(ast.unparse(node.args[0]).strip("f'\""))
+    return found
+
+
+def rooms_imported(path: Path) -> set[str]:
+    """Return which of our rooms a file imports from; its own is left out."""
+    own = name_of(path).partition("/")[0]
+    ours = [name for name in imported_modules(path) if name.partition(".")[0] == "tl_keras"]
+    return {name.split(".")[1] for name in ours} - {own}
+
+
+def test_import_table_names_every_room_and_has_no_circle() -> None:
+    rooms = {path.stem for path in PACKAGE.glob("*.py")}
+    rooms |= {path.parent.name for path in PACKAGE.glob("*/*.py")}
+    assert set(MAY_IMPORT) == rooms
+    seen: set[str] = set()
+    for room, allowed in MAY_IMPORT.items():
+        assert allowed <= seen, f"{room} may import what comes after it"
+        seen.add(room)
+    assert not any("main" in allowed for allowed in MAY_IMPORT.values())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_module_imports_only_what_its_room_may(path) -> None:
+    room = name_of(path).partition("/")[0]
+    assert rooms_imported(path) <= MAY_IMPORT[room]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_module_reads_no_flags_unless_it_is_options(path) -> None:
+    """`from tl_keras import ...` can do what the command line does: nothing reads FLAGS."""
+    uses_absl = any(name.partition(".")[0] == "absl" for name in imported_modules(path))
+    assert uses_absl == (name_of(path) == "options")
+
+
+def test_test_of_imports_sees_each_form_of_import(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    path = tmp_path / "room" / "module.py"
+    path.parent.mkdir()
+    path.write_text(
+        "import numpy\nimport tl_keras.one.part\nfrom tl_keras import two\n"
+        "from tl_keras.three import part\nfrom tl_keras.room import other\n"
+        "def late():\n    from tl_keras import four\n"
+        "    import_module(f'tl_keras.five.{name}')\n"
+    )
+    assert rooms_imported(path) == {"one", "two", "three", "four", "five"}
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_module_loads_nothing_heavy(module) -> None:
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=TESTS.parent
+    )
+    loaded = set(done.stdout.split())
+    assert "tl_keras" in loaded
+    assert not loaded & HEAVY
+
+
+def test_catalogs_and_flags_are_among_the_light_modules() -> None:
+    catalogs = {
+        f"tl_keras.{name_of(path).replace('/', '.')}" for path in PACKAGE.rglob("catalog.py")
+    }
+    assert catalogs | {"tl_keras.options", "tl_keras.main", "tl_keras.config"} <= set(LIGHT)
+
+
+def test_package_offers_what_it_lists_and_no_more() -> None:
+    for name in tl_keras.__all__:
+        assert getattr(tl_keras, name).__module__.startswith("tl_keras.")
+    with pytest.raises(AttributeError, match="has no attribute 'walk'"):
+        _ = tl_keras.walk
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: path.name)
+def test_file_is_short_and_has_a_telling_name(path) -> None:
+    assert not re.search(r"util|helper|common|misc|stuff", path.stem)
+    if PACKAGE in path.parents:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 320
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_module_says_what_it_is(path) -> None:
+    tree = tree_of(path)
+    if tree.body:
+        docstring = ast.get_docstring(tree)
+        assert docstring
+        assert docstring.splitlines()[0].endswith((".", "?"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_module_has_no_assert_and_no_star(path) -> None:
+    """`python -O` drops asserts, so they check nothing that a user could get wrong."""
+    for node in ast.walk(tree_of(path)):
+        assert not isinstance(node, ast.Assert), f"line {node.lineno}"
+        if isinstance(node, ast.ImportFrom):
+            assert all(alias.name != "*" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if tree_of(path).body], ids=name_of)
+def test_module_has_a_test_file(path) -> None:
+    assert (TESTS / TEST_FILES.get(name_of(path), f"test_{path.stem}.py")).is_file()
+
+
+def test_table_of_test_files_names_modules_that_exist() -> None:
+    assert set(TEST_FILES) <= {name_of(path) for path in SOURCES}
+
+
+def test_every_dataset_has_a_test() -> None:
+    assert set(DATASET_TESTS) == set(DATASETS)
+    for dataset, test in DATASET_TESTS.items():
+        file, _, function = test.partition("::")
+        text = (TESTS / file).read_text(encoding="utf-8")
+        # A test of all rows need not name each.
+        assert (f"def {function}(" in text) if function else (f'"{dataset}"' in text), dataset
+
+
+def strings_of(file: str) -> set[object]:
+    """Return what stands in quotes in a test file."""
+    nodes = ast.walk(tree_of(TESTS / file))
+    return {node.value for node in nodes if isinstance(node, ast.Constant)}
+
+
+def test_every_model_has_a_test() -> None:
+    assert set(MODELS) <= strings_of("test_models.py")
+
+
+def test_every_method_has_a_test() -> None:
+    assert set(METHODS) <= strings_of("test_methods.py")

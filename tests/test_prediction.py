@@ -1,0 +1,123 @@
+"""Tests of prediction: every example once, in order, whatever the batch and the devices."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tl_keras.training import prediction
+from tl_keras.training.prediction import Predictor
+
+STRATEGY = tf.distribute.get_strategy()
+
+
+def a_model(side: int = 5, dropout: float = 0.5) -> keras.Model:
+    """Return a model with features and logits, of which dropout makes training mode show."""
+    image = keras.Input((side, side, 1), dtype="uint8")
+    pixels = keras.layers.Rescaling(1 / 255)(image)
+    features = keras.layers.Dense(4, "tanh")(keras.layers.Flatten()(pixels))
+    features = keras.layers.BatchNormalization()(features)
+    logits = keras.layers.Dense(3)(keras.layers.Dropout(dropout)(features))
+    model = keras.Model(image, {"features": features, "logits": logits})
+    generator = np.random.default_rng(1)
+    for weight in model.weights:
+        weight.assign(generator.uniform(0.1, 1.0, weight.shape))
+    return model
+
+
+def pixels(count: int, side: int = 5) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, side, side, 1), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return a_model()
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 50])
+def test_predictor_gives_what_the_model_says_of_each_example(model, monkeypatch, count) -> None:
+    monkeypatch.setattr(prediction, "VALUES_A_BATCH", 1)  # batches of the least size, 16
+    images = pixels(count)
+    outputs = Predictor(model, STRATEGY).predict(images)
+    direct = model(images, training=False)
+    for found, name in zip(outputs, ("features", "logits"), strict=True):
+        assert found.dtype == np.float32
+        assert found.shape == direct[name].shape
+        np.testing.assert_allclose(found, direct[name], rtol=1e-5, atol=1e-6)
+
+
+def test_predictor_serves_several_splits_of_different_sizes(model) -> None:
+    predictor = Predictor(model, STRATEGY)
+    for count in (3, 513, 40):
+        images = pixels(count)
+        found = predictor.predict(images).logits
+        expected = model(images, training=False)["logits"]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_predictor_follows_the_weights_as_they_are_now() -> None:
+    model = a_model()
+    predictor = Predictor(model, STRATEGY)
+    before = predictor.predict(pixels(4)).logits
+    model.layers[-1].bias.assign_add([1.0, 2.0, 3.0])
+    after = predictor.predict(pixels(4)).logits
+    np.testing.assert_allclose(after - before, np.tile([1.0, 2.0, 3.0], (4, 1)), rtol=1e-4)
+
+
+def test_predictor_brings_images_to_the_size_of_the_model(model) -> None:
+    images = pixels(7, side=9)
+    resized = tf.image.resize(images, (5, 5), antialias=True)
+    expected = model(np.round(resized).astype(np.uint8), training=False)["logits"]
+    found = Predictor(model, STRATEGY).predict(images, image_size=5).logits
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_predictor_takes_features_instead_of_images() -> None:
+    features = keras.Input((6,))
+    model = keras.Model(features, {"features": features, "logits": keras.layers.Dense(2)(features)})
+    inputs = np.random.default_rng(0).normal(size=(21, 6)).astype(np.float32)
+    outputs = Predictor(model, STRATEGY).predict(inputs)
+    assert np.array_equal(outputs.features, inputs)
+    np.testing.assert_allclose(outputs.logits, model(inputs)["logits"], rtol=1e-5, atol=1e-6)
+
+
+TWO_DEVICES = """
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+import test_prediction
+from tl_keras.training import distribution, prediction
+
+prediction.VALUES_A_BATCH = 1
+strategy = distribution.make_strategy("mirrored")
+assert strategy.num_replicas_in_sync == 2
+with strategy.scope():
+    model = test_prediction.a_model()
+predictor = prediction.Predictor(model, strategy)
+for count in (1, 2, 31, 32, 33, 47):
+    images = test_prediction.pixels(count)
+    outputs = predictor.predict(images)
+    direct = model(images, training=False)
+    for found, name in zip(outputs, ("features", "logits"), strict=True):
+        assert found.shape == direct[name].shape
+        np.testing.assert_allclose(found, direct[name], rtol=1e-5, atol=1e-6)
+"""
+
+
+def test_predictor_on_two_devices_gives_the_same(request) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=request.path.parents[1],
+        env={**os.environ, "PYTHONPATH": f"{request.path.parent}:."},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

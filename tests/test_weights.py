@@ -1,0 +1,164 @@
+"""Weights as named tensors: what is copied, what is refused, what is hashed and saved."""
+
+import h5py
+import numpy as np
+import pytest
+
+from tl_keras.errors import DataError, WriteError
+from tl_keras.models import building, weights
+from tl_keras.models.weights import Origin, Weights
+
+
+def small_cnn(num_classes=4, seed=0, image_size=8, dense_units=6):
+    return building.build(
+        "small_cnn",
+        num_classes,
+        image_size=image_size,
+        input_channels=1,
+        body_channels=1,
+        dense_units=dense_units,
+        seed=seed,
+    )
+
+
+def source(class_names=("a", "b", "c", "d"), **arguments):
+    model = small_cnn(len(class_names), seed=9, **arguments)
+    return Weights(weights.tensors_of(model), Origin("letters", class_names, "small_cnn", 8, 1))
+
+
+def test_copy_moves_the_body_and_the_rows_of_classes_of_the_same_name():
+    known, model = source(), small_cnn(3)
+    fresh = weights.tensors_of(model)
+    account = weights.copy(known, model, ("c", "x", "a"), "match", "--source=letters")
+    now = weights.tensors_of(model)
+    for name in ("conv/kernel", "conv/bias", "dense/kernel", "dense/bias"):
+        np.testing.assert_array_equal(now[name], known.tensors[name])
+    np.testing.assert_array_equal(now["head/kernel"][:, 0], known.tensors["head/kernel"][:, 2])
+    np.testing.assert_array_equal(now["head/kernel"][:, 1], fresh["head/kernel"][:, 1])
+    np.testing.assert_array_equal(now["head/kernel"][:, 2], known.tensors["head/kernel"][:, 0])
+    assert account.copied == ("conv/kernel", "conv/bias", "dense/kernel", "dense/bias")
+    assert account.matched == ("c", "a")
+    assert account.fresh == ("x",)
+    assert account.skipped == ("b", "d")
+    assert "matched" in str(account)
+
+
+def test_copy_moves_the_bias_of_a_matched_class_too():
+    known, model = source(), small_cnn(2)
+    known.tensors["head/bias"][:] = [1, 2, 3, 4]
+    weights.copy(known, model, ("d", "b"), "match", "--source=letters")
+    np.testing.assert_array_equal(weights.tensors_of(model)["head/bias"], [4, 2])
+
+
+def test_copy_leaves_the_head_fresh_where_a_new_one_is_asked_for():
+    known, model = source(), small_cnn(4)
+    fresh = weights.tensors_of(model)["head/kernel"]
+    account = weights.copy(known, model, ("a", "b", "c", "d"), "new", "--source=letters")
+    np.testing.assert_array_equal(weights.tensors_of(model)["head/kernel"], fresh)
+    assert account.matched == () and account.fresh == ("a", "b", "c", "d")
+
+
+def test_copy_names_the_layer_and_both_shapes_of_a_mismatch():
+    before = weights.tensors_of(model := small_cnn(dense_units=7))
+    with pytest.raises(DataError) as caught:
+        weights.copy(source(), model, ("a",), "match", "--source_weights=x.weights.h5")
+    for word in ("--source_weights=x.weights.h5", "'dense'", "(288, 6)", "(288, 7)"):
+        assert word in str(caught.value)
+    after = weights.tensors_of(model)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_copy_names_a_tensor_that_is_missing():
+    known = source()
+    del known.tensors["conv/bias"]
+    with pytest.raises(DataError, match=r"no 'conv/bias' of shape \(32,\)"):
+        weights.copy(known, small_cnn(), ("a",), "match", "--source=letters")
+
+
+def test_digest_depends_on_names_shapes_and_every_byte_but_not_on_order():
+    tensors = {"a": np.arange(6, dtype=np.float32), "b": np.ones(2, np.float32)}
+    same = weights.digest(dict(reversed(tensors.items())))
+    assert weights.digest(tensors) == same
+    others = [
+        {**tensors, "a": tensors["a"].reshape(2, 3)},
+        {"c": tensors["a"], "b": tensors["b"]},
+        {**tensors, "a": np.nextafter(tensors["a"], 9, dtype=np.float32)},
+        {**tensors, "a": tensors["a"].astype(np.float64)},
+    ]
+    assert len({same, *map(weights.digest, others)}) == 5
+
+
+def test_load_gives_back_what_save_wrote(tmp_path):
+    known = source()
+    weights.save(tmp_path / "s.weights.h5", known.tensors, known.origin)
+    read = weights.load(tmp_path / "s.weights.h5")
+    assert read.origin == known.origin
+    assert weights.digest(read.tensors) == weights.digest(known.tensors)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.weights.h5"]
+
+
+def test_save_keeps_the_old_file_where_the_new_one_cannot_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "s.weights.h5"
+    weights.save(path, {"a": np.ones(3, np.float32)})
+
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", full)
+    with pytest.raises(WriteError, match=r"s\.weights\.h5"):
+        weights.save(path, {"a": np.zeros(3, np.float32)})
+    monkeypatch.undo()
+    np.testing.assert_array_equal(weights.load(path).tensors["a"], np.ones(3))
+    assert [one.name for one in tmp_path.iterdir()] == ["s.weights.h5"]
+
+
+def _not_finite(file):
+    file["a"] = np.array([1.0, np.nan], np.float32)
+
+
+def _compressed(file):
+    # A few bytes on disk that would be hundreds of megabytes in memory.
+    file.create_dataset("a", (2**27,), np.float32, compression="gzip")
+
+
+def _external(file):
+    file.create_dataset("a", (4,), np.float32, external=[("elsewhere.raw", 0, 16)])
+
+
+def _text(file):
+    file["a"] = "words"
+
+
+@pytest.mark.parametrize("write", [_not_finite, _compressed, _external, _text])
+def test_load_refuses_what_save_never_writes(tmp_path, write):
+    path = tmp_path / "odd.weights.h5"
+    with h5py.File(path, "w") as file:
+        write(file)
+    with pytest.raises(DataError, match="--source_weights=odd"):
+        weights.load(path, "--source_weights=odd")
+
+
+def test_load_refuses_a_file_that_is_missing_or_no_weights_file(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        weights.load(tmp_path / "none.weights.h5")
+    (tmp_path / "text.weights.h5").write_text("not HDF5")
+    with pytest.raises(DataError, match="not a readable weights file"):
+        weights.load(tmp_path / "text.weights.h5")
+    with pytest.raises(DataError, match="no such file"):
+        weights.load(tmp_path)
+
+
+def test_load_refuses_a_damaged_description(tmp_path):
+    path = tmp_path / "s.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = np.ones(2, np.float32)
+        file.attrs[weights.METADATA] = '{"dataset": "mnist"}'
+    with pytest.raises(DataError, match="description"):
+        weights.load(path)
+
+
+def test_assign_sets_every_weight():
+    one, other = small_cnn(seed=1), small_cnn(seed=2)
+    weights.assign(one, weights.tensors_of(other))
+    digests = {weights.digest(weights.tensors_of(model)) for model in (one, other)}
+    assert len(digests) == 1
