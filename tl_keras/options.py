@@ -157,17 +157,15 @@ def _define(values: flags.FlagValues) -> None:
 
 
 def _define_one(values: flags.FlagValues, name: str, option: Option, default: Any) -> None:
+    plain: flags.ArgumentSerializer[Any] = flags.ArgumentSerializer()
     if isinstance(default, bool):
-        serializer = flags.ArgumentSerializer()
-        parser = _BooleanParser()
-        flags.DEFINE(parser, name, default, option.help, values, serializer, boolean=True)
+        flags.DEFINE(_BooleanParser(), name, default, option.help, values, plain, boolean=True)
     elif isinstance(default, tuple):
         serializer = flags.CsvListSerializer(",")
         flags.DEFINE(_SeedsParser(option), name, default, option.help, values, serializer)
     elif isinstance(default, (int, float)):
-        serializer = flags.ArgumentSerializer()
         parser = _NumberParser(type(default), option)
-        flags.DEFINE(parser, name, default, option.help, values, serializer)
+        flags.DEFINE(parser, name, default, option.help, values, plain)
     elif option.choices:
         flags.DEFINE_enum(name, default, option.choices, option.help, flag_values=values)
     else:

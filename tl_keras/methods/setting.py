@@ -76,13 +76,13 @@ class Setting:
         return self.source_train
 
     def stream(self, images: ImageSet) -> Stream:
-        """Return batches of `images`, with this run's size, seed and augmentation."""
+        """Return batches of images, or of features, with this run's seed and augmentation."""
         return Stream(
             inputs=images.images,
             labels=images.labels,
             batch_size=self.training.batch_size,
             seed=self.seed,
-            image_size=self.image_size,
+            image_size=self.image_size if images.images.ndim == 4 else 0,
             augmentation=augment_spec.parse(self.augment),
         )
 

@@ -4,6 +4,7 @@ A tensor's name is `layer/variable`, the same in every process (`building.tensor
 goes by name, and in the head by the classes' names, so that knowledge lands where it belongs.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -155,6 +156,7 @@ def save(path: Path, tensors: Tensors, origin: Origin | None = None) -> None:
     """
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(unfinished, "w") as file:
             for name, value in tensors.items():
                 file.create_dataset(name, data=value)
@@ -164,8 +166,10 @@ def save(path: Path, tensors: Tensors, origin: Origin | None = None) -> None:
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise WriteError(f"{path} cannot be written: {error}") from error
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        reason = os.strerror(error.errno) if error.errno else error
+        raise WriteError(f"{path} cannot be written: {reason}") from error
 
 
 def load(path: Path, flag: str = "") -> Weights:

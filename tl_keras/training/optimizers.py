@@ -55,7 +55,7 @@ def make_optimizer(training: Training, schedule: Schedule) -> keras.optimizers.O
     decay = training.weight_decay or None
     if training.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(
-            schedule, momentum=training.momentum, weight_decay=decay
+            schedule, momentum=float(training.momentum), weight_decay=decay
         )  # fmt: skip
     elif training.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=training.weight_decay)
