@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 from scipy.special import logsumexp
 
+from made import Records, pictures, small_model
+
 from tl_keras.config import Training
-from tl_keras.data.dataset import ImageSet
 from tl_keras.data.pipeline import Stream
 from tl_keras.errors import TransferError
 from tl_keras.methods.setting import cross_entropy_of
@@ -20,37 +21,8 @@ from tl_keras.training.loop import Loop
 from tl_keras.training.task import Task
 
 
-class Records(list):
-    """A recorder that keeps all it is told, and can fail at a step as a killed process would."""
-
-    def __init__(self, fail_at=None):
-        super().__init__()
-        self.fail_at = fail_at
-
-    def resume(self, step):
-        """Keep what was recorded up to `step`."""
-        self[:] = [one for one in self if one[0] <= step]
-
-    def write(self, step, values):
-        """Keep `values`."""
-        if step == self.fail_at:
-            raise KeyboardInterrupt
-        self.append((step, values))
-
-
-def pictures(count, seed=0):
-    generator = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    images = generator.integers(0, 80, (count, 8, 8, 1))
-    for label in range(3):
-        images[labels == label, 2 * label : 2 * label + 2] += 120
-    return ImageSet(images.astype(np.uint8), labels)
-
-
 def make_task(train=60, validation=15, batch_size=16):
-    model = building.build(
-        "small_cnn", 3, image_size=8, input_channels=1, body_channels=1, dense_units=8, seed=1
-    )
+    model = small_model()
     images = pictures(train)
     return Task(
         model=model,

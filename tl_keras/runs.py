@@ -17,7 +17,7 @@ from tl_keras.models import weights
 from tl_keras.plan import Images
 from tl_keras.report import metrics
 from tl_keras.report.metrics import Classification
-from tl_keras.report.records import MetricsLog
+from tl_keras.report.records import MetricsLog, Record
 from tl_keras.report.tensorboard import EventLog
 from tl_keras.training.loop import Loop, Result
 from tl_keras.training.prediction import Outputs
@@ -52,19 +52,21 @@ class RunLog:
         """Keep the figures in `folder`, which exists."""
         self._path = folder / "metrics.jsonl"
         self._metrics: MetricsLog | None = None
+        self._last: Record | None = None
         self.events = EventLog(folder)
 
     def resume(self, step: int) -> None:
         """Forget all after `step`; what stays is shown in TensorBoard again."""
         for record in MetricsLog.resume(self._path, step):
             self.events.scalars(record.step, record.values)
+            self._last = record
         self._metrics = MetricsLog(self._path)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Record `values` at `step`."""
-        if self._metrics is not None:
+        """Record `values` at `step`; once, where a run is killed between this and its end."""
+        if self._metrics is not None and self._last != (step, values):
             self._metrics.write(step, values)
-        self.events.scalars(step, values)
+            self.events.scalars(step, values)
 
     def close(self) -> None:
         """Close both files."""
@@ -121,7 +123,7 @@ def _show(
     events.misclassified(
         images.test.images, images.test.labels, logits.argmax(axis=1), names, step, confidences
     )
-    settings = {"run": events.folder.name, "seed": setting.seed}
+    settings = {"arm": events.folder.name.partition("-")[0], "seed": setting.seed}
     for name in ("source", "target", "model", "method", "trainable", "head", "shots"):
         settings[name] = setting.config.flat()[name]
     for name in ("optimizer", "learning_rate", "batch_size", "schedule"):

@@ -1,0 +1,228 @@
+"""The whole way: source, transfer, scratch, report, on data that come inside the dependencies."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import tl_keras
+from tl_keras.config import from_flat
+from tl_keras.errors import DataError, UsageError
+from tl_keras.models import weights
+
+QUICK = {"source": "mnist_5k", "target": "digits", "shots": 5, "dense_units": 16,
+         "source_steps": 60, "steps": 30, "seeds": (0, 1)}  # fmt: skip
+
+
+def run(workdir, **flags):
+    return tl_keras.run(from_flat({**QUICK, "workdir": str(workdir), **flags})).record
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished experiment: its folder and its report."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    return workdir, run(workdir)
+
+
+def test_experiment_reports_source_runs_and_summary(finished):
+    workdir, report = finished
+    assert json.loads((workdir / "report.json").read_text()) == json.loads(json.dumps(report))
+    assert report["config"]["target"] == "digits" and report["config"]["steps"] == 30
+    assert report["source"]["dataset"] == "mnist_5k"
+    assert report["source"]["test"]["accuracy"] > 0.6
+    assert [(one["arm"], one["seed"]) for one in report["runs"]] == [
+        ("transfer", 0), ("scratch", 0), ("transfer", 1), ("scratch", 1),
+    ]  # fmt: skip
+    for one in report["runs"]:
+        assert one["steps"] == 30 and one["seconds"] > 0 and one["images_per_second"] > 0
+        assert sum(row["count"] for row in one["test"]["per_class"].values()) == 797
+        assert len(one["weights_sha256"]) == 64
+        assert (one["zero_shot"] is None) == (one["arm"] == "scratch")
+    summary = report["summary"]
+    gains = [
+        report["runs"][i]["test"]["accuracy"] - report["runs"][i + 1]["test"]["accuracy"]
+        for i in (0, 2)
+    ]
+    assert summary["gain"]["mean"] == pytest.approx(np.mean(gains))
+    assert summary["transfer"]["n"] == summary["scratch"]["n"] == 2
+    assert summary["verdict"] in ("positive", "negative", "inconclusive")
+
+
+def test_experiment_leaves_models_that_say_what_the_report_says(finished):
+    workdir, report = finished
+    from tl_keras.data.reading import open_dataset
+
+    digits = open_dataset("digits").read("test", 28)
+    model = keras.models.load_model(workdir / "transfer-0" / "model.keras")
+    logits = np.asarray(model(digits.images)["logits"])
+    accuracy = np.mean(logits.argmax(1) == digits.labels)
+    assert accuracy == pytest.approx(report["runs"][0]["test"]["accuracy"], abs=0.002)
+    assert weights.digest(weights.tensors_of(model)) == report["runs"][0]["weights_sha256"]
+
+
+def test_experiment_leaves_figures_under_one_name_everywhere(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    workdir, _ = finished
+    for folder in ("source", "transfer-0", "scratch-1"):
+        lines = (workdir / folder / "metrics.jsonl").read_text().splitlines()
+        names = {name for line in lines for name in json.loads(line)} - {"step"}
+        assert {"train/loss", "train/accuracy", "train/learning_rate", "test/accuracy"} <= names
+        events = EventAccumulator(str(workdir / folder)).Reload()
+        assert names <= {tag.partition("_1")[0] for tag in events.Tags()["tensors"]}
+
+
+def test_experiment_does_nothing_twice(finished):
+    workdir, report = finished
+    kept = [*workdir.glob("*/model.keras"), *workdir.glob("*/*.weights.h5")]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    assert run(workdir) == report
+    assert len(before) == 6 and before == {path: path.stat().st_mtime_ns for path in kept}
+
+
+def test_experiment_takes_more_seeds_in_the_same_workdir(finished, tmp_path):
+    workdir, report = finished
+    more = run(workdir, seeds=(1, 2))
+    assert more["runs"][:2] == report["runs"][2:]
+    assert [one["seed"] for one in more["runs"]] == [1, 1, 2, 2]
+    assert more["source"] == report["source"]
+
+
+def test_experiment_gives_the_same_weights_in_another_workdir(finished, tmp_path):
+    _, report = finished
+    again = run(tmp_path / "again", seeds=(1,))
+    assert again["source"]["weights_sha256"] == report["source"]["weights_sha256"]
+    wanted = [one["weights_sha256"] for one in report["runs"] if one["seed"] == 1]
+    assert [one["weights_sha256"] for one in again["runs"]] == wanted
+
+
+def test_experiment_refuses_a_workdir_with_other_settings(finished):
+    workdir, _ = finished
+    with pytest.raises(UsageError, match="--shots was 5, is 6"):
+        run(workdir, shots=6)
+
+
+def test_experiment_takes_a_finished_source_from_another_workdir(finished, tmp_path):
+    workdir, report = finished
+    path = workdir / "source" / "source.weights.h5"
+    again = run(tmp_path / "w", source_weights=str(path), seeds=(0,))
+    assert again["source"]["weights_sha256"] == report["source"]["weights_sha256"]
+    assert again["source"]["dataset"] == "mnist_5k"
+    assert again["runs"][0]["weights_sha256"] == report["runs"][0]["weights_sha256"]
+    assert not (tmp_path / "w" / "source" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"dense_units": 20}, ["'dense'", "(5408, 16)", "(5408, 20)"]),
+        ({"model": "mobilenet_025", "image_size": 32}, ["small_cnn", "mobilenet_025"]),
+        ({"image_size": 20}, ["'dense'", "(5408, 16)", "(2592, 16)"]),
+    ],
+)
+def test_experiment_refuses_weights_that_do_not_fit(finished, tmp_path, flags, words):
+    path = finished[0] / "source" / "source.weights.h5"
+    with pytest.raises(DataError) as caught:
+        run(tmp_path / "w", source_weights=str(path), **flags)
+    assert all(word in str(caught.value) for word in ["--source_weights=", *words])
+    assert not list((tmp_path / "w").glob("*/checkpoints"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"shots": 200}, "--shots=200 is more than class '8' has"),
+        ({"trainable": "conv9"}, "--trainable=conv9"),
+        ({"target": "digitz"}, "digitz"),
+        ({"image_size": 3}, "--image_size=3"),
+    ],
+)
+def test_experiment_says_what_cannot_be_before_any_training(tmp_path, flags, words):
+    with pytest.raises(UsageError) as caught:
+        run(tmp_path / "w", **flags)
+    assert words in str(caught.value)
+    assert not list((tmp_path / "w").glob("*/checkpoints"))
+
+
+@pytest.mark.parametrize("flags", [{"source": "none"}, {"method": "scratch"}])
+def test_experiment_without_a_source_trains_from_scratch_alone(tmp_path, flags, finished):
+    report = run(tmp_path, seeds=(0,), **flags)
+    assert report["source"] is None and not (tmp_path / "source").exists()
+    assert [one["arm"] for one in report["runs"]] == ["scratch"]
+    assert report["summary"]["transfer"] is None and report["summary"]["gain"] is None
+    assert report["runs"][0]["weights_sha256"] == finished[1]["runs"][1]["weights_sha256"]
+
+
+def test_experiment_without_a_baseline_has_no_verdict_to_give(tmp_path):
+    report = run(tmp_path, seeds=(3,), baseline=False, head="new")
+    assert [one["arm"] for one in report["runs"]] == ["transfer"]
+    assert report["runs"][0]["zero_shot"] is None
+    assert report["summary"]["gain"] is None and report["summary"]["verdict"] is None
+
+
+@pytest.mark.parametrize("method", ["features", "joint", "l2sp"])
+def test_experiment_carries_out_each_method(tmp_path, method, finished):
+    path = finished[0] / "source" / "source.weights.h5"
+    flags = {"source_weights": str(path), "method": method, "seeds": (0,), "baseline": False}
+    report = run(tmp_path, **flags)
+    assert report["runs"][0]["test"]["accuracy"] > 0.5
+    assert bool(list(tmp_path.glob("features/*/manifest.json"))) == (method == "features")
+
+
+def test_experiment_continues_a_run_that_was_killed(finished, tmp_path, monkeypatch):
+    from tl_keras.runs import RunLog
+
+    _, report = finished
+    write = RunLog.write
+    deaths = iter([20, 45, 10, 30])
+    dies_at = next(deaths)
+
+    def dying(self, step, values):
+        nonlocal dies_at
+        if dies_at is not None and step >= dies_at:
+            dies_at = None
+            raise KeyboardInterrupt
+        write(self, step, values)
+
+    monkeypatch.setattr(RunLog, "write", dying)
+    killed = 0
+    while True:
+        try:
+            again = run(tmp_path, seeds=(0,))
+            break
+        except KeyboardInterrupt:
+            killed += 1
+            dies_at = next(deaths, None)
+    assert killed == 4
+    wanted = [one["weights_sha256"] for one in report["runs"] if one["seed"] == 0]
+    assert [one["weights_sha256"] for one in again["runs"]] == wanted
+    (tmp_path / "transfer-0" / "result.json").unlink()
+    assert run(tmp_path, seeds=(0,)) == again
+    for folder in ("source", "transfer-0", "scratch-0"):
+        lines = (tmp_path / folder / "metrics.jsonl").read_text()
+        assert lines == (finished[0] / folder / "metrics.jsonl").read_text()
+
+
+def test_experiment_keeps_head_rows_of_a_target_with_fewer_classes(tmp_path, finished):
+    # Two classes of the source's ten, in another order than the source has them.
+    from PIL import Image
+
+    from tl_keras.data.reading import open_dataset
+
+    digits = open_dataset("mnist_5k").read("test", 28)
+    for split, chosen in (("train", slice(0, 6)), ("test", slice(6, 30))):
+        for name in ("7", "3"):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            rows = digits.images[digits.labels == int(name)][chosen]
+            for number, image in enumerate(rows):
+                Image.fromarray(image[..., 0]).save(folder / f"{number}.png")
+    path = finished[0] / "source" / "source.weights.h5"
+    report = run(
+        tmp_path / "w", target=f"folder:{tmp_path / 'data'}", source_weights=str(path), shots=0,
+        seeds=(0,), validation=0.0,
+    )  # fmt: skip
+    assert report["runs"][0]["zero_shot"]["accuracy"] > 0.85
+    assert set(report["runs"][0]["test"]["per_class"]) == {"3", "7"}

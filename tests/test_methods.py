@@ -1,0 +1,205 @@
+"""Each transfer method against its definition."""
+
+import io
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from made import Records, setting, small_model, source_weights
+
+from tl_keras.errors import UsageError
+from tl_keras.methods import catalog, features
+from tl_keras.methods.l2sp import Penalty
+from tl_keras.models import building, weights
+from tl_keras.training.loop import Loop
+from tl_keras.training.prediction import Predictor
+
+
+def train(prepared, given, folder):
+    records = Records()
+    Loop(prepared.task, given.training, given.strategy, folder, records, "test").run()
+    return records
+
+
+def test_methods_each_have_a_case_here():
+    assert set(catalog.METHODS) == {"features", "finetune", "joint", "l2sp", "scratch"}
+
+
+def test_catalog_refuses_a_method_it_does_not_know():
+    with pytest.raises(UsageError, match="--method=finetun is not known; choose one of features"):
+        catalog.find("finetun")
+
+
+@pytest.mark.parametrize("name", list(catalog.METHODS))
+def test_method_learns_the_pictures(tmp_path, name):
+    given = setting(tmp_path, steps=60, feature_head="mlp")
+    prepared = catalog.find(name).prepare(given)
+    train(prepared, given, tmp_path / "run")
+    logits = prepared.predict(given.images).logits
+    assert np.mean(logits.argmax(1) == given.images.labels) > 0.9
+    whole = prepared.model(given.images.images, training=False)["logits"]
+    np.testing.assert_allclose(whole, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("trainable", "moving"),
+    [
+        ("all", {"conv", "dense", "head"}),
+        ("head", {"head"}),
+        ("last:2", {"dense", "head"}),
+        ("^conv", {"conv", "head"}),
+    ],
+)
+def test_finetune_moves_what_is_trainable_and_nothing_else(tmp_path, trainable, moving):
+    given = setting(tmp_path, trainable=trainable)
+    before = weights.tensors_of(given.model)
+    prepared = catalog.find("finetune").prepare(given)
+    train(prepared, given, tmp_path / "run")
+    after = weights.tensors_of(prepared.model)
+    moved = {n.split("/")[0] for n in before if not np.array_equal(before[n], after[n])}
+    assert moved == moving
+
+
+def test_l2sp_penalty_is_its_formula():
+    model, start = small_model(seed=2), source_weights().tensors
+    penalty = float(Penalty(model, start, alpha=0.3, beta=0.07)())
+    now = {name: value.astype(np.float64) for name, value in weights.tensors_of(model).items()}
+    body = sum(np.sum((now[n] - start[n]) ** 2) for n in now if not n.startswith("head/"))
+    head = sum(np.sum(now[n] ** 2) for n in now if n.startswith("head/"))
+    assert penalty == pytest.approx(0.15 * body + 0.035 * head, rel=1e-5)
+
+
+def test_l2sp_penalty_is_zero_at_the_source_but_for_the_head():
+    model, known = small_model(), source_weights()
+    weights.assign(model, known.tensors)
+    assert float(Penalty(model, known.tensors, alpha=5.0, beta=0.0)()) == 0.0
+    assert float(Penalty(model, known.tensors, alpha=5.0, beta=1.0)()) > 0.0
+
+
+def test_l2sp_penalty_leaves_out_what_is_frozen():
+    model, known = small_model(seed=2), source_weights()
+    building.set_trainable(model, "head")
+    assert float(Penalty(model, known.tensors, alpha=5.0, beta=0.0)()) == 0.0
+
+
+def test_l2sp_gradient_is_the_distance_times_alpha():
+    model, known = small_model(seed=2), source_weights()
+    penalty = Penalty(model, known.tensors, alpha=0.3, beta=0.07)
+    named = building.tensor_names(model)
+    with tf.GradientTape() as tape:
+        value = penalty()
+    gradients = tape.gradient(value, [variable.value for variable in named.values()])
+    for (name, variable), gradient in zip(named.items(), gradients, strict=True):
+        head = name.startswith("head/")
+        wanted = 0.07 * variable if head else 0.3 * (variable - known.tensors[name])
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_l2sp_stays_nearer_to_the_source_than_plain_finetuning(tmp_path):
+    distances = {}
+    for name in ("finetune", "l2sp"):
+        given = setting(tmp_path, l2sp_alpha=5.0)
+        start = weights.tensors_of(given.model)
+        prepared = catalog.find(name).prepare(given)
+        train(prepared, given, tmp_path / name)
+        end = weights.tensors_of(prepared.model)
+        distances[name] = sum(np.sum((end[n] - start[n]) ** 2) for n in end if "head" not in n)
+    assert distances["l2sp"] < 0.5 * distances["finetune"]
+
+
+def test_joint_objective_is_the_source_loss_and_lambda_times_the_target_loss(tmp_path):
+    given = setting(tmp_path, joint_lambda=0.25)
+    prepared = catalog.find("joint").prepare(given)
+    images, source = given.images, given.source_images
+    batch = {
+        "target": (tf.constant(images.images[:6]), tf.constant(images.labels[:6])),
+        "source": (tf.constant(source.images[:9]), tf.constant(source.labels[:9])),
+    }
+    terms, logits = prepared.task.terms(batch)
+
+    def loss(pictures, labels):
+        scores = given.model(pictures)["logits"]
+        return float(np.mean(keras.losses.sparse_categorical_crossentropy(labels, scores, True)))
+
+    # All classes match, so both heads still are the source's.
+    assert float(terms["source"]) == pytest.approx(loss(source.images[:9], source.labels[:9]), 1e-5)
+    wanted = 0.25 * loss(images.images[:6], images.labels[:6])
+    assert float(terms["target"]) == pytest.approx(wanted, 1e-5)
+    assert logits.shape == (6, 3)
+
+
+def test_joint_trains_both_heads_and_keeps_the_sources_out_of_the_model(tmp_path):
+    given = setting(tmp_path)
+    prepared = catalog.find("joint").prepare(given)
+    extra = prepared.task.variables[len(prepared.model.trainable_variables) :]
+    before = [variable.numpy() for variable in extra]
+    records = train(prepared, given, tmp_path / "run")
+    assert len(extra) == 2
+    assert all(not np.array_equal(b, v.numpy()) for b, v in zip(before, extra, strict=True))
+    assert {"train/source", "train/target"} <= set(records[-1][1])
+    assert [layer.name for layer in prepared.model.layers].count("source_head") == 0
+
+
+def test_features_sees_each_picture_once(tmp_path, monkeypatch):
+    seen = []
+    predict = Predictor.predict
+    monkeypatch.setattr(
+        features._Features,
+        "_compute",
+        lambda self, images: (
+            seen.append(len(images)) or predict(self._predictor, images, self._image_size).features
+        ),
+    )
+    prepared = catalog.find("features").prepare(setting(tmp_path))
+    prepared.predict(setting(tmp_path).images)
+    assert sum(seen) == 40
+    catalog.find("features").prepare(setting(tmp_path)).predict(setting(tmp_path).images)
+    assert sum(seen) == 40
+    other = setting(tmp_path, model=small_model(seed=77))
+    catalog.find("features").prepare(other)
+    assert sum(seen) == 80
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_features_leave_the_body_as_it_is_and_give_one_whole_model(tmp_path, head):
+    given = setting(tmp_path, feature_head=head, feature_units=7)
+    before = weights.tensors_of(given.model)
+    prepared = catalog.find("features").prepare(given)
+    train(prepared, given, tmp_path / "run")
+    after = weights.tensors_of(prepared.model)
+    for name in ("conv/kernel", "conv/bias", "dense/kernel", "dense/bias"):
+        np.testing.assert_array_equal(before[name], after[name])
+    assert ("head_hidden/kernel" in after) == (head == "mlp")
+    prepared.model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    outputs = loaded(given.images.images)["logits"]
+    np.testing.assert_allclose(
+        outputs, prepared.predict(given.images).logits, rtol=1e-4, atol=1e-4
+    )
+
+
+def _flipped(data: bytes) -> bytes:
+    return data[:-200] + bytes([data[-200] ^ 1]) + data[-199:]
+
+
+@pytest.mark.parametrize("damage", [_flipped, lambda data: data[: len(data) // 2]])
+def test_feature_cache_computes_again_what_is_damaged(tmp_path, damage):
+    from tl_keras.methods.feature_cache import FeatureCache
+
+    def compute(indices):
+        computed.extend(indices.tolist())
+        return np.stack([indices, indices**2], axis=1).astype(np.float32)
+
+    computed: list[int] = []
+    indices = np.array([4, 1, 7])
+    first = FeatureCache(tmp_path, {"weights": "x"}).rows(indices, compute)
+    np.testing.assert_array_equal(first[:, 1], [16, 1, 49])
+    FeatureCache(tmp_path, {"weights": "x"}).rows(np.array([7, 9]), compute)
+    assert computed == [4, 1, 7, 9]
+    shard = next(tmp_path.glob("*/shard-00000.npz"))
+    shard.write_bytes(damage(shard.read_bytes()))
+    again = FeatureCache(tmp_path, {"weights": "x"}).rows(indices, compute)
+    np.testing.assert_array_equal(again, first)
+    assert computed == [4, 1, 7, 9, 4, 1, 7]
+    assert np.load(io.BytesIO(shard.read_bytes()))["features"].shape == (3, 2)
