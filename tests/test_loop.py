@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.special import logsumexp
-
 from made import Records, pictures, small_model
+from scipy.special import logsumexp
 
 from tl_keras.config import Training
 from tl_keras.data.pipeline import Stream

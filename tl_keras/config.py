@@ -109,9 +109,10 @@ class Training:
     )
     augment: str = option(
         "none",
-        "none, auto (the dataset's own default), or a list such as shift:0.08,rotate:0.04,zoom:0.12,"
-        "flip,crop:4,color:0.2,randaugment:2 (shift and zoom in parts of the side, rotate in turns,"
-        " crop in pixels, color in parts of the range, randaugment in operations)",
+        "none, auto (the dataset's own default), or a list such as"
+        " shift:0.08,rotate:0.04,zoom:0.12,flip,crop:4,color:0.2,randaugment:2 (shift and zoom in"
+        " parts of the side, rotate in turns, crop in pixels, color in parts of the range,"
+        " randaugment in operations)",
     )
 
 
@@ -186,8 +187,8 @@ class Config:
     )
     framing: str = option(
         "auto",
-        "auto: as the catalog has it; mnist: 20 pixels of ink centred in 28, white on black, for all;"
-        " none: pictures as they are",
+        "auto: as the catalog has it; mnist: 20 pixels of ink centred in 28, white on black, for"
+        " all; none: pictures as they are",
         DATA,
         choices=("auto", "mnist", "none"),
     )

@@ -1,7 +1,7 @@
-"""The experiment: source, transfer, scratch, report. What the command line does, for anyone to call.
+"""The experiment: source, transfer, scratch, report. What the command line does, from Python too.
 
-from tl_keras import Config, run
-report = run(Config(source="mnist_5k", target="digits", shots=5, seeds=(0, 1, 2)))
+>>> from tl_keras import Config, run
+>>> report = run(Config(source="mnist_5k", target="digits", shots=5, seeds=(0, 1, 2)))
 """
 
 import logging
@@ -22,7 +22,7 @@ from tl_keras.models import building, weights
 from tl_keras.models.weights import Origin, Weights
 from tl_keras.options import check, needs_validation
 from tl_keras.plan import Images, Plan
-from tl_keras.report import metrics, summary
+from tl_keras.report import summary
 from tl_keras.training import distribution
 from tl_keras.training.prediction import Predictor
 from tl_keras.workdir import Workdir, read_json

@@ -3,6 +3,7 @@
 Pretraining is such a run, and so is each arm of each seed.
 """
 
+import contextlib
 import gc
 import logging
 from pathlib import Path
@@ -87,19 +88,19 @@ def carry_out(
         folder: of this run.
         title: names the run on the console.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    log = RunLog(folder)
-    log.events.config_text(setting.config.flat())
-    loop = Loop(prepared.task, setting.training, setting.strategy, folder, log, title)
-    result = loop.run()
-    outputs = prepared.predict(images.test)
-    names = images.dataset.class_names
-    test = metrics.classification(images.test.labels, outputs.logits, names)
-    tensors = weights.tensors_of(prepared.model)
-    log.write(result.steps, {"test/loss": test.loss, "test/accuracy": test.accuracy})
-    _show(log.events, setting, images, outputs, test, result.steps)
-    log.events.histograms(tensors, result.steps)
-    log.close()
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(RunLog(folder)) as log:
+        log.events.config_text(setting.config.flat())
+        loop = Loop(prepared.task, setting.training, setting.strategy, folder, log, title)
+        result = loop.run()
+        outputs = prepared.predict(images.test)
+        names = images.dataset.class_names
+        test = metrics.classification(images.test.labels, outputs.logits, names)
+        tensors = weights.tensors_of(prepared.model)
+        log.write(result.steps, {"test/loss": test.loss, "test/accuracy": test.accuracy})
+        _show(log.events, setting, images, outputs, test, result.steps)
+        log.events.histograms(tensors, result.steps)
     save_model(prepared.model, folder / "model.keras")
     return Outcome(result, test, weights.digest(tensors))
 

@@ -33,8 +33,9 @@ class Dataset:
         channels: 1 (grey) or 3 (red, green, blue).
         size: side of the images in pixels as they are stored; 0 where they differ.
         augment: what `--augment=auto` stands for.
-        read: `read(split, image_size)` with split "train" or "test" decodes that split. `image_size`
-            (pixels) is used only where the stored images differ in size: they come resized to it.
+        read: `read(split, image_size)` with split "train" or "test" decodes that split.
+            `image_size` (pixels) is used only where the stored images differ in size: they come
+            resized to it.
     """
 
     name: str

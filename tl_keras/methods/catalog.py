@@ -37,7 +37,7 @@ METHODS = {
     for method in (
         Method(
             "features",
-            "features of the frozen source model, computed once and kept on disk; a new head on them",
+            "a new head on features of the frozen source model, computed once and kept on disk",
         ),
         Method(
             "finetune",

@@ -40,9 +40,7 @@ class FeatureCache:
         self._rows: dict[int, np.ndarray] = {}
         self._read()
 
-    def rows(
-        self, indices: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]
-    ) -> np.ndarray:
+    def rows(self, indices: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Return the features of the examples at `indices`, computing those not there yet.
 
         Args:

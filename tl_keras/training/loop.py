@@ -228,6 +228,8 @@ class Loop:
         if training.schedule == "plateau" and state.since_decay >= training.plateau_patience:
             self._schedule.factor.assign(self._schedule.factor * training.decay_rate)
             state.since_decay = 0
-        state.stopped = bool(training.early_stopping) and state.since_best >= training.early_stopping
+        state.stopped = (
+            bool(training.early_stopping) and state.since_best >= training.early_stopping
+        )
         accuracy = float((outputs.logits.argmax(axis=1) == labels).mean())
         return {"validation/loss": loss, "validation/accuracy": accuracy}
