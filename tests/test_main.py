@@ -12,6 +12,8 @@ from tl_keras import main, options
 from tl_keras.config import Config
 from tl_keras.errors import DataError, StoppedError, UsageError, WriteError
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 def program(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -19,7 +21,7 @@ def program(*words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
     )
 
 
@@ -37,7 +39,9 @@ def test_help_program_prints_our_flags_alone_and_loads_nothing_heavy() -> None:
         "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr);"
         "sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     assert done.returncode == 0
     assert done.stdout == options.help_text() + "\n"
     heavy = {"tensorflow", "keras", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "h5py"}
@@ -123,7 +127,11 @@ sys.exit(main.main(sys.argv))
 @pytest.mark.parametrize(("words", "errors"), [([], ""), (["--debug"], "chatter\n")])
 def test_main_keeps_back_what_libraries_write_while_they_load(words, errors) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", STUB, *words], capture_output=True, text=True, check=False
+        [sys.executable, "-c", STUB, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "the report\n", errors)
 

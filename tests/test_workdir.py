@@ -30,8 +30,21 @@ def config(tmp_path) -> Config:
     return Config(workdir=str(tmp_path / "work"))
 
 
-def test_workdir_keeps_the_settings_by_flag_name(config) -> None:
+def claimed(config: Config) -> Workdir:
     workdir = Workdir(config)
+    workdir.claim(config)
+    return workdir
+
+
+def test_workdir_is_free_until_an_experiment_claims_it(config) -> None:
+    Workdir(config)
+    claimed(dataclasses.replace(config, shots=5))
+    with pytest.raises(UsageError):
+        Workdir(config)
+
+
+def test_workdir_keeps_the_settings_by_flag_name(config) -> None:
+    workdir = claimed(config)
     settings = read_json(workdir.root / "config.json")
     settings["seeds"] = tuple(settings["seeds"])
     assert from_flat(settings) == config
@@ -44,7 +57,7 @@ def test_workdir_has_a_place_for_each_part(config) -> None:
 
 
 def test_workdir_is_opened_again_by_the_same_experiment(config) -> None:
-    Workdir(config)
+    claimed(config)
     Workdir(config)
 
 
@@ -54,12 +67,12 @@ def test_workdir_is_opened_again_by_the_same_experiment(config) -> None:
     ids=lambda change: next(iter(change)),
 )
 def test_workdir_accepts_what_does_not_change_the_experiment(config, change) -> None:
-    Workdir(config)
+    claimed(config)
     Workdir(dataclasses.replace(config, **change))
 
 
 def test_workdir_refuses_other_settings_and_lists_the_differences(config) -> None:
-    Workdir(config)
+    claimed(config)
     before = (Path(config.workdir) / "config.json").read_bytes()
     other = dataclasses.replace(config, shots=5, training=Training(learning_rate=0.5))
     with pytest.raises(UsageError) as refusal:
@@ -93,7 +106,7 @@ def test_every_setting_makes_another_experiment_unless_it_changes_no_result(name
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"shots": '])
 def test_workdir_tells_of_a_damaged_config(config, text) -> None:
-    Workdir(config)
+    claimed(config)
     path = Path(config.workdir) / "config.json"
     path.write_text(text)
     with pytest.raises(DataError, match=r"config\.json cannot be read: .*; remove it"):
@@ -111,7 +124,7 @@ def test_workdir_tells_of_a_config_that_is_no_text(config) -> None:
 
 def test_workdir_that_cannot_be_made_is_told_in_one_line(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(WriteError, match="config.json cannot be written: Not a directory$"):
+    with pytest.raises(WriteError, match="log.txt cannot be written: Not a directory$"):
         Workdir(Config(workdir=str(tmp_path / "file" / "work")))
 
 
@@ -165,6 +178,6 @@ def test_default_name_differs_where_only_the_end_of_the_settings_does() -> None:
 
 def test_workdir_without_a_name_lies_in_runs(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    workdir = Workdir(Config())
+    workdir = claimed(Config())
     assert workdir.root == Path("runs") / default_name(Config())
     assert json.loads((workdir.root / "config.json").read_text())["target"] == "digits"

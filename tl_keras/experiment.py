@@ -60,6 +60,7 @@ def run(config: Config) -> Report:
     given = _given_weights(config)
     settled = plan.make(config, strategy, given.origin if given else None)
     settled.check()
+    workdir.claim(config)
     source = _source(settled, workdir, given)
     records = []
     for seed in config.seeds:

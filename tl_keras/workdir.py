@@ -27,10 +27,17 @@ class Workdir:
         root = Path(config.workdir or Path("runs") / default_name(config))
         # A shell leaves the ~ of --workdir=~/runs as it is.
         self.root = root.expanduser() if root.parts[:1] == ("~",) else root
-        path = self.root / "config.json"
-        _refuse_other_settings(path, config)
-        files.write_json(path, config.flat())
+        self._config = self.root / "config.json"
+        _refuse_other_settings(self._config, config)
         self._start_log()
+
+    def claim(self, config: Config) -> None:
+        """Write config.json: from here on the folder is this experiment's, and no other's.
+
+        Raises:
+            WriteError: the file cannot be written.
+        """
+        files.write_json(self._config, config.flat())
 
     @property
     def source(self) -> Path:
@@ -50,6 +57,7 @@ class Workdir:
         console.setFormatter(logging.Formatter("%(message)s"))
         path = self.root / "log.txt"
         with files.writing(path):
+            self.root.mkdir(parents=True, exist_ok=True)
             file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOG.setLevel(logging.INFO)
