@@ -1,15 +1,20 @@
 """The whole way: source, transfer, scratch, report, on data that come inside the dependencies."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tl_keras
 from tl_keras.config import from_flat
+from tl_keras.data.reading import open_dataset
 from tl_keras.errors import DataError, UsageError
 from tl_keras.models import weights
+from tl_keras.runs import RunLog
 
 QUICK = {"source": "mnist_5k", "target": "digits", "shots": 5, "dense_units": 16,
          "source_steps": 60, "steps": 30, "seeds": (0, 1)}  # fmt: skip
@@ -52,8 +57,6 @@ def test_experiment_reports_source_runs_and_summary(finished):
 
 def test_experiment_leaves_models_that_say_what_the_report_says(finished):
     workdir, report = finished
-    from tl_keras.data.reading import open_dataset
-
     digits = open_dataset("digits").read("test", 28)
     model = keras.models.load_model(workdir / "transfer-0" / "model.keras")
     logits = np.asarray(model(digits.images)["logits"])
@@ -63,8 +66,6 @@ def test_experiment_leaves_models_that_say_what_the_report_says(finished):
 
 
 def test_experiment_leaves_figures_under_one_name_everywhere(finished):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     workdir, _ = finished
     for folder in ("source", "transfer-0", "scratch-1"):
         lines = (workdir / folder / "metrics.jsonl").read_text().splitlines()
@@ -146,6 +147,19 @@ def test_experiment_says_what_cannot_be_before_any_training(tmp_path, flags, wor
     assert not list((tmp_path / "w").glob("*/checkpoints"))
 
 
+def test_experiment_refuses_source_images_that_the_given_head_does_not_know(finished, tmp_path):
+    path = finished[0] / "source" / "source.weights.h5"
+    for name in ("3", "7"):
+        folder = tmp_path / "data" / "train" / name
+        folder.mkdir(parents=True)
+        for number in range(3):
+            Image.new("L", (28, 28), number).save(folder / f"{number}.png")
+    shutil.copytree(tmp_path / "data" / "train", tmp_path / "data" / "test")
+    flags = {"method": "joint", "source": f"folder:{tmp_path / 'data'}"}
+    with pytest.raises(UsageError, match="--source=folder:.* has others"):
+        run(tmp_path / "w", source_weights=str(path), **flags)
+
+
 @pytest.mark.parametrize("flags", [{"source": "none"}, {"method": "scratch"}])
 def test_experiment_without_a_source_trains_from_scratch_alone(tmp_path, flags, finished):
     report = run(tmp_path, seeds=(0,), **flags)
@@ -172,8 +186,6 @@ def test_experiment_carries_out_each_method(tmp_path, method, finished):
 
 
 def test_experiment_continues_a_run_that_was_killed(finished, tmp_path, monkeypatch):
-    from tl_keras.runs import RunLog
-
     _, report = finished
     write = RunLog.write
     deaths = iter([20, 45, 10, 30])
@@ -207,10 +219,6 @@ def test_experiment_continues_a_run_that_was_killed(finished, tmp_path, monkeypa
 
 def test_experiment_keeps_head_rows_of_a_target_with_fewer_classes(tmp_path, finished):
     # Two classes of the source's ten, in another order than the source has them.
-    from PIL import Image
-
-    from tl_keras.data.reading import open_dataset
-
     digits = open_dataset("mnist_5k").read("test", 28)
     for split, chosen in (("train", slice(0, 6)), ("test", slice(6, 30))):
         for name in ("7", "3"):

@@ -203,3 +203,14 @@ def test_in_order_brings_each_example_once_and_repeats_the_last(
     assert found[:count] == list(range(count))
     assert set(found[count:]) <= {count - 1}
     assert len(found) - count < len(parts[0]) * replicas
+
+
+def test_stream_of_some_examples_is_a_stream_of_a_copy_of_them():
+    chosen = np.array([7, 3, 20, 21, 2, 19, 8])
+    part = Stream(IMAGES, LABELS, 4, 5, chosen=chosen)
+    copy = Stream(IMAGES[chosen], LABELS[chosen], 4, 5)
+    assert part.count == copy.count == 7 and part.steps_per_epoch == copy.steps_per_epoch
+    pairs = zip(part.batches().take(6), copy.batches().take(6), strict=True)
+    for (images, labels), (same_images, same_labels) in pairs:
+        np.testing.assert_array_equal(images, same_images)
+        np.testing.assert_array_equal(labels, same_labels)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -17,6 +18,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         config = options.parse(argv)
         if config is None:
+            # `--help | head` shall end as quietly as any other program does.
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             print(options.help_text())
             return 0
         debug = config.debug
@@ -31,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     except TransferError as error:
         if debug:
             traceback.print_exc()
-        print(f"tl_keras: {error}", file=sys.stderr)
+        print(f"tl_keras: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("tl_keras: stopped; the same command continues it", file=sys.stderr)

@@ -48,7 +48,8 @@ class Plan:
         image_size: side in pixels of what the models see.
         body_channels: channels of what the models' body sees.
         target: the dataset to learn.
-        source: the dataset to pretrain on, or to ride along; None where neither happens.
+        source: the dataset to pretrain on, or to ride along; it also settles the shapes. None where
+            weights are given, or there is no source.
     """
 
     config: Config
@@ -108,11 +109,14 @@ def make(config: Config, strategy: tf.distribute.Strategy, origin: Origin | None
     """
     target = open_dataset(config.target, framing=config.framing, data_dir=config.data_dir)
     method = methods.find(config.method)
-    pretrains = method.copies_weights and origin is None
-    reads_source = config.source not in ("none", "imagenet") and (pretrains or method.source_images)
     source = None
-    if reads_source:
+    if config.source not in ("none", "imagenet") and (origin is None or method.source_images):
         source = open_dataset(config.source, framing=config.framing, data_dir=config.data_dir)
+    if source and origin and source.class_names != origin.class_names:
+        raise UsageError(
+            f"--method={method.name} goes on with the head of --source_weights, which knows the"
+            f" classes of {origin.dataset}; --source={config.source} has others: give that dataset"
+        )
     image_size = _image_size(config, target, source, origin)
     channels = max(target.channels, source.channels if source else 1)
     if models.find(config.model).function:

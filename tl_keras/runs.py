@@ -115,7 +115,7 @@ def _show(
 ) -> None:
     """Put into TensorBoard what a person would want to see of this run."""
     names = images.dataset.class_names
-    stream = setting.stream(setting.images.take(setting.split.train)).fitted(1)
+    stream = setting.stream(setting.images, setting.split.train).fitted(1)
     batch, labels = next(iter(stream.batches()))
     events.batch_picture(batch.numpy()[:PICTURES], labels.numpy()[:PICTURES], names, 0)
     events.confusion(test.confusion, names, step)

@@ -1,6 +1,5 @@
 """Room for decoded pictures: in memory, or on disk where memory would not do."""
 
-import mmap
 import os
 import tempfile
 from pathlib import Path
@@ -32,7 +31,7 @@ def available_memory() -> int:
 
 
 def allocate(shape: tuple[int, ...]) -> np.ndarray:
-    """Return a black uint8 array of that shape, in memory or mapped from a temporary file.
+    """Return a black uint8 array of that shape, in memory or, as np.memmap, in a temporary file.
 
     What needs more than half of the available memory goes to a file in the folder for temporary
     files ($TMPDIR, or /tmp). The file has no name, so that it is gone with the process.
@@ -48,11 +47,10 @@ def allocate(shape: tuple[int, ...]) -> np.ndarray:
         with tempfile.TemporaryFile(dir=folder) as file:
             # Reserved now: a full disk would else kill the process at some later write.
             os.posix_fallocate(file.fileno(), 0, size)
-            mapped = mmap.mmap(file.fileno(), size)
+            return np.memmap(file, np.uint8, "r+", shape=shape)
     except OSError as error:
         raise WriteError(
             f"the decoded pictures need {size / 1e9:.1f} GB, more than half of the memory, and"
             f" {folder} does not take them ({error.strerror}): set TMPDIR to a folder with room,"
             " or choose a smaller --image_size"
         ) from error
-    return np.frombuffer(mapped, np.uint8).reshape(shape)

@@ -28,6 +28,8 @@ class Stream:
         seed: of the order and of the augmentation.
         image_size: side in pixels that images are brought to; 0 leaves the inputs as they are.
         augmentation: what is done to each image anew in each epoch.
+        chosen: (n,) int64, which of the examples take part; None for all. The others stay where
+            they are, so that a part of a large split is no copy of it.
     """
 
     inputs: np.ndarray
@@ -36,33 +38,40 @@ class Stream:
     seed: int
     image_size: int = 0
     augmentation: Augmentation = NO_AUGMENTATION
+    chosen: np.ndarray | None = None
+
+    @property
+    def count(self) -> int:
+        """How many examples take part."""
+        return len(self.labels if self.chosen is None else self.chosen)
 
     def fitted(self, replicas: int) -> "Stream":
         """Return this stream with a batch that the examples fill and the replicas share evenly."""
-        size = min(self.batch_size, len(self.labels))
+        size = min(self.batch_size, self.count)
         return replace(self, batch_size=max(replicas, size - size % replicas))
 
     @property
     def steps_per_epoch(self) -> float:
         """Steps in which every example comes once; not a whole number where the batch is not."""
-        return len(self.labels) / self.batch_size
+        return self.count / self.batch_size
 
     def order(self, step: tf.Tensor, replica: tf.Tensor, replicas: int) -> tuple[tf.Tensor, ...]:
         """Return which examples one replica gets in one step.
 
         Returns:
-            indices: (batch_size / replicas,) int64, and epochs: the same shape, the epoch of each.
+            indices: (batch_size / replicas,) int64, among those that take part, and epochs: the
+            same shape, the epoch of each.
         """
         share = self.batch_size // replicas
         first = step * self.batch_size + replica * share
         places = first + tf.range(share, dtype=tf.int64)
-        epochs = places // len(self.labels)
+        epochs = places // self.count
         seeds = tf.stack([tf.fill([share], self.seed), tf.cast(epochs, tf.int32)], axis=1)
         # Not tf.random.experimental.index_shuffle: it pads a seed for each index the wrong way.
         indices = tf.raw_ops.RandomIndexShuffle(
-            index=places % len(self.labels),
+            index=places % self.count,
             seed=tf.pad(seeds, [[0, 0], [0, 1]]),
-            max_index=tf.constant(len(self.labels) - 1, tf.int64),
+            max_index=tf.constant(self.count - 1, tf.int64),
         )
         return indices, epochs
 
@@ -73,11 +82,12 @@ class Stream:
             A dataset of (inputs, labels), endless: inputs as the model takes them, labels int64.
         """
         rows = _rows(self.inputs)
-        labels = tf.constant(self.labels)
+        chosen = np.arange(len(self.labels)) if self.chosen is None else self.chosen
+        labels, places = tf.constant(self.labels[chosen]), tf.constant(chosen)
 
         def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             indices, epochs = self.order(number // replicas, number % replicas, replicas)
-            inputs = rows(indices)
+            inputs = rows(tf.gather(places, indices))
             if not self.augmentation.is_identity:
                 seeds = tf.fill(tf.shape(indices), tf.constant(self.seed, tf.int64))
                 keys = tf.stack([seeds, epochs, indices], axis=1)

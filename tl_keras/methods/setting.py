@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tl_keras.config import Config, Training
@@ -75,7 +76,7 @@ class Setting:
             raise ValueError("this method needs the images of a source")
         return self.source_train
 
-    def stream(self, images: ImageSet) -> Stream:
+    def stream(self, images: ImageSet, chosen: np.ndarray | None = None) -> Stream:
         """Return batches of images, or of features, with this run's seed and augmentation."""
         return Stream(
             inputs=images.images,
@@ -84,6 +85,7 @@ class Setting:
             seed=self.seed,
             image_size=self.image_size if images.images.ndim == 4 else 0,
             augmentation=augment_spec.parse(self.augment),
+            chosen=chosen,
         )
 
 
@@ -122,7 +124,7 @@ def supervised(setting: Setting) -> Prepared:
     task = Task(
         model=model,
         variables=model.trainable_variables,
-        streams={"target": setting.stream(setting.images.take(setting.split.train))},
+        streams={"target": setting.stream(setting.images, setting.split.train)},
         terms=cross_entropy_of(model),
         validation=setting.images.take(setting.split.validation),
         image_size=setting.image_size,

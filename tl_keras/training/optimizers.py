@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from tl_keras.config import Training
 
-# Decaying these pulls normalisation and thresholds to zero, which is not what decay is for.
-NOT_DECAYED = ["bias", "gamma", "beta"]
+# Only kernels decay: pulling normalisation and thresholds to zero is not what decay is for. By
+# what a name lacks, as some layers' scales have no name.
+NOT_DECAYED = ["^(?!.*kernel)"]
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
