@@ -173,7 +173,7 @@ class Config:
         256, "features: hidden units of the mlp", TRANSFER, unit="units", low=1, high=65536
     )
 
-    model: str = option("small_cnn", "the architecture; see the README for the list", DATA)
+    model: str = option("small_cnn", "the architecture; one of the list below", DATA)
     dense_units: int = option(
         128, "units of small_cnn's hidden layer", DATA, unit="units", low=1, high=65536
     )

@@ -4,6 +4,7 @@
 >>> report = run(Config(source="mnist_5k", target="digits", shots=5, seeds=(0, 1, 2)))
 """
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,15 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras import files, plan, runs
-from tl_keras.config import Config, Training
-from tl_keras.data.dataset import ImageSet
-from tl_keras.data.splits import Split, split
+from tl_keras.config import Config
 from tl_keras.errors import DataError
 from tl_keras.methods import catalog as methods
-from tl_keras.methods.setting import Setting
 from tl_keras.models import building, weights
 from tl_keras.models.weights import Origin, Weights
-from tl_keras.options import check, needs_validation
+from tl_keras.options import check
 from tl_keras.plan import Images, Plan
 from tl_keras.report import summary
 from tl_keras.training import distribution
@@ -58,7 +56,9 @@ def run(config: Config) -> Report:
     start_tensorflow()
     strategy = distribution.make_strategy(config.strategy)
     given = _given_weights(config)
-    settled = plan.make(config, strategy, given.origin if given else None)
+    settled = plan.make(
+        config, strategy, given.origin if given else None, workdir.root / "features"
+    )
     settled.check()
     workdir.claim(config)
     source = _source(settled, workdir, given)
@@ -141,60 +141,18 @@ def _pretrained(settled: Plan, images: Images, folder: Path) -> Source:
         LOG.info("source: %s is trained already", config.source)
         return Source(weights.load(path), read_json(folder / RESULT))
     LOG.info("source: training %s on %s", config.model, config.source)
-    dataset = images.dataset
-    model = settled.build(dataset, config.source_seed)
-    training = config.source_training
-    chosen = split(
-        images.train.labels,
-        dataset.class_names,
-        seed=config.source_seed,
-        shots=0,
-        validation=config.validation,
-        needs_validation=bool(needs_validation(training)),
-    )
-    setting = _setting(
-        settled, images, training, chosen, config.source_seed, model, folder.parent
-    )  # fmt: skip
+    setting = settled.setting(images, config.source_training, config.source_seed)
     prepared = methods.find("scratch").prepare(setting)
     outcome = runs.carry_out(setting, prepared, images, folder, f"source {config.source}")
-    origin = Origin(
-        config.source, dataset.class_names, config.model, settled.image_size, settled.body_channels
-    )
-    tensors = weights.tensors_of(model)
+    names, size = images.dataset.class_names, settled.image_size
+    origin = Origin(config.source, names, config.model, size, settled.body_channels)
+    tensors = weights.tensors_of(setting.model)
     weights.save(path, tensors, origin)
     found = {"accuracy": outcome.test.accuracy, "loss": outcome.test.loss}
     record = {"dataset": config.source, **outcome.record(), "test": found}
     files.write_json(folder / RESULT, record)
     LOG.info("source: test accuracy %.2f %%", 100 * outcome.test.accuracy)
     return Source(Weights(tensors, origin), record)
-
-
-def _setting(
-    settled: Plan,
-    images: Images,
-    training: Training,
-    chosen: Split,
-    seed: int,
-    model: Any,
-    root: Path,
-    source: Weights | None = None,
-    source_train: ImageSet | None = None,
-) -> Setting:
-    augment = images.dataset.augment if training.augment == "auto" else training.augment
-    return Setting(
-        config=settled.config,
-        training=training,
-        strategy=settled.strategy,
-        seed=seed,
-        model=model,
-        images=images.train,
-        split=chosen,
-        image_size=settled.image_size,
-        augment=augment,
-        cache=root / "features",
-        source_weights=source,
-        source_train=source_train,
-    )
 
 
 def _arm(
@@ -207,26 +165,15 @@ def _arm(
         return read_json(folder / RESULT)
     config, target = settled.config, settled.target
     method = methods.find(method_name)
-    model = settled.build(target.dataset, seed)
+    setting = settled.setting(target, config.training, seed, config.shots)
     if method.copies_weights and source is not None:
-        flag = _named(config)
+        setting = dataclasses.replace(setting, source_weights=source.weights)
         names = target.dataset.class_names
-        account = weights.copy(source.weights, model, names, config.head, flag)
-        LOG.info("%s, seed %d: weights from %s\n%s", arm, seed, flag, account)
-    setting = _setting(
-        settled,
-        target,
-        config.training,
-        settled.split(seed),
-        seed,
-        model,
-        workdir.root,
-        source.weights if source else None,
-        settled.source.train if method.source_images and settled.source else None,
-    )
-    LOG.info(
-        "%s, seed %d: %s with %d images", arm, seed, method_name, len(setting.split.train)
-    )  # fmt: skip
+        account = weights.copy(source.weights, setting.model, names, config.head, _named(config))
+        LOG.info("%s, seed %d: weights from %s\n%s", arm, seed, _named(config), account)
+    if method.source_images and settled.source is not None:
+        setting = dataclasses.replace(setting, source_train=settled.source.train)
+    LOG.info("%s, seed %d: %s with %d images", arm, seed, method_name, len(setting.split.train))
     outcome = runs.carry_out(
         setting, method.prepare(setting), target, folder, f"{arm}, seed {seed}"
     )

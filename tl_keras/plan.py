@@ -2,17 +2,19 @@
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from tl_keras.config import Config
+from tl_keras.config import Config, Training
 from tl_keras.data import splits
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.reading import open_dataset
 from tl_keras.data.splits import Split
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog as methods
+from tl_keras.methods.setting import Setting
 from tl_keras.models import building
 from tl_keras.models import catalog as models
 from tl_keras.models.weights import Origin
@@ -47,6 +49,7 @@ class Plan:
         strategy: under which models are made.
         image_size: side in pixels of what the models see.
         body_channels: channels of what the models' body sees.
+        cache: folder of what runs share.
         target: the dataset to learn.
         source: the dataset to pretrain on, or to ride along; it also settles the shapes. None where
             weights are given, or there is no source.
@@ -56,6 +59,7 @@ class Plan:
     strategy: tf.distribute.Strategy
     image_size: int
     body_channels: int
+    cache: Path
     target: Images
     source: Images | None
 
@@ -72,15 +76,31 @@ class Plan:
                 seed=seed,
             )
 
-    def split(self, seed: int) -> Split:
-        """Return which target images train and which validate in the runs of `seed`."""
-        return splits.split(
-            self.target.train.labels,
-            self.target.dataset.class_names,
+    def setting(self, images: Images, training: Training, seed: int, shots: int = 0) -> Setting:
+        """Return a run on `images`: a model with fresh weights, and what trains and validates."""
+        augment = images.dataset.augment if training.augment == "auto" else training.augment
+        return Setting(
+            config=self.config,
+            training=training,
+            strategy=self.strategy,
             seed=seed,
-            shots=self.config.shots,
+            model=self.build(images.dataset, seed),
+            images=images.train,
+            split=self.split(images, training, seed, shots),
+            image_size=self.image_size,
+            augment=augment,
+            cache=self.cache,
+        )
+
+    def split(self, images: Images, training: Training, seed: int, shots: int = 0) -> Split:
+        """Return which training images train and which validate in the runs of `seed`."""
+        return splits.split(
+            images.train.labels,
+            images.dataset.class_names,
+            seed=seed,
+            shots=shots,
             validation=self.config.validation,
-            needs_validation=bool(needs_validation(self.config.training)),
+            needs_validation=bool(needs_validation(training)),
         )
 
     def check(self) -> None:
@@ -92,16 +112,19 @@ class Plan:
         if self.config.method != "scratch":
             building.set_trainable(self.build(self.target.dataset, 0), self.config.trainable)
         for seed in self.config.seeds:
-            self.split(seed)
+            self.split(self.target, self.config.training, seed, self.config.shots)
 
 
-def make(config: Config, strategy: tf.distribute.Strategy, origin: Origin | None) -> Plan:
+def make(
+    config: Config, strategy: tf.distribute.Strategy, origin: Origin | None, cache: Path
+) -> Plan:
     """Open the datasets and settle the shapes.
 
     Args:
         config: all flags.
         strategy: under which models will be made.
         origin: what is known of the weights in --source_weights; None without that flag.
+        cache: folder of what runs share.
 
     Raises:
         UsageError: the flags do not fit the data.
@@ -128,6 +151,7 @@ def make(config: Config, strategy: tf.distribute.Strategy, origin: Origin | None
         strategy,
         image_size,
         channels,
+        cache,
         Images(target, image_size),
         Images(source, image_size) if source else None,
     )
