@@ -263,3 +263,14 @@ def test_body_layers_are_those_with_weights():
     names = [one.name for one in body_layers(make("efficientnet_b0", 32))]
     assert names[0] == "stem_conv"
     assert names[-1] == "top_bn"
+
+
+def test_build_lets_normalisation_follow_a_short_run():
+    model = build(
+        "mobilenet_025", 2, image_size=32, input_channels=3, body_channels=3, dense_units=8, seed=0
+    )
+    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype(np.uint8)
+    for _ in range(60):
+        trained = model(images, training=True)["features"]
+    evaluated = model(images, training=False)["features"]
+    np.testing.assert_allclose(evaluated, trained, rtol=0.1, atol=0.05)
