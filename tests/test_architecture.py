@@ -45,7 +45,7 @@ MAY_IMPORT = {
         *("config", "data", "errors", "files", "methods", "models", "options", "plan", "report"),
         *("runs", "training", "workdir"),
     },
-    "main": {"errors", "experiment", "options"},
+    "main": {"config", "data", "errors", "experiment", "options"},
     # `from tl_keras import Config, run`: the second is looked up when it is asked for.
     "__init__": {"config", "experiment"},
 }

@@ -149,3 +149,15 @@ def test_program_ends_with_73_and_one_line_where_it_cannot_write(tmp_path) -> No
     assert (done.returncode, done.stdout) == (73, "")
     assert len(done.stderr.splitlines()) == 1
     assert "cannot be written: Not a directory" in done.stderr
+
+
+def test_main_tells_of_an_unknown_dataset_before_tensorflow_is_loaded() -> None:
+    code = (
+        "import sys; from tl_keras.main import main; code = main(['tl_keras', '--target=mnits']);"
+        "sys.exit(code if 'tensorflow' not in sys.modules else 99)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("tl_keras: dataset 'mnits' is not known: did you mean mnist")

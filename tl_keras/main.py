@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from tl_keras import options
+from tl_keras.config import Config
 from tl_keras.errors import StoppedError, TransferError
 
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str]) -> int:
             print(options.help_text())
             return 0
         debug = config.debug
+        _find_datasets(config)
         # Only here: TensorFlow takes seconds to import, and a wrong flag should not wait for it.
         with contextlib.nullcontext() if debug else _quiet():
             from tl_keras import experiment
@@ -39,6 +41,16 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("tl_keras: stopped; the same command continues it", file=sys.stderr)
         return StoppedError.exit_code
+
+
+def _find_datasets(config: Config) -> None:
+    """Say at once that a dataset is not there; folders are looked through later, and once."""
+    from tl_keras.data import catalog, reading
+
+    names = [config.target, *([config.source] if options.reads_source(config) else [])]
+    for name in names:
+        if catalog.find(name).reader != "folder":
+            reading.open_dataset(name, framing=config.framing, data_dir=config.data_dir)
 
 
 @contextlib.contextmanager

@@ -245,6 +245,12 @@ def _check_validation(config: Config) -> None:
         )
 
 
+def reads_source(config: Config) -> bool:
+    """Return whether the source is a dataset that this experiment has to read."""
+    images = not config.source_weights or methods.find(config.method).source_images
+    return images and config.source not in ("none", "imagenet")
+
+
 def needs_validation(training: config_module.Training) -> str:
     """Return the flag that makes a validation set necessary ('{}' for its prefix), or ''."""
     if training.early_stopping:

@@ -13,12 +13,11 @@ from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.reading import open_dataset
 from tl_keras.data.splits import Split
 from tl_keras.errors import UsageError
-from tl_keras.methods import catalog as methods
 from tl_keras.methods.setting import Setting
 from tl_keras.models import building
 from tl_keras.models import catalog as models
 from tl_keras.models.weights import Origin
-from tl_keras.options import needs_validation
+from tl_keras.options import needs_validation, reads_source
 
 
 class Images:
@@ -131,13 +130,12 @@ def make(
         DataError: the data are missing or damaged.
     """
     target = open_dataset(config.target, framing=config.framing, data_dir=config.data_dir)
-    method = methods.find(config.method)
     source = None
-    if config.source not in ("none", "imagenet") and (origin is None or method.source_images):
+    if reads_source(config):
         source = open_dataset(config.source, framing=config.framing, data_dir=config.data_dir)
     if source and origin and source.class_names != origin.class_names:
         raise UsageError(
-            f"--method={method.name} goes on with the head of --source_weights, which knows the"
+            f"--method={config.method} goes on with the head of --source_weights, which knows the"
             f" classes of {origin.dataset}; --source={config.source} has others: give that dataset"
         )
     image_size = _image_size(config, target, source, origin)
