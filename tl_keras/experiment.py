@@ -1,7 +1,7 @@
 """The experiment: source, transfer, scratch, report. What the command line does, from Python too.
 
->>> from tl_keras import Config, run
->>> report = run(Config(source="mnist_5k", target="digits", shots=5, seeds=(0, 1, 2)))
+>>> from tl_keras import Config, Training, run
+>>> report = run(Config(source="mnist_5k", target="digits", shots=5, training=Training(steps=200)))
 """
 
 import dataclasses
@@ -81,7 +81,7 @@ def _given_weights(config: Config) -> Weights | None:
     if not config.source_weights or not methods.find(config.method).copies_weights:
         return None
     flag = f"--source_weights={config.source_weights}"
-    given = weights.load(Path(config.source_weights), flag)
+    given = weights.load(Path(config.source_weights).expanduser(), flag)
     if given.origin is None:
         raise DataError(f"{flag} does not say what it was trained on; tl_keras did not write it")
     if given.origin.model != config.model:
@@ -108,10 +108,10 @@ def _source(settled: Plan, workdir: Workdir, given: Weights | None) -> Source | 
 
 
 def _known(known: Weights) -> Source:
-    dataset = known.origin.dataset if known.origin else ""
+    origin = known.origin
     record = {
-        "dataset": dataset,
-        "test": None,
+        "dataset": origin.dataset if origin else "",
+        "test": origin.test if origin else None,
         "weights_sha256": weights.digest(known.tensors),
     }
     return Source(known, record)
@@ -145,10 +145,10 @@ def _pretrained(settled: Plan, images: Images, folder: Path) -> Source:
     prepared = methods.find("scratch").prepare(setting)
     outcome = runs.carry_out(setting, prepared, images, folder, f"source {config.source}")
     names, size = images.dataset.class_names, settled.image_size
-    origin = Origin(config.source, names, config.model, size, settled.body_channels)
+    found = {"accuracy": outcome.test.accuracy, "loss": outcome.test.loss}
+    origin = Origin(config.source, names, config.model, size, settled.body_channels, found)
     tensors = weights.tensors_of(setting.model)
     weights.save(path, tensors, origin)
-    found = {"accuracy": outcome.test.accuracy, "loss": outcome.test.loss}
     record = {"dataset": config.source, **outcome.record(), "test": found}
     files.write_json(folder / RESULT, record)
     LOG.info("source: test accuracy %.2f %%", 100 * outcome.test.accuracy)
@@ -169,10 +169,17 @@ def _arm(
     if method.copies_weights and source is not None:
         setting = dataclasses.replace(setting, source_weights=source.weights)
         names = target.dataset.class_names
-        account = weights.copy(source.weights, setting.model, names, config.head, _named(config))
+        # The MLP on features is fresh as a whole: no row of the source's head has a place in it.
+        fresh_head = method_name == "features" and config.feature_head == "mlp"
+        head = "new" if fresh_head else config.head
+        account = weights.copy(source.weights, setting.model, names, head, _named(config))
         LOG.info("%s, seed %d: weights from %s\n%s", arm, seed, _named(config), account)
     if method.source_images and settled.source is not None:
-        setting = dataclasses.replace(setting, source_train=settled.source.train)
+        setting = dataclasses.replace(
+            setting,
+            source_train=settled.source.train,
+            source_augment=plan.augmentation(settled.source, config.source_training),
+        )
     LOG.info("%s, seed %d: %s with %d images", arm, seed, method_name, len(setting.split.train))
     outcome = runs.carry_out(
         setting, method.prepare(setting), target, folder, f"{arm}, seed {seed}"

@@ -195,7 +195,13 @@ def check(config: Config) -> None:
             f"--method={method.name} trains on the source's images too, and"
             f" --source={config.source} has none: name a dataset"
         )
-    if config.source == "imagenet" and models.find(config.model).function == "":
+    if method.name == "features" and config.trainable not in ("all", "head"):
+        raise UsageError(
+            f"--trainable={config.trainable}: --method=features trains a head on frozen features,"
+            " and nothing else; leave --trainable out, or choose --method=finetune"
+        )
+    imagenet = config.source == "imagenet" and method.copies_weights and not config.source_weights
+    if imagenet and models.find(config.model).function == "":
         raise UsageError(
             f"--source=imagenet: there are no ImageNet weights for --model={config.model};"
             " choose a model of keras.applications, such as mobilenet_v2_035 or resnet50"

@@ -77,7 +77,6 @@ class Plan:
 
     def setting(self, images: Images, training: Training, seed: int, shots: int = 0) -> Setting:
         """Return a run on `images`: a model with fresh weights, and what trains and validates."""
-        augment = images.dataset.augment if training.augment == "auto" else training.augment
         return Setting(
             config=self.config,
             training=training,
@@ -87,7 +86,7 @@ class Plan:
             images=images.train,
             split=self.split(images, training, seed, shots),
             image_size=self.image_size,
-            augment=augment,
+            augment=augmentation(images, training),
             cache=self.cache,
         )
 
@@ -112,6 +111,11 @@ class Plan:
             building.set_trainable(self.build(self.target.dataset, 0), self.config.trainable)
         for seed in self.config.seeds:
             self.split(self.target, self.config.training, seed, self.config.shots)
+
+
+def augmentation(images: Images, training: Training) -> str:
+    """Return the specification of a dataset's augmentation, with "auto" resolved."""
+    return images.dataset.augment if training.augment == "auto" else training.augment
 
 
 def make(
@@ -142,8 +146,8 @@ def make(
     channels = max(target.channels, source.channels if source else 1)
     if models.find(config.model).function:
         channels = 3
-    if origin is not None:
-        channels = max(channels, origin.body_channels)
+    elif origin is not None:
+        channels = origin.body_channels
     return Plan(
         config,
         strategy,

@@ -87,5 +87,5 @@ class FeatureCache:
                     pairs = zip(arrays["indices"].tolist(), arrays["features"], strict=True)
                     self._rows.update(pairs)
                 self._shards.append(shard)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             LOG.warning("features in %s: %s; computed again from there", self._folder, error)

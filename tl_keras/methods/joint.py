@@ -45,7 +45,7 @@ def prepare(setting: Setting) -> Prepared:
 
     task = dataclasses.replace(
         prepared.task,
-        streams={**prepared.task.streams, "source": setting.stream(setting.source_images)},
+        streams={**prepared.task.streams, "source": setting.source_stream()},
         terms=terms,
         variables=[*prepared.task.variables, *source_head.trainable_variables],
     )

@@ -4,6 +4,7 @@ A method says what a transfer may change: what trains, which terms the objective
 images ride along, whether features can be computed once. It owns no loop.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class Setting:
         cache: folder for what other runs of this workdir can use too.
         source_weights: None without a source.
         source_train: what the source trained on; None where the method does not ask for it.
+        source_augment: specification of its augmentation, "auto" resolved.
     """
 
     config: Config
@@ -53,6 +55,7 @@ class Setting:
     cache: Path
     source_weights: Weights | None = None
     source_train: ImageSet | None = None
+    source_augment: str = "none"
 
     @property
     def source(self) -> Weights:
@@ -75,6 +78,11 @@ class Setting:
         if self.source_train is None:
             raise ValueError("this method needs the images of a source")
         return self.source_train
+
+    def source_stream(self) -> Stream:
+        """Return batches of the source's images, with the source's augmentation."""
+        augmentation = augment_spec.parse(self.source_augment)
+        return dataclasses.replace(self.stream(self.source_images), augmentation=augmentation)
 
     def stream(self, images: ImageSet, chosen: np.ndarray | None = None) -> Stream:
         """Return batches of images, or of features, with this run's seed and augmentation."""

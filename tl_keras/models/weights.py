@@ -36,6 +36,7 @@ class Origin:
         model: name of the architecture.
         image_size: side in pixels of the images they were trained on.
         body_channels: channels of the images the body sees.
+        test: accuracy and loss on the dataset's test split; None where nobody measured them.
     """
 
     dataset: str
@@ -43,6 +44,7 @@ class Origin:
     model: str
     image_size: int
     body_channels: int
+    test: dict[str, float] | None = None
 
 
 class Weights(NamedTuple):
@@ -59,7 +61,7 @@ class Account(NamedTuple):
         copied: tensors of the body that came over.
         matched: classes whose row of the head came over by name.
         skipped: tensors and classes of the source that the target has no place for.
-        fresh: tensors and classes of the target that start from fresh weights.
+        fresh: classes of the target that start from fresh weights.
     """
 
     copied: tuple[str, ...]
@@ -134,7 +136,7 @@ def _check_fits(name: str, wanted: np.ndarray, source: Weights, flag: str) -> No
     if found.shape != wanted.shape:
         raise DataError(
             f"{flag} has '{name}' of shape {found.shape}, and layer '{layer}' needs {wanted.shape};"
-            " choose the --model, --image_size, --dense_units and channels it was made with"
+            " choose the --model, --image_size and --dense_units it was made with"
         )
 
 

@@ -1,5 +1,7 @@
 """Where a model trains: on one device, or on all local ones with a copy of the model on each."""
 
+import contextlib
+
 import tensorflow as tf
 
 
@@ -20,4 +22,6 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 def allow_memory_growth() -> None:
     """Let TensorFlow take GPU memory as it needs it, so that a second process finds some."""
     for device in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(device, True)
+        # Where TensorFlow is in use already, whoever started it has settled this.
+        with contextlib.suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(device, True)
