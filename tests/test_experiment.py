@@ -129,6 +129,8 @@ def test_experiment_refuses_weights_that_do_not_fit(finished, tmp_path, flags, w
         run(tmp_path / "w", source_weights=str(path), **flags)
     assert all(word in str(caught.value) for word in ["--source_weights=", *words])
     assert not list((tmp_path / "w").glob("*/checkpoints"))
+    # The advice can be followed in the same folder.
+    assert not (tmp_path / "w" / "config.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -158,6 +160,32 @@ def test_experiment_refuses_source_images_that_the_given_head_does_not_know(fini
     flags = {"method": "joint", "source": f"folder:{tmp_path / 'data'}"}
     with pytest.raises(UsageError, match="--source=folder:.* has others"):
         run(tmp_path / "w", source_weights=str(path), **flags)
+
+
+def test_experiment_refuses_other_weights_under_the_same_name(finished, tmp_path):
+    path = tmp_path / "w.h5"
+    known = weights.load(finished[0] / "source" / "source.weights.h5")
+    weights.save(path, known.tensors, known.origin)
+    flags = {"source_weights": str(path), "baseline": False}
+    report = run(tmp_path / "w", seeds=(0,), **flags)
+    assert report["source"]["test"] == finished[1]["source"]["test"]
+    weights.save(path, {name: 2 * v for name, v in known.tensors.items()}, known.origin)
+    with pytest.raises(UsageError, match="not the file that --workdir="):
+        run(tmp_path / "w", seeds=(0, 1), **flags)
+
+
+def test_experiment_takes_weights_of_grey_images_to_a_target_in_colour(finished, tmp_path):
+    path = finished[0] / "source" / "source.weights.h5"
+    for split in ("train", "test"):
+        for number, name in enumerate(("red", "blue")):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for shade in (90, 150, 210):
+                colour = [(shade, 0, 0), (0, 0, shade)][number]
+                Image.new("RGB", (28, 28), colour).save(folder / f"{shade}.png")
+    flags = {"target": f"folder:{tmp_path / 'data'}", "shots": 0, "seeds": (0,)}
+    report = run(tmp_path / "w", source_weights=str(path), baseline=False, **flags)
+    assert report["runs"][0]["steps"] == 30
 
 
 @pytest.mark.parametrize("flags", [{"source": "none"}, {"method": "scratch"}])

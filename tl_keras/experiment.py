@@ -59,9 +59,11 @@ def run(config: Config) -> Report:
     settled = plan.make(
         config, strategy, given.origin if given else None, workdir.root / "features"
     )
-    settled.check()
-    workdir.claim(config)
-    source = _source(settled, workdir, given)
+    source = _known(settled, given)
+    settled.check(source.weights if source else None, _named(config))
+    workdir.claim(config, weights.digest(given.tensors) if given else "")
+    if source is None and settled.source and methods.find(config.method).copies_weights:
+        source = _pretrained(settled, settled.source, workdir.source)
     records = []
     for seed in config.seeds:
         for arm, method in _arms(config, source):
@@ -95,23 +97,17 @@ def _arms(config: Config, source: Source | None) -> list[tuple[str, str]]:
     return transfer + ([("scratch", "scratch")] if config.baseline or not source else [])
 
 
-def _source(settled: Plan, workdir: Workdir, given: Weights | None) -> Source | None:
-    """Return what is to be transferred: given, ImageNet's, or pretrained here and now."""
+def _known(settled: Plan, given: Weights | None) -> Source | None:
+    """Return what is to be transferred where it is there before any training."""
     config = settled.config
-    if not methods.find(config.method).copies_weights:
+    known = given
+    if known is None and config.source == "imagenet":
+        known = _imagenet(settled) if methods.find(config.method).copies_weights else None
+    if known is None or known.origin is None:
         return None
-    if given is not None:
-        return _known(given)
-    if config.source == "imagenet":
-        return _known(_imagenet(settled))
-    return _pretrained(settled, settled.source, workdir.source) if settled.source else None
-
-
-def _known(known: Weights) -> Source:
-    origin = known.origin
     record = {
-        "dataset": origin.dataset if origin else "",
-        "test": origin.test if origin else None,
+        "dataset": known.origin.dataset,
+        "test": known.origin.test,
         "weights_sha256": weights.digest(known.tensors),
     }
     return Source(known, record)

@@ -14,9 +14,9 @@ from tl_keras.data.reading import open_dataset
 from tl_keras.data.splits import Split
 from tl_keras.errors import UsageError
 from tl_keras.methods.setting import Setting
-from tl_keras.models import building
+from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
-from tl_keras.models.weights import Origin
+from tl_keras.models.weights import Origin, Weights
 from tl_keras.options import needs_validation, reads_source
 
 
@@ -101,16 +101,31 @@ class Plan:
             needs_validation=bool(needs_validation(training)),
         )
 
-    def check(self) -> None:
-        """Build and split once for nothing, so that what cannot be is said before any training.
+    def check(self, known: Weights | None, named: str) -> None:
+        """Build, copy and split once for nothing: what cannot be is said before any training.
+
+        Args:
+            known: the source's weights, where they are there before any training.
+            named: the flag that names them, for the error.
 
         Raises:
-            UsageError: --image_size, --trainable or --shots does not fit the model or the data.
+            UsageError: --image_size, --trainable, --shots or a flag that watches the validation
+                set does not fit the model or the data.
+            DataError: the weights do not fit the model.
         """
+        model = self.build(self.target.dataset, 0)
         if self.config.method != "scratch":
-            building.set_trainable(self.build(self.target.dataset, 0), self.config.trainable)
+            building.set_trainable(model, self.config.trainable)
+        if known is not None:
+            weights.copy(known, model, self.target.dataset.class_names, "new", named)
+        wants = needs_validation(self.config.training)
         for seed in self.config.seeds:
-            self.split(self.target, self.config.training, seed, self.config.shots)
+            chosen = self.split(self.target, self.config.training, seed, self.config.shots)
+            if wants and not len(chosen.validation):
+                raise UsageError(
+                    f"--{wants.format('')} watches a validation set, and no class of"
+                    f" --target={self.config.target} has a training image to spare for it"
+                )
 
 
 def augmentation(images: Images, training: Training) -> str:

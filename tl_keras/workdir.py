@@ -31,13 +31,25 @@ class Workdir:
         _refuse_other_settings(self._config, config)
         self._start_log()
 
-    def claim(self, config: Config) -> None:
+    def claim(self, config: Config, source_weights_sha256: str = "") -> None:
         """Write config.json: from here on the folder is this experiment's, and no other's.
 
+        Args:
+            config: all flags.
+            source_weights_sha256: of the weights in --source_weights; empty without that flag.
+
         Raises:
+            UsageError: the folder was begun with other weights under the same name.
             WriteError: the file cannot be written.
         """
-        files.write_json(self._config, config.flat())
+        key = "source_weights_sha256"
+        earlier = read_json(self._config).get(key, "") if self._config.is_file() else ""
+        if earlier and earlier != source_weights_sha256:
+            raise UsageError(
+                f"--source_weights={config.source_weights} is not the file that --workdir="
+                f"{self.root} was begun with; choose another --workdir"
+            )
+        files.write_json(self._config, {**config.flat(), key: source_weights_sha256})
 
     @property
     def source(self) -> Path:
