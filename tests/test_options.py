@@ -262,7 +262,10 @@ def test_contradiction_is_refused_by_the_names_of_its_flags(words, expected) -> 
     ],
 )
 def test_combination_that_makes_sense_is_accepted(words) -> None:
-    parse(*words.split())
+    config = parse(*words.split()).flat()
+    for word in words.split():
+        name, value = word.removeprefix("--").split("=")
+        assert str(config[name]) in (value, f"{value}.0")
 
 
 def test_check_holds_for_a_config_that_was_made_in_python() -> None:

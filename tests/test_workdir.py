@@ -57,8 +57,8 @@ def test_workdir_has_a_place_for_each_part(config) -> None:
 
 
 def test_workdir_is_opened_again_by_the_same_experiment(config) -> None:
-    claimed(config)
-    Workdir(config)
+    first = claimed(config)
+    assert claimed(config).root == first.root
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,10 @@ def test_workdir_is_opened_again_by_the_same_experiment(config) -> None:
 )
 def test_workdir_accepts_what_does_not_change_the_experiment(config, change) -> None:
     claimed(config)
-    Workdir(dataclasses.replace(config, **change))
+    name, value = next(iter(change.items()))
+    again = claimed(dataclasses.replace(config, **change))
+    kept = read_json(again.root / "config.json")[name]
+    assert kept == (list(value) if isinstance(value, tuple) else value)
 
 
 def test_workdir_refuses_other_settings_and_lists_the_differences(config) -> None:
