@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tl_keras.errors import UsageError
-from tl_keras.models.building import body_layers, build, head_of, set_trainable, tensor_names
+from tl_keras.models.building import build, head_of, named_body, set_trainable, tensor_names
 
 
 def make(name, size=32, channels=3, body=3, **settings):
@@ -258,9 +258,9 @@ def test_set_trainable_freezes_the_statistics_of_batch_normalization():
     assert not np.array_equal(model(image)["logits"], frozen["logits"])
 
 
-def test_body_layers_are_those_with_weights():
-    assert [one.name for one in body_layers(make("small_cnn", 28))] == ["conv", "dense"]
-    names = [one.name for one in body_layers(make("efficientnet_b0", 32))]
+def test_named_body_holds_the_layers_with_weights():
+    assert list(named_body(make("small_cnn", 28))) == ["conv", "dense"]
+    names = list(named_body(make("efficientnet_b0", 32)))
     assert names[0] == "stem_conv"
     assert names[-1] == "top_bn"
 

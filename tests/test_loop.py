@@ -17,7 +17,7 @@ from tl_keras.errors import TransferError
 from tl_keras.methods.setting import cross_entropy_of
 from tl_keras.models import building, weights
 from tl_keras.training.loop import Loop
-from tl_keras.training.task import Task
+from tl_keras.training.task import CrossEntropy, Objective, Task
 
 
 def make_task(train=60, validation=15, batch_size=16):
@@ -27,7 +27,7 @@ def make_task(train=60, validation=15, batch_size=16):
         model=model,
         variables=model.trainable_variables,
         streams={"target": Stream(images.images, images.labels, batch_size, seed=3)},
-        terms=cross_entropy_of(model),
+        objective=cross_entropy_of(model, CrossEntropy()),
         validation=pictures(validation, seed=1) if validation else None,
     )
 
@@ -97,12 +97,12 @@ def test_loop_stops_where_the_loss_is_not_finite_and_says_at_which_step(tmp_path
     task = make_task()
     calls = iter(range(1000))
 
-    def terms(batch):
-        objective, logits = cross_entropy_of(task.model)(batch)
+    def objective(batch):
+        terms, figures = cross_entropy_of(task.model, CrossEntropy())(batch)
         poison = tf.py_function(lambda: np.nan if next(calls) >= 4 else 0.0, [], tf.float32)
-        return {name: value + poison for name, value in objective.items()}, logits
+        return Objective({name: value + poison for name, value in terms.items()}, figures)
 
-    task = Task(task.model, task.variables, task.streams, terms, task.validation)
+    task = Task(task.model, task.variables, task.streams, objective, task.validation)
     loop = Loop(task, training, tf.distribute.get_strategy(), tmp_path, Records(), "test")
     with pytest.raises(TransferError, match="not finite any more at step 5 of 50"):
         loop.run()
@@ -128,7 +128,7 @@ def test_loop_clips_the_norm_of_all_gradients_together(tmp_path):
 def test_loop_leaves_what_is_not_listed_to_the_bit(tmp_path):
     task = make_task()
     building.set_trainable(task.model, "head")
-    task = Task(task.model, task.model.trainable_variables, task.streams, task.terms)
+    task = Task(task.model, task.model.trainable_variables, task.streams, task.objective)
     before = weights.tensors_of(task.model)
     Loop(task, ADAM_COSINE, tf.distribute.get_strategy(), tmp_path, Records(), "test").run()
     after = weights.tensors_of(task.model)

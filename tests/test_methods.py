@@ -4,12 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, setting, small_model, source_weights
+from made import Records, setting, small_model
 
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog, features
-from tl_keras.methods.l2sp import Penalty
-from tl_keras.models import building, weights
+from tl_keras.models import weights
 from tl_keras.training.loop import Loop
 from tl_keras.training.prediction import Predictor
 
@@ -21,7 +20,10 @@ def train(prepared, given, folder):
 
 
 def test_methods_each_have_a_case_here():
-    assert set(catalog.METHODS) == {"features", "finetune", "joint", "l2sp", "scratch"}
+    assert set(catalog.METHODS) == {
+        "features", "finetune", "joint", "lp_ft", "gradual", "scratch", "l2", "l2sp",
+        "feature_distance", "delta", "bss", "distill",
+    }  # fmt: skip
 
 
 def test_catalog_refuses_a_method_it_does_not_know():
@@ -59,45 +61,10 @@ def test_finetune_moves_what_is_trainable_and_nothing_else(tmp_path, trainable, 
     assert moved == moving
 
 
-def test_l2sp_penalty_is_its_formula():
-    model, start = small_model(seed=2), source_weights().tensors
-    penalty = float(Penalty(model, start, alpha=0.3, beta=0.07)())
-    now = {name: value.astype(np.float64) for name, value in weights.tensors_of(model).items()}
-    body = sum(np.sum((now[n] - start[n]) ** 2) for n in now if not n.startswith("head/"))
-    head = sum(np.sum(now[n] ** 2) for n in now if n.startswith("head/"))
-    assert penalty == pytest.approx(0.15 * body + 0.035 * head, rel=1e-5)
-
-
-def test_l2sp_penalty_is_zero_at_the_source_but_for_the_head():
-    model, known = small_model(), source_weights()
-    weights.assign(model, known.tensors)
-    assert float(Penalty(model, known.tensors, alpha=5.0, beta=0.0)()) == 0.0
-    assert float(Penalty(model, known.tensors, alpha=5.0, beta=1.0)()) > 0.0
-
-
-def test_l2sp_penalty_leaves_out_what_is_frozen():
-    model, known = small_model(seed=2), source_weights()
-    building.set_trainable(model, "head")
-    assert float(Penalty(model, known.tensors, alpha=5.0, beta=0.0)()) == 0.0
-
-
-def test_l2sp_gradient_is_the_distance_times_alpha():
-    model, known = small_model(seed=2), source_weights()
-    penalty = Penalty(model, known.tensors, alpha=0.3, beta=0.07)
-    named = building.tensor_names(model)
-    with tf.GradientTape() as tape:
-        value = penalty()
-    gradients = tape.gradient(value, [variable.value for variable in named.values()])
-    for (name, variable), gradient in zip(named.items(), gradients, strict=True):
-        head = name.startswith("head/")
-        wanted = 0.07 * variable if head else 0.3 * (variable - known.tensors[name])
-        np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-7)
-
-
 def test_l2sp_stays_nearer_to_the_source_than_plain_finetuning(tmp_path):
     distances = {}
     for name in ("finetune", "l2sp"):
-        given = setting(tmp_path, l2sp_alpha=5.0)
+        given = setting(tmp_path, penalty="l2sp:5" if name == "l2sp" else "")
         start = weights.tensors_of(given.model)
         prepared = catalog.find(name).prepare(given)
         train(prepared, given, tmp_path / name)
@@ -114,7 +81,7 @@ def test_joint_objective_is_the_source_loss_and_lambda_times_the_target_loss(tmp
         "target": (tf.constant(images.images[:6]), tf.constant(images.labels[:6])),
         "source": (tf.constant(source.images[:9]), tf.constant(source.labels[:9])),
     }
-    terms, logits = prepared.task.terms(batch)
+    terms, figures = prepared.task.objective(batch)
 
     def loss(pictures, labels):
         scores = given.model(pictures)["logits"]
@@ -124,7 +91,7 @@ def test_joint_objective_is_the_source_loss_and_lambda_times_the_target_loss(tmp
     assert float(terms["source"]) == pytest.approx(loss(source.images[:9], source.labels[:9]), 1e-5)
     wanted = 0.25 * loss(images.images[:6], images.labels[:6])
     assert float(terms["target"]) == pytest.approx(wanted, 1e-5)
-    assert logits.shape == (6, 3)
+    assert 0 <= float(figures["accuracy"]) <= 1
 
 
 def test_joint_trains_both_heads_and_keeps_the_sources_out_of_the_model(tmp_path):

@@ -93,6 +93,28 @@ class Training:
     clip_norm: float = option(
         0.0, "largest norm of all gradients together; 0 clips nothing", low=0, high=1e9
     )
+    label_smoothing: float = option(
+        0.0, "part of the wanted probability that goes evenly to all classes", low=0, high=0.99
+    )
+    class_weights: str = option(
+        "none",
+        "weight of a class in the loss: balanced (images / classes / the class's own images), sqrt"
+        " (its square root), or none",
+        choices=("none", "balanced", "sqrt"),
+    )
+    ema: float = option(
+        0.0,
+        "decay a step of a moving average of the weights, which validates and is kept; 0 for none",
+        low=0,
+        high=0.99999,
+    )
+    swa: float = option(
+        0.0,
+        "part of the run, from its end, over which the weights are averaged, as --ema does; 0 for"
+        " none",
+        low=0,
+        high=1,
+    )
     early_stopping: int = option(
         0,
         "stop after this many validations without progress, and keep the best weights; 0 never",
@@ -146,6 +168,15 @@ class Config:
     source_seed: int = option(0, "seed of the pretraining", TASK, low=0, high=2**31 - 1)
     baseline: bool = option(True, "also train from scratch, with the same images and steps", TASK)
 
+    pretrain: str = option(
+        "supervised",
+        "what the source's images teach: supervised (their labels), or, without the labels,"
+        " autoencoder or simclr",
+        TASK,
+        choices=("supervised", "autoencoder", "simclr"),
+    )
+    temperature: float = option(0.2, "simclr: of the similarities", TASK, low=0.001, high=100)
+
     method: str = option("finetune", "how knowledge travels; one of the list below", TRANSFER)
     trainable: str = option(
         "all",
@@ -159,10 +190,29 @@ class Config:
         TRANSFER,
         choices=("match", "new"),
     )
-    l2sp_alpha: float = option(0.1, "l2sp: pull of the body to the source's weights", TRANSFER,
-                               low=0, high=1e9)  # fmt: skip
-    l2sp_beta: float = option(0.01, "l2sp: pull of the fresh head to zero", TRANSFER,
-                              low=0, high=1e9)  # fmt: skip
+    penalty: str = option(
+        "",
+        "finetune: what is added to the loss, such as l2sp:0.1:0.01,bss:0.001; from the list below",
+        TRANSFER,
+    )
+    unfreeze: str = option(
+        "none",
+        "none: all that --trainable names trains from the start; lp_ft: the head first, then the"
+        " rest too; gradual: the head first, then one layer group more in each stage. The stages"
+        " are equally long, or as long as said, in parts of the run: lp_ft:0.3, gradual:0.2:0.1",
+        TRANSFER,
+    )
+    layer_lr_decay: float = option(
+        1.0,
+        "what the updates of each layer group are multiplied with, once more for each step away"
+        " from the head",
+        TRANSFER,
+        low=0.001,
+        high=1,
+    )
+    head_lr_multiplier: float = option(
+        1.0, "what the updates of the head are multiplied with", TRANSFER, low=0.001, high=1000
+    )
     joint_lambda: float = option(
         1.0, "joint: weight of the target in L_source + lambda L_target", TRANSFER, low=0, high=1e9
     )

@@ -183,9 +183,8 @@ def check(config: Config) -> None:
         raise UsageError("--target is empty: name a dataset, or folder:PATH")
     if not config.source:
         raise UsageError("--source is empty: name a dataset, imagenet, or none")
-    has_source = config.source != "none" or bool(config.source_weights)
     method = methods.find(config.method)
-    if method.needs_source and not has_source:
+    if method.needs_source and not _has_source(config):
         raise UsageError(
             f"--method={config.method} transfers from a source, and --source=none leaves none:"
             " name a source, or choose --method=scratch"
@@ -206,12 +205,60 @@ def check(config: Config) -> None:
             f"--source=imagenet: there are no ImageNet weights for --model={config.model};"
             " choose a model of keras.applications, such as mobilenet_v2_035 or resnet50"
         )
+    _check_fine_tuning(config, method)
     if config.method == "features" and config.training.augment not in ("none", ""):
         raise UsageError(
             f"--augment={config.training.augment} changes the images each epoch, and"
             " --method=features computes their features once: leave --augment=none"
         )
     _check_validation(config)
+
+
+def _check_fine_tuning(config: Config, method: methods.Method) -> None:
+    """Check what goes with fine-tuning only, and what it needs of the source."""
+    unfreeze, _ = methods.unfreezing(config)
+    tunes = method.fine_tunes or method.name == "joint"
+    for name, wanted, fits in (
+        ("penalty", config.penalty, method.fine_tunes),
+        ("unfreeze", unfreeze if unfreeze != "none" else "", tunes),
+        ("layer_lr_decay", config.layer_lr_decay if config.layer_lr_decay != 1 else "", tunes),
+        ("head_lr_multiplier", config.head_lr_multiplier != 1 or "", tunes),
+    ):
+        if wanted and not fits:
+            raise UsageError(
+                f"--{name}={getattr(config, name)} goes with fine-tuning, and"
+                f" --method={method.name} is none: choose --method=finetune, or leave it out"
+            )
+    for name in methods.penalties(config):
+        row = methods.PENALTIES[name]
+        if row.needs_source and not _has_source(config):
+            raise UsageError(
+                f"--penalty={name} measures from a source, and --source=none leaves none:"
+                " name a source, or leave it out"
+            )
+        if row.needs_head and _headless(config):
+            raise UsageError(
+                f"{name} keeps what the source's head says, and {_headless(config)} brings no head:"
+                " name a dataset with labels as --source, or leave it out"
+            )
+    if method.source_images and _headless(config):
+        raise UsageError(
+            f"--method={method.name} goes on with the source's head, and {_headless(config)}"
+            " brings none: name a dataset with labels as --source"
+        )
+
+
+def _has_source(config: Config) -> bool:
+    return config.source != "none" or bool(config.source_weights)
+
+
+def _headless(config: Config) -> str:
+    """Return the flag that leaves the source's weights without a head, or ''."""
+    if config.source_weights:
+        return ""
+    if config.source == "imagenet":
+        return "--source=imagenet"
+    return f"--pretrain={config.pretrain}" if config.pretrain != "supervised" else ""
 
 
 def _check_bounds(config: Config) -> None:

@@ -28,6 +28,7 @@ class Stream:
         seed: of the order and of the augmentation.
         image_size: side in pixels that images are brought to; 0 leaves the inputs as they are.
         augmentation: what is done to each image anew in each epoch.
+        view: streams that differ in it alone give the same examples, augmented differently.
         chosen: (n,) int64, which of the examples take part; None for all. The others stay where
             they are, so that a part of a large split is no copy of it.
     """
@@ -38,6 +39,7 @@ class Stream:
     seed: int
     image_size: int = 0
     augmentation: Augmentation = NO_AUGMENTATION
+    view: int = 0
     chosen: np.ndarray | None = None
 
     @property
@@ -89,7 +91,9 @@ class Stream:
             indices, epochs = self.order(number // replicas, number % replicas, replicas)
             inputs = rows(tf.gather(places, indices))
             if not self.augmentation.is_identity:
-                seeds = tf.fill(tf.shape(indices), tf.constant(self.seed, tf.int64))
+                # Seeds end below 2^31, so that no view of one is a view of another.
+                own_seed = tf.constant(self.seed + self.view * 2**31, tf.int64)
+                seeds = tf.fill(tf.shape(indices), own_seed)
                 keys = tf.stack([seeds, epochs, indices], axis=1)
                 inputs = augment.augment(inputs, keys, self.augmentation)
             inputs = _resized(inputs, self.image_size)

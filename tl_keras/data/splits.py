@@ -6,6 +6,7 @@ All choices are pure functions of (labels, seed), made class by class.
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.utils.class_weight import compute_class_weight
 
 from tl_keras.errors import UsageError
 
@@ -87,3 +88,21 @@ def _check_shots(
             f"--shots={shots} is more than class '{class_names[smallest]}' has: it has"
             f" {counts[smallest]} training images; take that many or fewer, or 0 for all"
         )
+
+
+def class_weights(kind: str, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return by what to multiply the loss of each class's examples, (classes,) float32.
+
+    Args:
+        kind: "balanced": images / (classes * the class's images), so that each class weighs the
+            same in the sum; "sqrt": its square root, scaled to the same mean over the images.
+        labels: (examples,) integer class of each training image.
+        classes: how many there are; one without an image gets 1, which nothing asks for.
+    """
+    present = np.unique(labels)
+    weights = np.ones(classes, np.float64)
+    weights[present] = compute_class_weight("balanced", classes=present, y=labels)
+    if kind == "sqrt":
+        weights = np.sqrt(weights)
+        weights /= weights[labels].mean()
+    return weights.astype(np.float32)

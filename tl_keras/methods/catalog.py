@@ -1,11 +1,39 @@
 """The transfer methods by name. Light to import: `--help` and the flag checks read it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
+from tl_keras.config import Config
 from tl_keras.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """What may be added to the loss of fine-tuning.
+
+    Attributes:
+        name: in `--penalty`, and of the module of tl_keras.methods that has its `make`.
+        summary: a line for `--help`.
+        strengths: names and defaults of the numbers behind its name.
+        needs_source: whether it means nothing without a source.
+        compares: whether it asks what the source model makes of each batch.
+        needs_head: whether it asks for the source's head too.
+    """
+
+    name: str
+    summary: str
+    strengths: Mapping[str, float]
+    needs_source: bool = True
+    compares: bool = False
+    needs_head: bool = False
+
+    @property
+    def make(self) -> Callable[..., Any]:
+        """The penalty's `make(setting, *strengths)`; see tl_keras.methods.penalty."""
+        return import_module(f"tl_keras.methods.{self.name}").make
 
 
 @dataclass(frozen=True)
@@ -13,24 +41,62 @@ class Method:
     """What is known of a method before it runs.
 
     Attributes:
-        name: of the flag, and of the module of tl_keras.methods that has its `prepare`.
+        name: of the flag.
         summary: a line for `--help`.
+        module: of tl_keras.methods, that has its `prepare`; empty for the one called as it is.
         copies_weights: whether its model starts from the source's weights.
         needs_source: whether it means nothing without a source.
         source_images: whether a batch of source images rides along with each target batch.
+        penalty: what it adds to the loss, without being named in `--penalty`.
+        unfreeze: how it thaws the model, where `--unfreeze` does not say.
     """
 
     name: str
     summary: str
+    module: str = ""
     copies_weights: bool = True
     needs_source: bool = True
     source_images: bool = False
+    penalty: str = ""
+    unfreeze: str = "none"
 
     @property
     def prepare(self) -> Callable[..., Any]:
         """The method's `prepare(setting) -> Prepared`; see tl_keras.methods.setting."""
-        return import_module(f"tl_keras.methods.{self.name}").prepare
+        return import_module(f"tl_keras.methods.{self.module or self.name}").prepare
 
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether it is fine-tuning, to which penalties can be added."""
+        return (self.module or self.name) == "finetune"
+
+
+PENALTIES = {
+    row.name: row
+    for row in (
+        Penalty("l2", "kernels that train, to zero", {"alpha": 0.0005}, needs_source=False),
+        Penalty(
+            "l2sp", "the body to the source's weights, the head to zero",
+            {"alpha": 0.1, "beta": 0.01},
+        ),
+        Penalty(
+            "feature_distance", "the features to those of the source model", {"lambda": 0.1},
+            compares=True,
+        ),
+        Penalty(
+            "delta", "feature maps to the source's, channels weighted by what they are worth",
+            {"alpha": 0.01}, compares=True,
+        ),
+        Penalty(
+            "bss", "the smallest singular values of a batch's features to zero",
+            {"eta": 0.001, "k": 1}, needs_source=False,
+        ),
+        Penalty(
+            "distill", "what the source's head says, as the source's body made it say",
+            {"lambda": 1.0, "temperature": 2.0}, compares=True, needs_head=True,
+        ),
+    )
+}  # fmt: skip
 
 METHODS = {
     method.name: method
@@ -45,15 +111,38 @@ METHODS = {
             needs_source=False,
         ),
         Method("joint", "L_source + lambda L_target, a batch of each a step", source_images=True),
-        Method("l2sp", "finetune, with a penalty on the distance to the source's weights"),
+        Method(
+            "lp_ft",
+            "finetune with --unfreeze=lp_ft: the head alone first, then all from that head",
+            "finetune",
+            unfreeze="lp_ft",
+        ),
+        Method(
+            "gradual",
+            "finetune with --unfreeze=gradual: one layer group more in each stage",
+            "finetune",
+            unfreeze="gradual",
+        ),
         Method(
             "scratch",
             "the source's architecture alone, with fresh weights",
             copies_weights=False,
             needs_source=False,
         ),
+        *(
+            Method(
+                row.name,
+                f"finetune with --penalty={row.name}",
+                "finetune",
+                needs_source=row.needs_source,
+                penalty=row.name,
+            )
+            for row in PENALTIES.values()
+        ),
     )
 }
+
+UNFREEZE = MappingProxyType({"none": 0, "lp_ft": 1, "gradual": 100})
 
 
 def find(name: str) -> Method:
@@ -65,3 +154,56 @@ def find(name: str) -> Method:
     if name not in METHODS:
         raise UsageError(f"--method={name} is not known; choose one of {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def penalties(config: Config) -> dict[str, tuple[float, ...]]:
+    """Return the strengths of each penalty that the method or `--penalty` names.
+
+    Raises:
+        UsageError: `--penalty` cannot be read.
+    """
+    own = find(config.method).penalty
+    found = {own: tuple(PENALTIES[own].strengths.values())} if own else {}
+    for item in config.penalty.split(",") if config.penalty else ():
+        name, *numbers = item.strip().split(":")
+        flag = f"--penalty={config.penalty}"
+        if name not in PENALTIES:
+            raise UsageError(f"{flag}: '{name}' is not known; choose of {', '.join(PENALTIES)}")
+        strengths = PENALTIES[name].strengths
+        if len(numbers) > len(strengths):
+            form = ":".join([name, *(word.upper() for word in strengths)])
+            raise UsageError(f"{flag}: {name} takes no more than {form}")
+        given = [_number(number, 1e9, flag) for number in numbers]
+        found[name] = (*given, *list(strengths.values())[len(given) :])
+    return found
+
+
+def unfreezing(config: Config) -> tuple[str, tuple[float, ...]]:
+    """Return how the model thaws, and the parts of the run that the stages take.
+
+    Raises:
+        UsageError: `--unfreeze` cannot be read, or contradicts the method.
+    """
+    own, flag = find(config.method).unfreeze, f"--unfreeze={config.unfreeze}"
+    name, *numbers = config.unfreeze.split(":")
+    if name not in UNFREEZE:
+        raise UsageError(f"{flag}: '{name}' is not known; choose one of {', '.join(UNFREEZE)}")
+    if own not in ("none", name) and name != "none":
+        raise UsageError(f"{flag} contradicts --method={config.method}: choose one of the two")
+    if len(numbers) > UNFREEZE[name]:
+        raise UsageError(f"{flag}: {name} takes {UNFREEZE[name] or 'no'} lengths of stages at most")
+    parts = tuple(_number(number, 1.0, flag) for number in numbers)
+    if sum(parts) >= 1:
+        raise UsageError(f"{flag}: the stages take the whole run, and leave nothing for the last")
+    return (own if name == "none" else name), parts
+
+
+def _number(text: str, high: float, flag: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    # Written so that nan, which compares false with everything, is refused.
+    if not 0 <= value <= high:
+        raise UsageError(f"{flag}: '{text}' is not a number from 0 to {high:g}")
+    return value

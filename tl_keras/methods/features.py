@@ -37,7 +37,7 @@ def prepare(setting: Setting) -> Prepared:
         model=head,
         variables=head.trainable_variables,
         streams={"target": setting.stream(store.of(setting.images, split.train))},
-        terms=cross_entropy_of(head),
+        objective=cross_entropy_of(head, setting.cross_entropy),
         validation=store.of(setting.images, split.validation) if len(split.validation) else None,
     )
     predictor = Predictor(head, setting.strategy)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tl_keras.methods import finetune
 from tl_keras.methods.setting import Prepared, Setting
 from tl_keras.models.weights import HEAD
-from tl_keras.training.task import Batch, cross_entropy
+from tl_keras.training.task import Batch, Objective, accuracy
 
 
 def prepare(setting: Setting) -> Prepared:
@@ -21,35 +21,47 @@ def prepare(setting: Setting) -> Prepared:
         UsageError: `--trainable` names no layer of this model.
     """
     prepared = finetune.prepare(setting)
-    tensors = setting.source.tensors
-    model = setting.model
-    with setting.strategy.scope():
-        source_head = keras.layers.Dense(tensors[f"{HEAD}bias"].shape[0], name="source_head")
-        source_head.build((None, tensors[f"{HEAD}kernel"].shape[0]))
-        source_head.set_weights([tensors[f"{HEAD}kernel"], tensors[f"{HEAD}bias"]])
-    weight = setting.config.joint_lambda
+    model, config = setting.model, setting.config
+    head = source_head(setting)
+    loss, weight = setting.cross_entropy, config.joint_lambda
+    source_loss = setting.source_cross_entropy
 
-    def terms(batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    def objective(batch: Batch) -> Objective:
         images, labels = batch["target"]
         source_images, source_labels = batch["source"]
         source_images = _with_channels(source_images, images.shape[-1])
         # One pass over both, so that normalisation layers see the mixture they will be used on.
         outputs = model(tf.concat([source_images, images], axis=0), training=True)
         count = source_images.shape[0]
-        source_logits = source_head(outputs["features"][:count])
+        source_logits = head(outputs["features"][:count])
         logits = outputs["logits"][count:]
-        return {
-            "source": cross_entropy(source_labels, source_logits),
-            "target": weight * cross_entropy(labels, logits),
-        }, logits
+        terms = {
+            "source": source_loss(source_labels, source_logits),
+            "target": weight * loss(labels, logits),
+        }
+        return Objective(terms, {"accuracy": accuracy(labels, logits)})
 
+    task = prepared.task
+    speeds = list(task.multipliers)
     task = dataclasses.replace(
-        prepared.task,
-        streams={**prepared.task.streams, "source": setting.source_stream()},
-        terms=terms,
-        variables=[*prepared.task.variables, *source_head.trainable_variables],
+        task,
+        streams={**task.streams, "source": setting.source_stream()},
+        objective=objective,
+        variables=[*task.variables, *head.trainable_variables],
+        multipliers=speeds and speeds + [config.head_lr_multiplier] * 2,
     )
     return dataclasses.replace(prepared, task=task)
+
+
+def source_head(setting: Setting) -> keras.layers.Dense:
+    """Return a copy of the source's head: logits of its classes from (batch, d) features."""
+    tensors = setting.source.tensors
+    kernel, bias = tensors[f"{HEAD}kernel"], tensors[f"{HEAD}bias"]
+    with setting.strategy.scope():
+        head = keras.layers.Dense(len(bias), name="source_head")
+        head.build((None, len(kernel)))
+        head.set_weights([kernel, bias])
+    return head
 
 
 def _with_channels(images: tf.Tensor, channels: int) -> tf.Tensor:

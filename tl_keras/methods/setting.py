@@ -5,7 +5,7 @@ images ride along, whether features can be computed once. It owns no loop.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,16 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.config import Config, Training
-from tl_keras.data import augment_spec
+from tl_keras.data import augment_spec, splits
 from tl_keras.data.dataset import ImageSet
 from tl_keras.data.pipeline import Stream
 from tl_keras.data.splits import Split
-from tl_keras.models.weights import Weights
+from tl_keras.models.weights import HEAD, Weights
 from tl_keras.training.prediction import Outputs, Predictor
-from tl_keras.training.task import Batch, Task, cross_entropy
+from tl_keras.training.task import Batch, CrossEntropy, Objective, Task, accuracy
+
+# Gives terms of the objective by name, each () float32, of inputs and the model's outputs.
+Extra = Callable[[tf.Tensor, Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,18 @@ class Setting:
             raise ValueError("this method needs the images of a source")
         return self.source_train
 
+    @property
+    def cross_entropy(self) -> CrossEntropy:
+        """The loss that the training flags ask for, on the images that train."""
+        classes = self.model.output["logits"].shape[-1]
+        return _cross_entropy(self.training, self.images.labels[self.split.train], classes)
+
+    @property
+    def source_cross_entropy(self) -> CrossEntropy:
+        """The loss of the source's images, as its own training flags ask for it."""
+        classes = len(self.source.tensors[f"{HEAD}bias"])
+        return _cross_entropy(self.config.source_training, self.source_images.labels, classes)
+
     def source_stream(self) -> Stream:
         """Return batches of the source's images, with the source's augmentation."""
         augmentation = augment_spec.parse(self.source_augment)
@@ -112,28 +127,51 @@ class Prepared:
     predict: Callable[[ImageSet], Outputs]
 
 
-Terms = Callable[[Batch], tuple[dict[str, tf.Tensor], tf.Tensor]]
+def _cross_entropy(training: Training, labels: np.ndarray, classes: int) -> CrossEntropy:
+    kind = training.class_weights
+    weights = None if kind == "none" else splits.class_weights(kind, labels, classes)
+    return CrossEntropy(training.label_smoothing, weights)
 
 
-def cross_entropy_of(model: keras.Model) -> Terms:
-    """Return the objective of plain supervised training of `model` on the target's batches."""
+def cross_entropy_of(
+    model: keras.Model, loss: CrossEntropy, extra: Extra | None = None
+) -> Callable[[Batch], Objective]:
+    """Return the objective of supervised training of `model` on the target's batches.
 
-    def terms(batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    Args:
+        model: gives features and logits.
+        loss: on the logits.
+        extra: gives further terms by name, of the inputs and of what the model made of them.
+    """
+
+    def objective(batch: Batch) -> Objective:
         inputs, labels = batch["target"]
-        logits = model(inputs, training=True)["logits"]
-        return {"cross_entropy": cross_entropy(labels, logits)}, logits
+        outputs = model(inputs, training=True)
+        logits = outputs["logits"]
+        terms = {"cross_entropy": loss(labels, logits)}
+        if extra is not None:
+            terms |= extra(inputs, outputs)
+        return Objective(terms, {"accuracy": accuracy(labels, logits)})
 
-    return terms
+    return objective
 
 
-def supervised(setting: Setting) -> Prepared:
-    """Prepare plain training of what is trainable in the setting's model: mean cross-entropy."""
+def supervised(
+    setting: Setting, watched: keras.Model | None = None, extra: Extra | None = None
+) -> Prepared:
+    """Prepare training of what is trainable in the setting's model: mean cross-entropy.
+
+    Args:
+        setting: of the run.
+        watched: the same model with further outputs, for `extra`.
+        extra: as in `cross_entropy_of`.
+    """
     model = setting.model
     task = Task(
         model=model,
         variables=model.trainable_variables,
         streams={"target": setting.stream(setting.images, setting.split.train)},
-        terms=cross_entropy_of(model),
+        objective=cross_entropy_of(watched or model, setting.cross_entropy, extra),
         validation=setting.images.take(setting.split.validation),
         image_size=setting.image_size,
     )

@@ -2,15 +2,15 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import keras
 
 from tl_keras.errors import UsageError
-from tl_keras.models import applications, catalog, small_cnn
+from tl_keras.models import applications, catalog, conv4, small_cnn
 from tl_keras.models.naming import named_layers, rename, tensor_names
 
-__all__ = ["body_layers", "build", "head_of", "set_trainable", "tensor_names"]
+__all__ = ["build", "head_of", "named_body", "set_trainable", "tensor_names", "train_only"]
 
 HEAD = "head"
 
@@ -47,8 +47,8 @@ def build(
         num_classes: of the head.
         image_size: side in pixels.
         input_channels: of the images, 1 or 3.
-        body_channels: that small_cnn's first convolution sees, 1 or 3; all others see 3.
-        dense_units: width of small_cnn's features; the others have their own.
+        body_channels: that the first convolution of our own models sees, 1 or 3; all others see 3.
+        dense_units: width of the features of our own models; the others have their own.
         seed: decides fresh weights and the noise of dropout, whatever was built before; None
             leaves both to chance.
         weights: "imagenet", or None for fresh ones.
@@ -63,7 +63,8 @@ def build(
     if entry.function:
         features = applications.features(images, entry, path)
     else:
-        features = small_cnn.features(images, body_channels, dense_units)
+        own = {"small_cnn": small_cnn, "conv4": conv4}[name]
+        features = own.features(_scaled(images, body_channels), dense_units)
     # In float32 under any policy, so that losses and stored features never lose precision.
     features = keras.layers.Activation("linear", dtype="float32", name="features")(features)
     logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(features)
@@ -74,6 +75,17 @@ def build(
         _draw_weights(model, seed, body=path is None)
         _seed_noise(model, seed)
     return model
+
+
+def _scaled(images: keras.KerasTensor, channels: int) -> keras.KerasTensor:
+    """Return (batch, size, size, channels) of 0 to 1: grey is repeated, colour becomes its luma."""
+    x = keras.layers.Rescaling(1 / 255, name="preprocess")(images)
+    if x.shape[-1] > channels:
+        # After the scaling: on uint8 Keras would cut the fraction off, and white became 254.
+        x = keras.ops.image.rgb_to_grayscale(x)
+    elif x.shape[-1] < channels:
+        x = keras.layers.Concatenate(name="grey_to_colour")([x] * channels)
+    return x
 
 
 def _checked_entry(name: str, image_size: int, weights: str | None) -> catalog.Entry:
@@ -141,12 +153,8 @@ def head_of(model: keras.Model) -> keras.layers.Dense:
     return model.get_layer(HEAD)
 
 
-def body_layers(model: keras.Model) -> list[keras.Layer]:
-    """Return the layers below the head that have weights, in their order."""
-    return list(_named_body(model).values())
-
-
-def _named_body(model: keras.Model) -> dict[str, keras.Layer]:
+def named_body(model: keras.Model) -> dict[str, keras.Layer]:
+    """Return the layers below the head that have weights to train, by name, in their order."""
     # A Normalization holds constants of the preprocessing: nothing that could be trained.
     return {
         name: layer
@@ -169,12 +177,17 @@ def set_trainable(model: keras.Model, spec: str) -> list[str]:
     Raises:
         UsageError: the spec cannot be read, or chooses nothing.
     """
-    body = _named_body(model)
-    chosen = _chosen(spec, list(body))
-    model.trainable = True
-    for name, layer in body.items():
-        layer.trainable = name in chosen
+    body = list(named_body(model))
+    chosen = _chosen(spec, body)
+    train_only(model, chosen)
     return [name for name in body if name in chosen] + [HEAD]
+
+
+def train_only(model: keras.Model, names: Collection[str]) -> None:
+    """Let the head train, and of the body's layers those of these names."""
+    model.trainable = True
+    for name, layer in named_body(model).items():
+        layer.trainable = name in names
 
 
 def _chosen(spec: str, names: list[str]) -> set[str]:

@@ -65,6 +65,7 @@ class Entry:
 # A row in one or two lines reads as a table, in ten it does not.
 MODELS: dict[str, Entry] = {
     "small_cnn": Entry("", "none", image_size=28, min_size=4),
+    "conv4": Entry("", "none", image_size=28, min_size=4),
     "resnet50": Entry("ResNet50", "caffe", "resnet/resnet50", "4d473c1dd8becc155b73f8504c6f6626"),
     "resnet101": Entry("ResNet101", "caffe", "resnet/resnet101",
         "88cf7a10940856eca736dc7b7e228a21"),

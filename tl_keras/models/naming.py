@@ -62,13 +62,14 @@ def named_layers(model: keras.Model) -> dict[str, keras.Layer]:
 
     A layer that holds layers (a Sequential inside) is left out, its layers are in.
     """
-    layers = [layer for layer in _leaves(model) if layer.weights]
+    layers = [layer for layer in leaves(model) if layer.weights]
     return dict(zip(canonical_names(layers), layers, strict=True))
 
 
-def _leaves(layer: keras.Layer) -> list[keras.Layer]:
+def leaves(layer: keras.Layer) -> list[keras.Layer]:
+    """Return the layer itself, or those that it holds, down to the last."""
     inner = getattr(layer, "layers", None)
-    return [layer] if inner is None else [leaf for one in inner for leaf in _leaves(one)]
+    return [layer] if inner is None else [leaf for one in inner for leaf in leaves(one)]
 
 
 def tensor_names(model: keras.Model) -> dict[str, keras.Variable]:

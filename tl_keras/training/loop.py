@@ -7,7 +7,7 @@ alone, so that a continued run does exactly what an uninterrupted one does.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -18,13 +18,15 @@ import tensorflow as tf
 from scipy.special import log_softmax
 
 from tl_keras.config import Training
+from tl_keras.data.dataset import ImageSet
 from tl_keras.errors import TransferError
 from tl_keras.models import weights
+from tl_keras.training.averaging import Average
 from tl_keras.training.checkpoints import Checkpoints
 from tl_keras.training.optimizers import Schedule, make_optimizer, total_steps
 from tl_keras.training.prediction import Predictor
 from tl_keras.training.progress import Progress
-from tl_keras.training.task import Batch, Task
+from tl_keras.training.task import Batch, Stage, Task
 
 SECONDS_A_CALL = 0.5
 MOST_VALIDATIONS = 20
@@ -88,11 +90,18 @@ class Loop:
         self._best_weights = folder / "best.weights.h5"
         with strategy.scope():
             self._schedule = Schedule(training, self._total)
-            self._optimizer = make_optimizer(training, self._schedule)
-            self._optimizer.build(list(task.variables))
+            self._optimizer = make_optimizer(
+                training, self._schedule, task.variables, task.multipliers
+            )
+            self._average = Average(
+                training, self._total, _each_once([*task.model.variables, *task.variables])
+            )
         self._checkpoints = Checkpoints(folder / "checkpoints", self._variables())
         self._state = State()
         self._steps_a_call = 1
+        self._stages = task.stages or [Stage(0.0, lambda: None)]
+        self._starts = [round(stage.start * self._total) for stage in self._stages]
+        self._training_now: list[keras.Variable] = []
         self._names: list[str] = []
         self._predictor = Predictor(task.model, strategy)
         self._recorder = recorder
@@ -106,16 +115,19 @@ class Loop:
         """
         state = self._state = State(**(self._checkpoints.restore() or {}))
         self._recorder.resume(state.step)
-        calls = self._calls()
         while state.step < self._total and not state.stopped:
-            values = self._train_to(self._next_stop(), calls)
-            at_validation = state.step % self._eval_steps == 0 or state.step == self._total
-            if at_validation:
-                values |= self._validate()
-            self._recorder.write(state.step, values)
-            if at_validation:
-                self._checkpoints.save(state.step, asdict(state))
+            self._enter_stage()
+            calls, end = self._calls(), self._stage_end()
+            while state.step < end and not state.stopped:
+                values = self._train_to(self._next_stop(), calls)
+                at_validation = state.step % self._eval_steps == 0 or state.step == end
+                if at_validation:
+                    values |= self._validate()
+                self._recorder.write(state.step, values)
+                if at_validation:
+                    self._checkpoints.save(state.step, asdict(state))
         self._progress.close()
+        self._average.keep()
         if self._training.early_stopping and state.best_loss is not None:
             weights.assign(self._task.model, weights.load(self._best_weights).tensors)
         images = state.step * self._streams["target"].batch_size
@@ -124,19 +136,41 @@ class Loop:
     def _variables(self) -> list[keras.Variable]:
         """Return every variable that training changes, each once, in an order of its own."""
         everything = [*self._task.model.variables, *self._task.variables]
-        everything += [*self._optimizer.variables, self._schedule.factor]
-        return list({id(variable): variable for variable in everything}.values())
+        everything += [*self._optimizer.variables, *self._schedule.variables]
+        return _each_once([*everything, *self._average.variables])
+
+    def _stage(self) -> int:
+        """Return which stage the next step belongs to."""
+        return max(i for i, start in enumerate(self._starts) if start <= self._state.step)
+
+    def _stage_end(self) -> int:
+        return [*self._starts[1:], self._total][self._stage()]
+
+    def _enter_stage(self) -> None:
+        """Set what trains from here on; a stage that begins here begins with a fresh optimizer.
+
+        Adam's corrections count the steps since its moments were zero. Layers that thaw would take
+        first steps three times too long if the count went on for them.
+        """
+        number, state = self._stage(), self._state
+        self._stages[number].enter()
+        self._training_now = [v for v in self._task.variables if v.trainable]
+        if state.step == self._starts[number] and state.step:
+            self._schedule.restart(state.step)
+            for variable in self._optimizer.variables:
+                variable.assign(tf.zeros(variable.shape, variable.dtype))
+            state.since_best = state.since_decay = 0
 
     def _next_stop(self) -> int:
         """Return the next step after which something is recorded."""
         step = self._state.step
         due = [step - step % every + every for every in (self._record_steps, self._eval_steps)]
-        return min(*due, self._total)
+        return min(*due, self._stage_end())
 
     def _calls(self) -> Callable[[int], np.ndarray]:
         """Return a function that trains a number of steps and gives their figures.
 
-        The result is (steps, terms + 2) float32: the loss, its terms in `self._names`, accuracy.
+        The result is (steps, 1 + names) float32: the loss, then what `self._names` says.
         """
         batches = {
             name: self._strategy.distribute_datasets_from_function(
@@ -147,21 +181,24 @@ class Loop:
         iterators = {name: iter(dataset) for name, dataset in batches.items()}
 
         @tf.function(reduce_retracing=True)
-        def many(iterators: dict[str, Iterator], steps: tf.Tensor) -> tf.Tensor:
+        def many(iterators: dict[str, Iterator], first: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
             figures = tf.TensorArray(tf.float32, steps, element_shape=[None])
             for number in tf.range(steps):
                 batch = {name: next(iterator) for name, iterator in iterators.items()}
                 values = self._strategy.run(self._replica_step, args=(batch,))
                 mean = self._strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
                 figures = figures.write(number, mean)
+                self._average.update(first + number + 1)
             return figures.stack()
 
-        return lambda steps: many(iterators, tf.constant(steps)).numpy()
+        return lambda steps: many(
+            iterators, tf.constant(self._state.step), tf.constant(steps)
+        ).numpy()
 
     def _replica_step(self, batch: Batch) -> tf.Tensor:
-        variables = [variable.value for variable in self._task.variables]
+        variables = [variable.value for variable in self._training_now]
         with tf.GradientTape() as tape:
-            terms, logits = self._task.terms(batch)
+            terms, figures = self._task.objective(batch)
             loss = tf.add_n(list(terms.values()))
             share = loss / self._replicas
         gradients = tape.gradient(share, variables)
@@ -172,16 +209,16 @@ class Loop:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             gradients, _ = tf.clip_by_global_norm(gradients, self._training.clip_norm)
             gradients = [gradient / self._replicas for gradient in gradients]
-        self._optimizer.apply(gradients, self._task.variables)
-        labels = batch["target"][1]
-        hits = tf.cast(tf.equal(tf.argmax(logits, -1), labels), tf.float32)
-        self._names = list(terms)
-        return tf.stack([loss, *terms.values(), tf.reduce_mean(hits)])
+        self._optimizer.apply(gradients, self._training_now)
+        # One term is the loss itself, and recorded as that.
+        shown = terms if len(terms) > 1 else {}
+        self._names = [*shown, *figures]
+        return tf.stack([loss, *shown.values(), *figures.values()])
 
     def _train_to(self, stop: int, calls: Callable[[int], np.ndarray]) -> dict[str, float]:
         """Train up to step `stop` and return the mean figures of the steps on the way there."""
         state = self._state
-        first, started = state.step, time.perf_counter()
+        first, stage, started = state.step, self._stage(), time.perf_counter()
         parts = []
         while state.step < stop:
             steps = min(stop - state.step, self._steps_a_call)
@@ -200,20 +237,21 @@ class Loop:
                 f"the loss is not finite any more at step {bad} of {self._total};"
                 " lower --learning_rate, or give --clip_norm"
             )
-        loss, *terms, accuracy = figures.mean(axis=0).tolist()
-        values = {"train/loss": loss, "train/accuracy": accuracy}
-        if len(terms) > 1:
-            values |= {f"train/{name}": v for name, v in zip(self._names, terms, strict=True)}
-        return values | {"train/learning_rate": self._learning_rate()}
-
-    def _learning_rate(self) -> float:
-        return float(self._schedule(self._state.step - 1))
+        means = zip(["loss", *self._names], figures.mean(axis=0).tolist(), strict=True)
+        values = {f"train/{name}": mean for name, mean in means}
+        if len(self._stages) > 1:
+            values["train/stage"] = float(stage + 1)
+        return values | {"train/learning_rate": float(self._schedule.at(state.step - 1))}
 
     def _validate(self) -> dict[str, float]:
         """Look at the validation images, note progress, and decide on decay and on stopping."""
         validation = self._task.validation
         if validation is None or len(validation.labels) == 0:
             return {}
+        with self._average.in_place():
+            return self._judge(validation)
+
+    def _judge(self, validation: ImageSet) -> dict[str, float]:
         state, training = self._state, self._training
         outputs = self._predictor.predict(validation.images, self._task.image_size)
         labels = validation.labels
@@ -228,8 +266,12 @@ class Loop:
         if training.schedule == "plateau" and state.since_decay >= training.plateau_patience:
             self._schedule.factor.assign(self._schedule.factor * training.decay_rate)
             state.since_decay = 0
-        state.stopped = (
-            bool(training.early_stopping) and state.since_best >= training.early_stopping
-        )
+        patient = not training.early_stopping or state.since_best < training.early_stopping
+        # A stage but the last has its length: what comes after it may do better yet.
+        state.stopped = not patient and self._stage() == len(self._stages) - 1
         accuracy = float((outputs.logits.argmax(axis=1) == labels).mean())
         return {"validation/loss": loss, "validation/accuracy": accuracy}
+
+
+def _each_once(variables: Iterable[keras.Variable]) -> list[keras.Variable]:
+    return list({id(variable): variable for variable in variables}.values())

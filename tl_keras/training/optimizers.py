@@ -1,16 +1,13 @@
 """Optimizers and learning-rate schedules, made from the training flags."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tl_keras.config import Training
-
-# Only kernels decay: pulling normalisation and thresholds to zero is not what decay is for. By
-# what a name lacks, as some layers' scales have no name.
-NOT_DECAYED = ["^(?!.*kernel)"]
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -23,8 +20,22 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.training = training
         self.total_steps = total_steps
         self.factor = keras.Variable(1.0, trainable=False, dtype="float32", name="plateau")
+        self.start = keras.Variable(0, trainable=False, dtype="int64", name="start")
 
-    def __call__(self, step: Any) -> tf.Tensor:
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """What a checkpoint holds of it."""
+        return [self.factor, self.start]
+
+    def restart(self, step: int) -> None:
+        """Go on from `step`, although the optimizer counts from zero again."""
+        self.start.assign(step)
+
+    def __call__(self, iterations: Any) -> tf.Tensor:
+        """Return the learning rate () float32 of an optimizer that has made so many updates."""
+        return self.at(tf.cast(self.start.value, tf.int64) + tf.cast(iterations, tf.int64))
+
+    def at(self, step: Any) -> tf.Tensor:
         """Return the learning rate () float32 of the update that follows `step` updates."""
         training = self.training
         step = tf.cast(tf.convert_to_tensor(step), tf.float32)
@@ -51,19 +62,59 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"schedule": self.training.schedule, "total_steps": self.total_steps}
 
 
-def make_optimizer(training: Training, schedule: Schedule) -> keras.optimizers.Optimizer:
-    """Return the optimizer that `--optimizer` names; weight decay leaves biases and norms alone."""
-    decay = training.weight_decay or None
+class _Scaled:
+    """An optimizer whose updates have a multiplier for each variable, and whose decay has too.
+
+    It is the update that is scaled: Adam divides a gradient by its own size, and a scaled gradient
+    would move its variable as far as any other.
+    """
+
+    multipliers: Sequence[float] = ()
+    decays: Sequence[float] = ()
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Move one variable: first w <- w - decay * rate * w, then what the gradient says."""
+        index = self._get_variable_index(variable)  # type: ignore[attr-defined]
+        if self.multipliers:
+            learning_rate *= self.multipliers[index]
+        if self.decays[index]:
+            variable.assign_sub(variable * self.decays[index] * learning_rate)
+        super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+
+
+class _SGD(_Scaled, keras.optimizers.SGD):
+    pass
+
+
+class _Adam(_Scaled, keras.optimizers.Adam):
+    pass
+
+
+def make_optimizer(
+    training: Training,
+    schedule: Schedule,
+    variables: Sequence[keras.Variable],
+    multipliers: Sequence[float] = (),
+) -> keras.optimizers.Optimizer:
+    """Return the optimizer that `--optimizer` names, built for `variables`.
+
+    Weight decay is decoupled in all of them (Loshchilov and Hutter, ICLR 2019), so that adam with
+    decay is adamw. Only kernels decay: pulling normalisation and thresholds to zero is not what
+    decay is for.
+
+    Args:
+        training: the flags.
+        schedule: of the learning rate.
+        variables: all that it will ever move.
+        multipliers: of the update of each; empty for 1.
+    """
     if training.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(
-            schedule, momentum=float(training.momentum), weight_decay=decay
-        )  # fmt: skip
-    elif training.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=training.weight_decay)
+        optimizer = _SGD(schedule, momentum=float(training.momentum))
     else:
-        optimizer = keras.optimizers.Adam(schedule, weight_decay=decay)
-    if training.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
+        optimizer = _Adam(schedule)
+    optimizer.multipliers = tuple(multipliers)
+    optimizer.decays = [training.weight_decay * ("kernel" in v.name) for v in variables]
+    optimizer.build(list(variables))
     return optimizer
 
 

@@ -1,0 +1,25 @@
+"""Batch spectral shrinkage: directions of the features that carry little are given up."""
+
+import tensorflow as tf
+
+from tl_keras.methods.penalty import Term, Watched
+from tl_keras.methods.setting import Setting
+
+
+def make(setting: Setting, eta: float, k: float) -> Term:
+    """Return eta times the sum of the k smallest squared singular values of the batch's features.
+
+    The matrix is (batch, d), of the whole batch: over several replicas the features are gathered.
+    Chen et al., "Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage for Safe
+    Transfer Learning", NeurIPS 2019.
+    """
+
+    def value(watched: Watched) -> tf.Tensor:
+        features = tf.cast(watched.outputs["features"], tf.float32)
+        if setting.strategy.num_replicas_in_sync > 1:
+            context = tf.distribute.get_replica_context()
+            features = context.all_gather(features, axis=0)
+        smallest = tf.linalg.svd(features, compute_uv=False)[-int(k) :]
+        return eta * tf.reduce_sum(tf.square(smallest))
+
+    return Term(value)

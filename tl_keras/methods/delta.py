@@ -1,0 +1,92 @@
+"""DELTA: feature maps stay near the source's, each channel as much as the target needs it."""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from tl_keras.data.pipeline import in_order
+from tl_keras.methods.penalty import Term, Watched, frozen
+from tl_keras.methods.setting import Setting
+
+# Labelled images on which a channel's worth is measured; each channel costs a pass over them.
+IMAGES = 32
+
+
+def make(setting: Setting, alpha: float) -> Term:
+    """Return alpha times the sum over maps j and channels c of W_jc (C / HW) 1/2 ||FM - FM0||^2.
+
+    FM are the (height H, width W, channels C) feature maps FM_jc(x; w), FM0 those of the source's
+    weights; the mean is taken over the batch, so that alpha does not depend on its size. Here j are
+    the last maps of the layer groups. W_j is the softmax over the channels of how much the loss
+    rises on the target's images when a channel is switched off. Li et al., "DELTA: Deep Learning
+    Transfer using Feature Map with Attention", ICLR 2019, arXiv 1901.09229.
+    """
+    worth = {
+        name: tf.constant(_softmax(rise), tf.float32) for name, rise in loss_rises(setting).items()
+    }
+
+    def value(watched: Watched) -> tf.Tensor:
+        return alpha * distance(worth, watched.now["maps"], watched.source["maps"])
+
+    return Term(value)
+
+
+def distance(
+    worth: Mapping[str, tf.Tensor], now: Mapping[str, tf.Tensor], source: Mapping[str, tf.Tensor]
+) -> tf.Tensor:
+    """Return the penalty for alpha = 1, () float32.
+
+    Args:
+        worth: W_j of each map, (channels,).
+        now: FM, (batch, height, width, channels).
+        source: FM0, the same.
+    """
+    sums = []
+    for name, weights in worth.items():
+        height, width, channels = now[name].shape[1:]
+        squares = tf.reduce_sum(tf.square(now[name] - source[name]), axis=[1, 2])
+        sums.append(
+            0.5 * channels / (height * width) * tf.reduce_mean(tf.linalg.matvec(squares, weights))
+        )
+    return tf.add_n(sums)
+
+
+def loss_rises(setting: Setting) -> dict[str, np.ndarray]:
+    """Return by how much the loss rises when a channel is switched off, (channels,) for each map.
+
+    The loss is that of a linear head, trained on the source's features of some labelled images, on
+    the same images: a head that is still fresh would tell nothing.
+    """
+    chosen = np.random.default_rng((setting.seed, 2)).permutation(setting.split.train)[:IMAGES]
+    images, labels = setting.images.images[chosen], setting.images.labels[chosen]
+    source = frozen(setting.model)
+    batch = next(iter(in_order(images, len(images), setting.image_size)))
+    outputs = source(batch, training=False)
+    features = np.asarray(outputs["features"], np.float64)
+    if len(set(labels.tolist())) < 2:
+        return {n: np.zeros(maps.shape[-1]) for n, maps in outputs["maps"].items()}
+    head = LogisticRegression(max_iter=1000).fit(features, labels)
+
+    def loss_of(features: tf.Tensor) -> float:
+        return log_loss(labels, head.predict_proba(np.asarray(features, np.float64)))
+
+    before = loss_of(features)
+    rises = {}
+    for name, maps in outputs["maps"].items():
+        rest = keras.Model(source.output["maps"][name], source.output["features"])
+        compute = tf.function(lambda channel, rest=rest, maps=maps: rest(
+            maps * (1.0 - tf.one_hot(channel, maps.shape[-1])), training=False
+        ))  # fmt: skip
+        rises[name] = np.array(
+            [loss_of(compute(tf.constant(c))) - before for c in range(maps.shape[-1])]
+        )
+    return rises
+
+
+def _softmax(values: np.ndarray) -> np.ndarray:
+    powers = np.exp(values - values.max())
+    return powers / powers.sum()

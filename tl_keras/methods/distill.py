@@ -1,0 +1,25 @@
+"""Learning without forgetting: the source's classes go on being told apart as they were."""
+
+import tensorflow as tf
+
+from tl_keras.methods.joint import source_head
+from tl_keras.methods.penalty import Term, Watched
+from tl_keras.methods.setting import Setting
+
+
+def make(setting: Setting, strength: float, temperature: float) -> Term:
+    """Return lambda T^2 KL(softmax(z0 / T) || softmax(z / T)), the mean over the batch.
+
+    z are the logits of the source's head on the model's features, z0 those of the source model; the
+    head goes on training from where the source left it. Li and Hoiem, "Learning without
+    Forgetting", ECCV 2016, arXiv 1606.09282, with the T^2 of Hinton et al., arXiv 1503.02531.
+    """
+    head, at_source = source_head(setting), source_head(setting)
+
+    def value(watched: Watched) -> tf.Tensor:
+        wanted = tf.nn.log_softmax(at_source(watched.source["features"]) / temperature)
+        found = tf.nn.log_softmax(head(watched.now["features"]) / temperature)
+        divergence = tf.reduce_sum(tf.exp(wanted) * (wanted - found), axis=-1)
+        return strength * temperature**2 * tf.reduce_mean(divergence)
+
+    return Term(value, head.trainable_variables)

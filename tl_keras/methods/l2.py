@@ -1,0 +1,19 @@
+"""The L2 penalty: kernels are pulled to zero."""
+
+import tensorflow as tf
+
+from tl_keras.methods.penalty import Term
+from tl_keras.methods.setting import Setting
+
+
+def make(setting: Setting, alpha: float) -> Term:
+    """Return (alpha/2) ||w||^2 over the kernels that train, the head's too.
+
+    Unlike --weight_decay it is part of the loss, so that Adam scales it with the gradient.
+    """
+    kernels = [v for v in setting.model.trainable_variables if "kernel" in v.name]
+    return Term(lambda watched: 0.5 * alpha * tf.add_n([_squares(v.value) for v in kernels]))
+
+
+def _squares(tensor: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.square(tensor))

@@ -1,0 +1,117 @@
+"""What the penalties of fine-tuning are made of, and how they are added to its loss.
+
+A penalty compares functions, so what it compares is in inference mode: no dropout, and the moving
+statistics of normalisation in place of the batch's. So it is zero at the source's weights.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tl_keras.methods import catalog
+from tl_keras.methods.setting import Extra, Setting
+from tl_keras.models.groups import feature_maps
+
+
+@dataclass
+class Watched:
+    """One replica's share of a batch, as the penalties see it; what none asks for is not computed.
+
+    Outputs are {"features": (batch, d), "logits": (batch, classes), "maps": {layer: (batch, height,
+    width, channels)}}.
+
+    Attributes:
+        inputs: (batch, height, width, channels) uint8.
+        outputs: of the model as it trains.
+        model: that trains.
+        reference: the source model, frozen; None where no penalty needs it.
+    """
+
+    inputs: tf.Tensor
+    outputs: Mapping[str, tf.Tensor]
+    model: keras.Model
+    reference: keras.Model | None
+
+    @cached_property
+    def now(self) -> Mapping[str, tf.Tensor]:
+        """The outputs of the model in inference mode."""
+        calls = [inspect.signature(layer.call).parameters for layer in self.model.operations]
+        if any("training" in parameters for parameters in calls):
+            return self.model(self.inputs, training=False)
+        return self.outputs
+
+    @cached_property
+    def source(self) -> Mapping[str, tf.Tensor]:
+        """The outputs of the source model; they do not depend on what trains."""
+        assert self.reference is not None
+        return self.reference(self.inputs, training=False)
+
+
+class Term(NamedTuple):
+    """What a penalty's `make` gives.
+
+    Attributes:
+        value: of a batch, () float32: a mean over the share, or the same on every replica.
+        variables: what trains besides the model.
+    """
+
+    value: Callable[[Watched], tf.Tensor]
+    variables: Sequence[keras.Variable] = ()
+
+
+class Added(NamedTuple):
+    """What all penalties of a run add to it.
+
+    Attributes:
+        model: the setting's model, with its feature maps among the outputs.
+        terms: of the objective.
+        variables: what trains besides the model.
+    """
+
+    model: keras.Model
+    terms: Extra | None
+    variables: list[keras.Variable]
+
+
+def added_to(setting: Setting) -> Added:
+    """Return what the flags of a run add to its loss; the model has the source's weights."""
+    named = catalog.penalties(setting.config)
+    model = setting.model
+    if not named:
+        return Added(model, None, [])
+    rows = {name: catalog.PENALTIES[name] for name in named}
+    with setting.strategy.scope():
+        watched = watching(model)
+        reference = None
+        if any(row.compares for row in rows.values()):
+            reference = frozen(model)
+        made = {name: row.make(setting, *named[name]) for name, row in rows.items()}
+
+    def terms(inputs: tf.Tensor, outputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        seen = Watched(inputs, outputs, watched, reference)
+        return {name: term.value(seen) for name, term in made.items()}
+
+    variables = [variable for term in made.values() for variable in term.variables]
+    return Added(watched, terms, variables)
+
+
+def watching(model: keras.Model) -> keras.Model:
+    """Return the same model, with the last feature map of each layer group among its outputs."""
+    return keras.Model(
+        model.input, {**model.output, "maps": feature_maps(model)}, name=f"{model.name}_watched"
+    )
+
+
+def frozen(model: keras.Model) -> keras.Model:
+    """Return a copy of `model` with the same weights, that watches and does not train."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    copy.name = model.name
+    copy = watching(copy)
+    copy.trainable = False
+    return copy

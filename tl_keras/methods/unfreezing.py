@@ -1,0 +1,80 @@
+"""What of a model trains when, and how fast each part of it moves."""
+
+import functools
+import itertools
+
+import keras
+
+from tl_keras.config import Config
+from tl_keras.errors import UsageError
+from tl_keras.methods import catalog
+from tl_keras.models import building, groups
+from tl_keras.models.building import HEAD, tensor_names
+from tl_keras.training.task import Stage
+
+
+def stages(model: keras.Model, config: Config) -> list[Stage]:
+    """Return the stages in which the model thaws; none where all trains from the start.
+
+    "lp_ft" trains the head to what it can be on the frozen body, then everything from that head
+    (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-
+    Distribution", ICLR 2022, arXiv 2202.10054). "gradual" begins with the head too, and thaws one
+    layer group more in each stage, the last first (Howard and Ruder, "Universal Language Model
+    Fine-tuning for Text Classification", ACL 2018, arXiv 1801.06146).
+
+    Each stage begins with a fresh optimizer: its moments and its count of steps are zero. The
+    learning rate goes on along the schedule of the whole run.
+
+    Args:
+        model: of which --trainable has chosen what may train.
+        config: the flags.
+
+    Raises:
+        UsageError: --trainable leaves nothing to thaw, or --unfreeze names too many stages.
+    """
+    kind, parts = catalog.unfreezing(config)
+    if kind == "none":
+        return []
+    body = building.named_body(model)
+    chosen = [[n for n in group if body[n].trainable] for group in groups.groups(model)]
+    later = [group for group in chosen if group]
+    if not later:
+        raise UsageError(
+            f"--trainable={config.trainable} leaves nothing for --unfreeze={kind} to thaw"
+        )
+    counts = [0, len(later)] if kind == "lp_ft" else range(len(later) + 1)
+    thawed = [list(itertools.chain(*later[len(later) - count :])) for count in counts]
+    if len(parts) > len(thawed) - 1:
+        raise UsageError(
+            f"--unfreeze={config.unfreeze} gives lengths of {len(parts)} stages before the last,"
+            f" and there are {len(thawed) - 1}"
+        )
+    starts = _starts(parts, len(thawed))
+    return [
+        Stage(start, functools.partial(building.train_only, model, names))
+        for start, names in zip(starts, thawed, strict=True)
+    ]
+
+
+def _starts(parts: tuple[float, ...], count: int) -> list[float]:
+    """Return where the stages begin; those without a length share the rest evenly."""
+    even = (1.0 - sum(parts)) / (count - len(parts))
+    lengths = [*parts, *[even] * (count - len(parts))]
+    return [sum(lengths[:number]) for number in range(count)]
+
+
+def multipliers(model: keras.Model, config: Config) -> list[float]:
+    """Return what the updates of each of the model's trainable variables are multiplied with.
+
+    --head_lr_multiplier for the head; --layer_lr_decay to the power of n for the n-th layer group
+    below it. Nothing where both are 1.
+    """
+    if config.layer_lr_decay == 1 and config.head_lr_multiplier == 1:
+        return []
+    distance = groups.steps_from_head(model)
+    owner = {id(v): name.rpartition("/")[0] for name, v in tensor_names(model).items()}
+    layers = [owner[id(variable)] for variable in model.trainable_variables]
+    return [
+        config.head_lr_multiplier if n == HEAD else config.layer_lr_decay ** distance[n]
+        for n in layers
+    ]
