@@ -28,8 +28,9 @@ MAY_IMPORT = {
     "report": {"errors", "files"},
     "training": {"config", "data", "errors", "files", "models"},
     "methods": {"config", "data", "errors", "files", "models", "training"},
-    "options": {"config", "data", "errors", "methods", "models"},
-    "plan": {"config", "data", "errors", "methods", "models", "options"},
+    "checks": {"config", "data", "errors", "methods", "models"},
+    "options": {"checks", "config", "data", "errors", "methods", "models"},
+    "plan": {"checks", "config", "data", "errors", "methods", "models"},
     "runs": {
         "config",
         "data",
@@ -42,10 +43,10 @@ MAY_IMPORT = {
         "training",
     },
     "experiment": {
-        *("config", "data", "errors", "files", "methods", "models", "options", "plan", "report"),
+        *("checks", "config", "data", "errors", "files", "methods", "models", "plan", "report"),
         *("runs", "training", "workdir"),
     },
-    "main": {"config", "data", "errors", "experiment", "options"},
+    "main": {"checks", "config", "data", "errors", "experiment", "options"},
     # `from tl_keras import Config, run`: the second is looked up when it is asked for.
     "__init__": {"config", "experiment"},
 }
@@ -53,6 +54,7 @@ MAY_IMPORT = {
 # These are read before anything is computed, so that a mistyped flag is answered at once.
 LIGHT = [
     "tl_keras",
+    "tl_keras.checks",
     "tl_keras.config",
     "tl_keras.data.augment_spec",
     "tl_keras.data.catalog",
@@ -72,6 +74,7 @@ HEAVY = {
 # The test file of a module is test_<module>.py, or stands here.
 TEST_FILES = {
     "__init__": "test_architecture.py",
+    "checks": "test_options.py",
     "config": "test_options.py",
     "errors": "test_main.py",
     "plan": "test_experiment.py",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tl_keras import options
+from tl_keras import checks, options
 from tl_keras.config import Config, Training, from_flat, named_options
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError
@@ -270,8 +270,8 @@ def test_combination_that_makes_sense_is_accepted(words) -> None:
 
 def test_check_holds_for_a_config_that_was_made_in_python() -> None:
     with pytest.raises(UsageError, match="--validation=0"):
-        options.check(Config(training=Training(early_stopping=1), validation=0))
-    options.check(Config(validation=0, training=Training(momentum=0, epochs=3)))
+        checks.check(Config(training=Training(early_stopping=1), validation=0))
+    checks.check(Config(validation=0, training=Training(momentum=0, epochs=3)))
 
 
 @pytest.mark.parametrize("name", NUMBERS + CHOICES + BOOLEANS)
@@ -283,7 +283,7 @@ def test_check_refuses_a_config_out_of_bounds_by_the_name_of_the_flag(name) -> N
         values += [0.5] if name in WHOLE else []
     for value in values:
         with pytest.raises(UsageError, match=rf"^--{name}=\(?{value},?\)? must be") as refused:
-            options.check(from_flat({name: (value,) if name == "seeds" else value}))
+            checks.check(from_flat({name: (value,) if name == "seeds" else value}))
         if name in NUMBERS:
             assert f"from {number(option.low)} to {number(option.high)}" in str(refused.value)
 
@@ -291,7 +291,7 @@ def test_check_refuses_a_config_out_of_bounds_by_the_name_of_the_flag(name) -> N
 @pytest.mark.parametrize("seeds", [(), (1, 1)])
 def test_check_refuses_seeds_that_are_none_or_twice(seeds) -> None:
     with pytest.raises(UsageError, match="--seeds="):
-        options.check(Config(seeds=seeds))
+        checks.check(Config(seeds=seeds))
 
 
 # The whole

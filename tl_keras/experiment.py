@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras import files, plan, runs
+from tl_keras.checks import check
 from tl_keras.config import Config
 from tl_keras.errors import DataError
 from tl_keras.methods import catalog as methods
 from tl_keras.models import building, weights
 from tl_keras.models.weights import Origin, Weights
-from tl_keras.options import check
 from tl_keras.plan import Images, Plan
 from tl_keras.report import summary
 from tl_keras.training import distribution

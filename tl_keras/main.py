@@ -8,7 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 
-from tl_keras import options
+from tl_keras import checks, options
 from tl_keras.config import Config
 from tl_keras.errors import StoppedError, TransferError
 
@@ -47,7 +47,7 @@ def _find_datasets(config: Config) -> None:
     """Say at once that a dataset is not there; folders are looked through later, and once."""
     from tl_keras.data import catalog, reading
 
-    names = [config.target, *([config.source] if options.reads_source(config) else [])]
+    names = [config.target, *([config.source] if checks.reads_source(config) else [])]
     for name in names:
         if catalog.find(name).reader != "folder":
             reading.open_dataset(name, framing=config.framing, data_dir=config.data_dir)

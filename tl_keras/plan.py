@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from tl_keras.checks import needs_validation, reads_source
 from tl_keras.config import Config, Training
 from tl_keras.data import splits
 from tl_keras.data.dataset import Dataset, ImageSet
@@ -17,7 +18,6 @@ from tl_keras.methods.setting import Setting
 from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
 from tl_keras.models.weights import Origin, Weights
-from tl_keras.options import needs_validation, reads_source
 
 
 class Images:
