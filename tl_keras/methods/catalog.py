@@ -4,10 +4,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from tl_keras.config import Config
 from tl_keras.errors import UsageError
+
+
+class Strength(NamedTuple):
+    """A number behind a penalty's name.
+
+    Attributes:
+        default: where it is not given.
+        low: the least that it may be.
+        whole: whether it counts something.
+    """
+
+    default: float
+    low: float = 0.0
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -17,7 +31,7 @@ class Penalty:
     Attributes:
         name: in `--penalty`, and of the module of tl_keras.methods that has its `make`.
         summary: a line for `--help`.
-        strengths: names and defaults of the numbers behind its name.
+        strengths: the numbers behind its name, by names, in their order.
         needs_source: whether it means nothing without a source.
         compares: whether it asks what the source model makes of each batch.
         needs_head: whether it asks for the source's head too.
@@ -25,7 +39,7 @@ class Penalty:
 
     name: str
     summary: str
-    strengths: Mapping[str, float]
+    strengths: Mapping[str, Strength]
     needs_source: bool = True
     compares: bool = False
     needs_head: bool = False
@@ -74,26 +88,29 @@ class Method:
 PENALTIES = {
     row.name: row
     for row in (
-        Penalty("l2", "kernels that train, to zero", {"alpha": 0.0005}, needs_source=False),
         Penalty(
-            "l2sp", "the body to the source's weights, the head to zero",
-            {"alpha": 0.1, "beta": 0.01},
+            "l2", "kernels that train, to zero", {"alpha": Strength(0.0005)}, needs_source=False
         ),
         Penalty(
-            "feature_distance", "the features to those of the source model", {"lambda": 0.1},
-            compares=True,
+            "l2sp", "the body to the source's weights, the head to zero",
+            {"alpha": Strength(0.1), "beta": Strength(0.01)},
+        ),
+        Penalty(
+            "feature_distance", "the features to those of the source model",
+            {"lambda": Strength(0.1)}, compares=True,
         ),
         Penalty(
             "delta", "feature maps to the source's, channels weighted by what they are worth",
-            {"alpha": 0.01}, compares=True,
+            {"alpha": Strength(0.01)}, compares=True,
         ),
         Penalty(
             "bss", "the smallest singular values of a batch's features to zero",
-            {"eta": 0.001, "k": 1}, needs_source=False,
+            {"eta": Strength(0.001), "k": Strength(1, low=1, whole=True)}, needs_source=False,
         ),
         Penalty(
             "distill", "what the source's head says, as the source's body made it say",
-            {"lambda": 1.0, "temperature": 2.0}, compares=True, needs_head=True,
+            {"lambda": Strength(1.0), "temperature": Strength(2.0, low=0.001)}, compares=True,
+            needs_head=True,
         ),
     )
 }  # fmt: skip
@@ -142,7 +159,16 @@ METHODS = {
     )
 }
 
+# What --pretrain names -> the module of tl_keras.methods that has its `prepare`.
+PRETRAININGS = MappingProxyType(
+    {"supervised": "scratch", "autoencoder": "autoencoder", "simclr": "simclr"}
+)
+
+# How a model may thaw, and how many stages can be given a length.
 UNFREEZE = MappingProxyType({"none": 0, "lp_ft": 1, "gradual": 100})
+
+# No strength of a penalty is larger.
+MOST = 1e9
 
 
 def find(name: str) -> Method:
@@ -156,26 +182,50 @@ def find(name: str) -> Method:
     return METHODS[name]
 
 
+def pretraining(name: str) -> Callable[..., Any]:
+    """Return the `prepare(setting)` of the pretraining of that name.
+
+    It gives Prepared where the labels are used, and Pretraining where they are not; see
+    tl_keras.methods.setting.
+    """
+    return import_module(f"tl_keras.methods.{PRETRAININGS[name]}").prepare
+
+
 def penalties(config: Config) -> dict[str, tuple[float, ...]]:
     """Return the strengths of each penalty that the method or `--penalty` names.
+
+    Where both name the same, `--penalty` has its strengths.
 
     Raises:
         UsageError: `--penalty` cannot be read.
     """
     own = find(config.method).penalty
-    found = {own: tuple(PENALTIES[own].strengths.values())} if own else {}
+    found = {own: _strengths(own, [], "")} if own else {}
+    flag, named = f"--penalty={config.penalty}", set()
     for item in config.penalty.split(",") if config.penalty else ():
         name, *numbers = item.strip().split(":")
-        flag = f"--penalty={config.penalty}"
         if name not in PENALTIES:
             raise UsageError(f"{flag}: '{name}' is not known; choose of {', '.join(PENALTIES)}")
-        strengths = PENALTIES[name].strengths
-        if len(numbers) > len(strengths):
-            form = ":".join([name, *(word.upper() for word in strengths)])
-            raise UsageError(f"{flag}: {name} takes no more than {form}")
-        given = [_number(number, 1e9, flag) for number in numbers]
-        found[name] = (*given, *list(strengths.values())[len(given) :])
+        if name in named:
+            raise UsageError(f"{flag} names {name} twice; leave one of the two out")
+        named.add(name)
+        found[name] = _strengths(name, numbers, flag)
     return found
+
+
+def _strengths(name: str, numbers: list[str], flag: str) -> tuple[float, ...]:
+    """Return the strengths of a penalty; those that are not given have their defaults."""
+    allowed = PENALTIES[name].strengths
+    if len(numbers) > len(allowed):
+        form = ":".join([name, *(word.upper() for word in allowed)])
+        raise UsageError(
+            f"{flag}: {name} takes {len(allowed)} at most, {form}, and {len(numbers)} are given"
+        )
+    given = [
+        _number(number, strength.low, MOST, flag, whole=strength.whole)
+        for number, strength in zip(numbers, allowed.values(), strict=False)
+    ]
+    return (*given, *(one.default for one in list(allowed.values())[len(given) :]))
 
 
 def unfreezing(config: Config) -> tuple[str, tuple[float, ...]]:
@@ -190,20 +240,28 @@ def unfreezing(config: Config) -> tuple[str, tuple[float, ...]]:
         raise UsageError(f"{flag}: '{name}' is not known; choose one of {', '.join(UNFREEZE)}")
     if own not in ("none", name) and name != "none":
         raise UsageError(f"{flag} contradicts --method={config.method}: choose one of the two")
-    if len(numbers) > UNFREEZE[name]:
-        raise UsageError(f"{flag}: {name} takes {UNFREEZE[name] or 'no'} lengths of stages at most")
-    parts = tuple(_number(number, 1.0, flag) for number in numbers)
+    most = UNFREEZE[name]
+    if len(numbers) > most:
+        raise UsageError(
+            f"{flag}: {name} takes {f'{most} at most' if most else 'no'} lengths of stages, and"
+            f" {len(numbers)} are given"
+        )
+    parts = tuple(_number(number, 0.0, 1.0, flag) for number in numbers)
     if sum(parts) >= 1:
-        raise UsageError(f"{flag}: the stages take the whole run, and leave nothing for the last")
+        raise UsageError(
+            f"{flag}: the stages take the whole run, and leave nothing for the last; give lengths"
+            " that add up to less than 1"
+        )
     return (own if name == "none" else name), parts
 
 
-def _number(text: str, high: float, flag: str) -> float:
+def _number(text: str, low: float, high: float, flag: str, *, whole: bool = False) -> float:
     try:
-        value = float(text)
+        value = int(text) if whole else float(text)
     except ValueError:
-        value = -1.0
+        value = low - 1
     # Written so that nan, which compares false with everything, is refused.
-    if not 0 <= value <= high:
-        raise UsageError(f"{flag}: '{text}' is not a number from 0 to {high:g}")
+    if not low <= value <= high:
+        kind = "whole number" if whole else "number"
+        raise UsageError(f"{flag}: '{text}' is not a {kind} from {low:g} to {high:g}")
     return value

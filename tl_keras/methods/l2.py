@@ -12,8 +12,4 @@ def make(setting: Setting, alpha: float) -> Term:
     Unlike --weight_decay it is part of the loss, so that Adam scales it with the gradient.
     """
     kernels = [v for v in setting.model.trainable_variables if "kernel" in v.name]
-    return Term(lambda watched: 0.5 * alpha * tf.add_n([_squares(v.value) for v in kernels]))
-
-
-def _squares(tensor: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.square(tensor))
+    return Term(lambda watched: alpha * tf.add_n([tf.nn.l2_loss(v.value) for v in kernels]))

@@ -20,11 +20,7 @@ def make(setting: Setting, alpha: float, beta: float) -> Term:
     head = [v for n, v in moving.items() if n.startswith(HEAD)]
 
     def value(watched: object) -> tf.Tensor:
-        pulls = [alpha * _squares(v.value - w0) for v, w0 in body]
-        return 0.5 * tf.add_n(pulls + [beta * _squares(v.value) for v in head])
+        pulls = [alpha * tf.nn.l2_loss(v.value - w0) for v, w0 in body]
+        return tf.add_n(pulls + [beta * tf.nn.l2_loss(v.value) for v in head])
 
     return Term(value)
-
-
-def _squares(tensor: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.square(tensor))

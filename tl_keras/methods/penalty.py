@@ -48,7 +48,8 @@ class Watched:
     @cached_property
     def source(self) -> Mapping[str, tf.Tensor]:
         """The outputs of the source model; they do not depend on what trains."""
-        assert self.reference is not None
+        if self.reference is None:
+            raise ValueError("the row of a penalty that asks for the source says so: compares=True")
         return self.reference(self.inputs, training=False)
 
 
