@@ -13,7 +13,7 @@ from absl import flags
 
 from tl_keras import config as config_module
 from tl_keras.checks import Number, bounded, check, different, one_line, range_of
-from tl_keras.config import Config, Option, named_options
+from tl_keras.config import Comparison, Config, Option, named_options
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog as methods
@@ -82,17 +82,32 @@ def parse(argv: Sequence[str]) -> Config | None:
     Raises:
         UsageError: a flag is unknown, out of range, or contradicts another one.
     """
-    if any(re.fullmatch("--?(help|h|helpfull|helpshort|\\?)", word) for word in argv[1:]):
+    if asks_for_help(argv):
         return None
-    config = config_module.from_flat(_read(argv))
+    config = config_module.from_flat(read(argv))
     check(config)
     return config
 
 
-def _read(argv: Sequence[str]) -> dict[str, Any]:
-    """Return the value of every flag, each within its own bounds."""
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Return whether a command line asks for nothing but to be told the flags."""
+    return any(re.fullmatch("--?(help|h|helpfull|helpshort|\\?)", word) for word in argv[1:])
+
+
+def read(argv: Sequence[str], comparison: Comparison | None = None) -> dict[str, Any]:
+    """Return the value of every flag by its name, each within its own bounds.
+
+    Args:
+        argv: the program's name and its arguments.
+        comparison: the flags of a comparison, where it is one; they take the place of others.
+
+    Raises:
+        UsageError: a flag is unknown or out of range.
+    """
+    defined = {name: (option, default) for name, option, default in _flags(comparison)}
     values = flags.FlagValues()
-    _define(values)
+    for name, (option, default) in defined.items():
+        _define(values, name, option, default)
     try:
         words = values.read_flags_from_files(list(argv[1:]), force_gnu=False)
         _refuse_silent_flags([*argv[1:], *words])
@@ -112,7 +127,7 @@ def _read(argv: Sequence[str]) -> dict[str, Any]:
         raise UsageError(f"{one_line(error)}; --help lists the flags") from error
     if len(rest) > 1:
         raise UsageError(f"'{one_line(rest[1])}' is not a flag; write --NAME=VALUE, see --help")
-    return {name: values[name].value for name, _, _ in named_options(Config())}
+    return {name: values[name].value for name in defined}
 
 
 def _refuse_silent_flags(words: Sequence[str]) -> None:
@@ -131,12 +146,14 @@ def _open_failure(error: flags.CantOpenFlagFileError) -> tuple[str, str]:
     return "", one_line(error)
 
 
-def _define(values: flags.FlagValues) -> None:
-    for name, option, default in named_options(Config()):
-        _define_one(values, name, option, default)
+def _flags(comparison: Comparison | None) -> list[tuple[str, Option, Any]]:
+    """Return (name, option, default) of each flag, in the order of `--help`."""
+    own = list(named_options(comparison)) if comparison else []
+    taken = {name for name, _, _ in own}
+    return own + [one for one in named_options(Config()) if one[0] not in taken]
 
 
-def _define_one(values: flags.FlagValues, name: str, option: Option, default: Any) -> None:
+def _define(values: flags.FlagValues, name: str, option: Option, default: Any) -> None:
     plain: flags.ArgumentSerializer[Any] = flags.ArgumentSerializer()
     if isinstance(default, bool):
         flags.DEFINE(_BooleanParser(), name, default, option.help, values, plain, boolean=True)
@@ -152,20 +169,35 @@ def _define_one(values: flags.FlagValues, name: str, option: Option, default: An
         flags.DEFINE_string(name, default, option.help, flag_values=values)
 
 
-def help_text() -> str:
-    """Return what `--help` prints: our flags only, in groups, each with its unit and range."""
-    lines = [USAGE]
+def help_text(usage: str = USAGE, comparison: Comparison | None = None) -> str:
+    """Return what `--help` prints: our flags only, in groups, each with its unit and range.
+
+    Args:
+        usage: what stands before the flags.
+        comparison: as for `read`.
+    """
+    lines = [usage]
     group = ""
-    for name, option, default in named_options(Config()):
+    for name, option, default in _flags(comparison):
         if option.group != group:
             group = option.group
             lines.append(f"\n{group}:\n")
         lines.append(_help_entry(name, option, default))
     lines.append("\nMethods:\n")
-    lines += [f"  {method.name:10} {method.summary}" for method in methods.METHODS.values()]
+    lines += [f"  {method.name:16} {method.summary}" for method in methods.METHODS.values()]
+    lines.append("\nPenalties, with their strengths:\n")
+    lines += [f"  {_form(row)}\n      {row.summary}" for row in methods.PENALTIES.values()]
     lines.append(f"\nDatasets:\n\n{_wrapped(', '.join(catalog.DATASETS))}")
     lines.append(f"\nModels:\n\n{_wrapped(', '.join(models.MODELS))}")
     return "\n".join(lines)
+
+
+def _form(penalty: methods.Penalty) -> str:
+    """Return how `--penalty` names it, with its defaults: l2sp:ALPHA=0.1:BETA=0.01."""
+    strengths = [
+        f"{name.upper()}={strength.default:g}" for name, strength in penalty.strengths.items()
+    ]
+    return ":".join([penalty.name, *strengths])
 
 
 def _help_entry(name: str, option: Option, default: Any) -> str:

@@ -28,7 +28,7 @@ class Workdir:
         # A shell leaves the ~ of --workdir=~/runs as it is.
         self.root = root.expanduser() if root.parts[:1] == ("~",) else root
         self._config = self.root / "config.json"
-        _refuse_other_settings(self._config, config)
+        refuse_other_settings(self._config, config)
         self._start_log()
 
     def claim(self, config: Config, source_weights_sha256: str = "") -> None:
@@ -82,10 +82,16 @@ def default_name(config: Config) -> str:
     """Return a folder name that tells what the experiment is, and differs where settings do."""
     source = Path(config.source_weights).stem if config.source_weights else config.source
     words = f"{source}_to_{config.target}-{config.method}"
-    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', words)[-80:]}-{digest(config.experiment())}"
+    return f"{safe_name(words)}-{digest(config.experiment())}"
 
 
-def _refuse_other_settings(path: Path, config: Config) -> None:
+def safe_name(words: str) -> str:
+    """Return words as a file name may be, of 80 letters at most."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", words)[-80:]
+
+
+def refuse_other_settings(path: Path, config: Config) -> None:
+    """Raise UsageError where the config.json at `path` is of an experiment with other settings."""
     if not path.is_file():
         return
     earlier = read_json(path)

@@ -1,0 +1,28 @@
+"""The program that compares methods: flags in, one table and one plot out."""
+
+import sys
+from collections.abc import Sequence
+
+from tl_keras import checks, comparison_options, console
+from tl_keras.comparison_options import Contest
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the comparison that `argv` describes and return the exit code; see tl_keras.errors."""
+    return console.answer(argv, comparison_options.parse, comparison_options.help_text, _run)
+
+
+def _run(contest: Contest) -> str:
+    common = contest.common
+    sources = [common.source] if checks.reads_source(common) else []
+    console.find_datasets([common.target, *sources], common)
+    with console.quiet(common.debug):
+        from tl_keras import comparison, experiment
+
+        experiment.start_tensorflow()
+
+    return comparison.run(contest)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

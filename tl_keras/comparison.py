@@ -1,0 +1,111 @@
+"""The comparison of methods: many experiments on one source, in one process.
+
+    WORKDIR/source/  features/  METHOD/LABELS/transfer-SEED/  scratch/LABELS/scratch-SEED/
+            comparison.json  comparison.md  comparison.png
+
+The data are read once, the source is trained once, features are computed once for all methods that
+want them, and scratch runs once for each number of labels and seed. A finished run is never done
+again.
+"""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tl_keras import experiment, files, runs
+from tl_keras.comparison_options import Contest, Contestant
+from tl_keras.config import Config, digest
+from tl_keras.experiment import Source
+from tl_keras.plan import Plan
+from tl_keras.report import curves
+from tl_keras.workdir import Workdir, refuse_other_settings, safe_name
+
+LOG = logging.getLogger(__name__)
+
+
+def run(contest: Contest) -> str:
+    """Carry out a comparison, or continue it, and return its tables.
+
+    Raises:
+        TransferError: see tl_keras.errors; nothing that was finished is lost.
+    """
+    common = contest.common
+    if not common.workdir:
+        common = dataclasses.replace(common, workdir=str(Path("runs") / _default_name(common)))
+    workdir = Workdir(common)
+    for name, reason in contest.left_out.items():
+        LOG.info("left out: %s, because %s", name, reason)
+    cells = _cells(contest, common, workdir.root)
+    for folder, _, config in cells:
+        refuse_other_settings(folder / "config.json", config)
+    settled, source = experiment.settle(common, workdir)
+    plans = [dataclasses.replace(settled, config=config) for _, _, config in cells]
+    for plan in plans:
+        plan.check(source.weights if source else None, f"--source={common.source}")
+    records = []
+    for (folder, name, config), plan in zip(cells, plans, strict=True):
+        files.write_json(folder / "config.json", config.flat())
+        for seed in common.seeds:
+            records.append(_run(plan, folder, source, name, seed))
+    return _report(settled, workdir, source, contest, records)
+
+
+def _default_name(common: Config) -> str:
+    name = safe_name(f"compare_{common.source}_to_{common.target}")
+    return f"{name}-{digest(common.experiment())}"
+
+
+def _cells(contest: Contest, common: Config, root: Path) -> list[tuple[Path, str, Config]]:
+    """Return (folder, name, settings) of each line and column, scratch first."""
+    scratch = Contestant(curves.SCRATCH, dataclasses.replace(common, method=curves.SCRATCH))
+    return [
+        (
+            root / one.name / (str(shots) if shots else "all"),
+            one.name,
+            dataclasses.replace(one.config, shots=shots, seeds=common.seeds, workdir=""),
+        )
+        for shots in contest.shots
+        for one in (scratch, *contest.contestants)
+    ]
+
+
+def _run(plan: Plan, folder: Path, source: Source | None, name: str, seed: int) -> dict[str, Any]:
+    arm = "scratch" if name == curves.SCRATCH else "transfer"
+    config = plan.config
+    found = experiment.carry_out(plan, folder / f"{arm}-{seed}", source, arm, config.method, seed)
+    runs.forget_models()
+    return {**found, "method": name, "shots": config.shots}
+
+
+def _report(
+    settled: Plan,
+    workdir: Workdir,
+    source: Source | None,
+    contest: Contest,
+    records: list[dict[str, Any]],
+) -> str:
+    common, shots = settled.config, contest.shots
+    zero_shot = experiment.zero_shot(settled, workdir, source)
+    accuracy = zero_shot["accuracy"] if zero_shot else None
+    found = curves.accuracies_of(records)
+    title = f"{common.source} -> {common.target}, {common.model}"
+    labels = settled.target.train.labels
+    text = curves.markdown(title, found, shots, accuracy)
+    picture = curves.plot(
+        title, found, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
+    )
+    report = {
+        "config": common.flat(),
+        "methods": {one.name: one.config.flat() for one in contest.contestants},
+        "left_out": contest.left_out,
+        "source": source.record if source else None,
+        "zero_shot": zero_shot,
+        "runs": records,
+    }
+    files.write_json(workdir.root / "comparison.json", report)
+    files.write_bytes(workdir.root / "comparison.md", text.encode())
+    files.write_bytes(workdir.root / "comparison.png", picture)
+    return f"{text}\nIn {workdir.root}: comparison.md, comparison.png, comparison.json"

@@ -1,0 +1,154 @@
+"""The command line of `python -m tl_keras.compare`: the program's flags, for many runs at once."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tl_keras import config as config_module
+from tl_keras import options
+from tl_keras.checks import check
+from tl_keras.config import Comparison, Config, named_options
+from tl_keras.errors import UsageError
+from tl_keras.methods import catalog as methods
+
+USAGE = """\
+Compare methods of transfer: each of --methods with each number of --shots and each of --seeds, on
+one source, with training from scratch beside them; one table, and one plot of learning curves.
+
+  python -m tl_keras.compare --flagfile=experiments/mnist_to_usps.flags --seeds=0,1,2 \\
+      --methods=finetune,features,l2sp --shots=1,5,10,50,all
+
+The same command continues what was stopped, and does nothing twice; more methods, shots and seeds
+can be asked for later. --method and the shots of a recipe are passed over. All other flags are
+those of tl_keras.main and hold for every run:
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """One line of the table: a method with its settings; `config.shots` is 0."""
+
+    name: str
+    config: Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Contest:
+    """What is to be compared.
+
+    Attributes:
+        common: the flags that hold for all; its method is one that needs all that any method needs
+            of the source.
+        contestants: scratch is not among them, and always runs.
+        shots: labels a class, 0 for all, in the order asked for.
+        left_out: name and reason of the methods that do not go with the flags, under `all`.
+    """
+
+    common: Config
+    contestants: tuple[Contestant, ...]
+    shots: tuple[int, ...]
+    left_out: dict[str, str]
+
+    @property
+    def debug(self) -> bool:
+        """Whether errors show their traceback."""
+        return self.common.debug
+
+
+def parse(argv: Sequence[str]) -> Contest | None:
+    """Read a command line; None where `--help` was asked for.
+
+    Raises:
+        UsageError: a flag is unknown, out of range, or contradicts another one, in any of the runs.
+    """
+    if options.asks_for_help(argv):
+        return None
+    values = options.read(argv, Comparison())
+    shots = _shots(values.pop("shots"))
+    named = values.pop("methods")
+    common = config_module.from_flat({**values, "method": "scratch", "shots": 0})
+    contestants, left_out = [], {}
+    for name, settings in _named(named):
+        own = _contestant(argv, name, settings)
+        try:
+            _check(own, shots)
+        except UsageError as error:
+            if named != "all":
+                raise UsageError(f"--methods={name}: {error}") from error
+            left_out[name] = str(error)
+            continue
+        contestants.append(Contestant(name, own))
+    if not contestants:
+        raise UsageError(f"--methods={named} leaves no method that goes with these flags")
+    return Contest(_needing_all(common, contestants), tuple(contestants), shots, left_out)
+
+
+def help_text() -> str:
+    """Return what `--help` prints."""
+    return options.help_text(USAGE, Comparison())
+
+
+def _shots(text: str) -> tuple[int, ...]:
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if word != "all" and not (word.isdecimal() and int(word) <= 10_000_000):
+            raise UsageError(
+                f"--shots={text}: '{word}' is not a whole number from 1 to 10000000, nor all"
+            )
+    numbers = [0 if word == "all" else int(word) for word in words]
+    if len(set(numbers)) != len(numbers):
+        raise UsageError(f"--shots={text} names a number twice")
+    return tuple(numbers)
+
+
+def _named(text: str) -> list[tuple[str, list[str]]]:
+    """Return the name of each contestant, and the settings in its brackets."""
+    if text == "all":
+        return [(name, []) for name in methods.METHODS if name != "scratch"]
+    found: list[tuple[str, list[str]]] = []
+    for item in re.split(r",(?![^()]*\))", text):
+        match = re.fullmatch(r"\s*([A-Za-z0-9_.-]+)(?:\(([^()]*)\))?\s*", item)
+        if not match:
+            raise UsageError(
+                f"--methods={text}: '{item.strip()}' is not NAME or NAME(FLAG=VALUE;FLAG=VALUE)"
+            )
+        if match[1] in [name for name, _ in found]:
+            raise UsageError(f"--methods={text} names '{match[1]}' twice")
+        found.append((match[1], match[2].split(";") if match[2] else []))
+    # It runs in any case, once, as the line to compare with.
+    return [(name, settings) for name, settings in found if name != "scratch"]
+
+
+def _contestant(argv: Sequence[str], name: str, settings: list[str]) -> Config:
+    groups = (config_module.TRANSFER, config_module.TARGET_TRAINING)
+    own = {flag for flag, option, _ in named_options(Config()) if option.group in groups}
+    words = [f"--{setting.strip().removeprefix('--')}" for setting in settings]
+    method = [f"--method={name}"] if name in methods.METHODS else []
+    if not method and not any(word.startswith("--method=") for word in words):
+        raise UsageError(
+            f"--methods: '{name}' is no method; choose of {', '.join(methods.METHODS)}, or say"
+            f" which it is: {name}(method=finetune;...)"
+        )
+    for word in words:
+        if not re.fullmatch(f"--({'|'.join(sorted(own))})=.*", word):
+            raise UsageError(
+                f"--methods={name}(...): {word} holds for all methods, or for none; in the brackets"
+                " stand flags of the transfer and of the training on the target alone"
+            )
+    values: dict[str, Any] = options.read([*argv, *method, *words], Comparison())
+    return config_module.from_flat({**values, "shots": 0, "baseline": False})
+
+
+def _check(config: Config, shots: Sequence[int]) -> None:
+    for count in shots:
+        check(dataclasses.replace(config, shots=count))
+
+
+def _needing_all(common: Config, contestants: Sequence[Contestant]) -> Config:
+    """Return the common settings with the method that asks for most of the source."""
+    needs = max(
+        (one.config.method for one in contestants),
+        key=lambda name: (methods.find(name).source_images, methods.find(name).copies_weights),
+    )
+    return dataclasses.replace(common, method=needs)

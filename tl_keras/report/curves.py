@@ -1,0 +1,157 @@
+"""What a comparison of methods found: a table to read, and the learning curves as a picture."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tl_keras.report.metrics import paired_gain, spread, verdict
+
+SCRATCH = "scratch"
+YARDSTICKS = ("finetune", SCRATCH)
+MARKS = {"positive": "▲", "negative": "▼", "inconclusive": ""}
+
+# Accuracies from 0 to 1 of each method, by labels a class (0 for all) and seed.
+Accuracies = Mapping[str, Mapping[int, Mapping[int, float]]]
+
+
+def accuracies_of(runs: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, dict[int, float]]]:
+    """Return the accuracies of runs with {"method", "shots", "seed", "test": {"accuracy"}}."""
+    found: dict[str, dict[int, dict[int, float]]] = {}
+    for run in runs:
+        by_seed = found.setdefault(run["method"], {}).setdefault(run["shots"], {})
+        by_seed[run["seed"]] = run["test"]["accuracy"]
+    return found
+
+
+def markdown(title: str, found: Accuracies, shots: Sequence[int], zero_shot: float | None) -> str:
+    """Return the tables as Markdown.
+
+    Args:
+        title: what was compared.
+        found: by method, in the order of the rows.
+        shots: of the columns, in their order.
+        zero_shot: accuracy of the source's model before any training on the target, or None.
+    """
+    seeds = sorted({s for shot in found.values() for by_seed in shot.values() for s in by_seed})
+    head = ["labels a class", *(_count(number) for number in shots)]
+    rows = [
+        [name, *(_cell(by_shots.get(n, {})) for n in shots)] for name, by_shots in found.items()
+    ]
+    parts = [
+        f"### {title}",
+        f"Test accuracy in %, mean ± standard deviation over {_seed_list(seeds)}.",
+        _table([head, *rows]),
+    ]
+    if zero_shot is not None:
+        parts.insert(2, f"Before any training on the target: {100 * zero_shot:.2f} %.")
+    for yardstick in YARDSTICKS:
+        others = [name for name in found if name != yardstick]
+        if yardstick in found and others and len(seeds) > 1:
+            parts += _beside(found, yardstick, others, shots)
+    return "\n\n".join(parts) + "\n"
+
+
+def _beside(
+    found: Accuracies, yardstick: str, others: Sequence[str], shots: Sequence[int]
+) -> list[str]:
+    """Return a table of differences from one method, and a line on who lost to it."""
+    rows = [["points", *(_count(number) for number in shots)]]
+    lost = []
+    for name in others:
+        cells = [name]
+        for number in shots:
+            gain = paired_gain(found[name].get(number, {}), found[yardstick].get(number, {}))
+            cells.append(_gain(gain))
+            if gain and verdict(gain) == "negative":
+                lost.append(f"{name} at {_count(number)}")
+        rows.append(cells)
+    reading = f"Worse than {yardstick}: {', '.join(lost) or 'none'}."
+    return [
+        f"Difference from {yardstick} in points, with the 95 % interval of the pairs of seeds"
+        " (▲ and ▼ where it is wholly above or below zero):",
+        _table(rows),
+        reading,
+    ]
+
+
+def _gain(gain: Mapping[str, Any] | None) -> str:
+    if not gain:
+        return "-"
+    text = f"{100 * gain['mean']:+.2f}"
+    if gain["ci95"]:
+        low, high = (100 * bound for bound in gain["ci95"])
+        text += f" ({low:+.2f} to {high:+.2f})"
+    return f"{text} {MARKS[verdict(gain)]}".strip()
+
+
+def _cell(by_seed: Mapping[int, float]) -> str:
+    if not by_seed:
+        return "-"
+    mean, deviation, _ = spread(by_seed.values())
+    return f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+
+
+def _count(shots: int) -> str:
+    return str(shots) if shots else "all"
+
+
+def _seed_list(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
+    return "\n".join(lines)
+
+
+def plot(
+    title: str,
+    found: Accuracies,
+    shots: Sequence[int],
+    all_labels: float,
+    zero_shot: float | None,
+) -> bytes:
+    """Draw accuracy against labels a class, a band from the worst to the best seed; a PNG.
+
+    Args:
+        title: what was compared.
+        found: by method; scratch is drawn as the baseline.
+        shots: labels a class, 0 for all.
+        all_labels: how many labels a class "all" are, in the mean.
+        zero_shot: accuracy before any training on the target, or None.
+    """
+    figure = Figure(figsize=(9, 5.5), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    places = {number: number or all_labels for number in shots}
+    for index, (name, by_shots) in enumerate(found.items()):
+        known = sorted((n for n in shots if by_shots.get(n)), key=places.__getitem__)
+        values = [100 * np.array(list(by_shots[n].values())) for n in known]
+        across = [places[n] for n in known]
+        look: dict[str, Any] = {"color": f"C{index % 10}", "marker": "o^sDvP"[index // 10 % 6]}
+        if name == SCRATCH:
+            look = {"color": "black", "marker": "x", "linestyle": "--"}
+        axes.plot(across, [v.mean() for v in values], label=name, markersize=4, **look)
+        lows, highs = [v.min() for v in values], [v.max() for v in values]
+        axes.fill_between(across, lows, highs, alpha=0.12, color=look["color"])
+    if zero_shot is not None:
+        axes.axhline(100 * zero_shot, color="grey", linestyle=":", label="source, zero labels")
+    axes.set_xscale("log")
+    axes.set_xticks(list(places.values()), [_count(number) for number in shots])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled target images a class")
+    axes.set_ylabel("test accuracy, %")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)
+    return content.getvalue()
