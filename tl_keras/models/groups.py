@@ -22,6 +22,8 @@ def groups(model: keras.Model) -> list[list[str]]:
     if catalog.find(model.name).function:
         # The largest resolution still to come: side branches that see whole maps fall early.
         sides = [_side(layer.output) for layer in body.values()]
+        # Behind the global pooling there is none: ConvNeXt's last normalisation is of its stage.
+        sides = list(itertools.accumulate(sides, lambda before, side: side or before))
         to_come = list(itertools.accumulate(reversed(sides), max))[::-1]
         numbers = [sorted(set(to_come), reverse=True).index(side) for side in to_come]
     else:
