@@ -16,7 +16,8 @@ from tl_keras.errors import UsageError
 
 def test_parse_reads_every_operation():
     text = " shift:0.08, rotate:0.04,zoom:1e-1,flip,crop:4,color:1,randaugment:2:0.25 "
-    assert parse(text) == Augmentation(0.08, 0.04, 0.1, True, 4, 1.0, 2, 0.25)
+    text += ",mixup:0.2,cutmix:10"
+    assert parse(text) == Augmentation(0.08, 0.04, 0.1, True, 4, 1.0, 2, 0.25, 0.2, 10.0)
     assert parse("randaugment:2").magnitude == 0.5
     assert parse("none") == Augmentation()
 
@@ -41,6 +42,13 @@ def test_parse_reads_every_operation():
         ("randaugment:11", "randaugment:N (whole operations a picture, 1 to 10)"),
         ("randaugment:2:2", "magnitude, 0 to 1"),
         ("randaugment:2:0.1:3", "randaugment takes one value"),
+        ("mixup", "mixup takes one value, as in mixup:A (alpha of Beta(alpha, alpha), 0.01 to 10)"),
+        ("mixup:0", "'0' is out of range; allowed is mixup:A"),
+        ("flip,mixup:10.1", "'10.1' is out of range"),
+        ("cutmix:nan", "'nan' is out of range; allowed is cutmix:A"),
+        ("cutmix:1:2", "cutmix takes one value"),
+        ("cutmix:much", "'much' is not a number"),
+        ("mixup:1,mixup:1", "'mixup' is named twice"),
         ("flip:1", "flip takes no value"),
         ("flip,flip", "'flip' is named twice"),
         ("none,flip", "'none' stands for a whole list"),
@@ -65,7 +73,7 @@ def test_parse_refuses_only_with_a_usage_error(text):
         assert 0 <= augmentation.crop <= 64
 
 
-@given(st.sampled_from(["shift", "rotate", "zoom", "color"]), st.floats())
+@given(st.sampled_from(["shift", "rotate", "zoom", "color", "mixup", "cutmix"]), st.floats())
 def test_parse_keeps_to_the_range_of_each_value(name, value):
     if OPERATIONS[name].low <= value <= OPERATIONS[name].high:
         assert getattr(parse(f"{name}:{value}"), name) == value
@@ -78,6 +86,8 @@ def test_augmentation_is_false_where_nothing_changes():
     assert not parse("none")
     assert parse("shift:0,color:0").is_identity
     assert all(parse(text) for text in ("flip", "crop:1", "color:0.1", "randaugment:1:0"))
+    assert all(parse(text).mixes for text in ("mixup:0.01", "cutmix:1", "flip,mixup:1,cutmix:1"))
+    assert not any(parse(text).mixes for text in ("none", "flip,color:1"))
 
 
 def test_augmentation_is_a_key_of_dicts():

@@ -132,9 +132,10 @@ class Training:
     augment: str = option(
         "none",
         "none, auto (the dataset's own default), or a list such as"
-        " shift:0.08,rotate:0.04,zoom:0.12,flip,crop:4,color:0.2,randaugment:2 (shift and zoom in"
-        " parts of the side, rotate in turns, crop in pixels, color in parts of the range,"
-        " randaugment in operations)",
+        " shift:0.08,rotate:0.04,zoom:0.12,flip,crop:4,color:0.2,randaugment:2,mixup:0.2,cutmix:1"
+        " (shift and zoom in parts of the side, rotate in turns, crop in pixels, color in parts of"
+        " the range, randaugment in operations; mixup and cutmix mix two pictures and their labels,"
+        " by a weight of Beta(A, A) for the value A)",
     )
 
 

@@ -116,8 +116,10 @@ def _show(
     """Put into TensorBoard what a person would want to see of this run."""
     names = images.dataset.class_names
     stream = setting.stream(setting.images, setting.split.train).fitted(1)
-    batch, labels = next(iter(stream.batches()))
-    events.batch_picture(batch.numpy()[:PICTURES], labels.numpy()[:PICTURES], names, 0)
+    batch, wanted = (tensor.numpy() for tensor in next(iter(stream.batches())))
+    # A mixture is shown under the name of its larger part.
+    labels = wanted if wanted.ndim == 1 else wanted.argmax(axis=1)
+    events.batch_picture(batch[:PICTURES], labels[:PICTURES], names, 0)
     events.confusion(test.confusion, names, step)
     logits = outputs.logits.astype(np.float64)
     confidences = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).max(axis=1)

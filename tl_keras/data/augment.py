@@ -21,6 +21,8 @@ drawn anew wherever it stands:
 Steps 1 to 5 are one projective transform, so that pixels are interpolated (bilinear) only once;
 where nothing but flip and crop moves them, they are copied. What comes in from outside is 0: the
 background of digits, and the custom for photographs.
+
+mixup and cutmix, which make one picture of two, come after all of these: `tl_keras.data.mixing`.
 """
 
 import functools
@@ -121,8 +123,8 @@ def _between(draws: tf.Tensor, column: int, limit: float | tf.Tensor) -> tf.Tens
     return tf.cast(draws[:, column], tf.float64) * (limit * 2.0**-31)
 
 
-def _whole(draws: tf.Tensor, column: int, count: int) -> tf.Tensor:
-    """Return (batch,) int64, uniform in 0 .. count - 1."""
+def whole(draws: tf.Tensor, column: int, count: int) -> tf.Tensor:
+    """Return one column of what `draw` gives as (batch,) int64, uniform in 0 .. count - 1."""
     return tf.bitwise.right_shift((draws[:, column] + 2**31) * count, tf.constant(32, tf.int64))
 
 
@@ -165,8 +167,8 @@ def _transforms(draws: tf.Tensor, augmentation: Augmentation, size: tf.Tensor) -
     right = _between(draws, SHIFT_X, augmentation.shift * width)
     down = _between(draws, SHIFT_Y, augmentation.shift * height)
     crop = augmentation.crop
-    right += tf.cast(_whole(draws, CROP_X, 2 * crop + 1) - crop, tf.float64)
-    down += tf.cast(_whole(draws, CROP_Y, 2 * crop + 1) - crop, tf.float64)
+    right += tf.cast(whole(draws, CROP_X, 2 * crop + 1) - crop, tf.float64)
+    down += tf.cast(whole(draws, CROP_Y, 2 * crop + 1) - crop, tf.float64)
 
     # The steps backwards: from the shifted and turned place to the one it came from.
     cosine, sine = scale * tf.cos(angle), scale * tf.sin(angle)
@@ -260,7 +262,7 @@ def _apply_randaugment(
         picture = tf.cast(image, tf.float32)[None]
         for step in range(augmentation.randaugment):
             first = RANDAUGMENT + COLUMNS_PER_OPERATION * step
-            chosen = tf.cast(_whole(numbers[None], first, len(layers))[0], tf.int32)
+            chosen = tf.cast(whole(numbers[None], first, len(layers))[0], tf.int32)
             seed = tf.cast(numbers[first + 1 : first + COLUMNS_PER_OPERATION], tf.int32)
             branches = [
                 functools.partial(apply, index, picture, seed) for index in range(len(layers))

@@ -1,6 +1,7 @@
 """The language of `--augment`: which random changes a training picture gets, and how strong.
 
-Light to import: the flag checks read it. `tl_keras.data.augment` carries it out.
+Light to import: the flag checks read it. `tl_keras.data.augment` and
+`tl_keras.data.mixing` carry it out.
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ OPERATIONS = {
     "crop": Operation("N", 1, 64, "pixels", whole=True),
     "color": Operation("P", 0, 1, "parts of the range"),
     "randaugment": Operation("N", 1, 10, "operations a picture", whole=True),
+    "mixup": Operation("A", 0.01, 10, "alpha of Beta(alpha, alpha)"),
+    "cutmix": Operation("A", 0.01, 10, "alpha of Beta(alpha, alpha)"),
 }
 MAGNITUDE = Operation("M", 0, 1, "magnitude")
 
@@ -46,6 +49,8 @@ class Augmentation:
         color: largest change of brightness, contrast and saturation, 0 to 1.
         randaugment: operations of RandAugment a picture, 0 to 10.
         magnitude: strength of RandAugment, 0 to 1.
+        mixup: alpha of the Beta(alpha, alpha) of which the weight of each mixup is drawn, 0 to 10.
+        cutmix: the same of cutmix; with both, half of the pictures get the one, half the other.
     """
 
     shift: float = 0.0
@@ -56,6 +61,8 @@ class Augmentation:
     color: float = 0.0
     randaugment: int = 0
     magnitude: float = DEFAULT_MAGNITUDE
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     @property
     def moves(self) -> bool:
@@ -68,9 +75,14 @@ class Augmentation:
         return bool(self.shift or self.rotate or self.zoom)
 
     @property
+    def mixes(self) -> bool:
+        """Whether each picture is mixed with another one, and its label with the other's."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
     def is_identity(self) -> bool:
         """Whether every picture stays as it is."""
-        return not (self.moves or self.color or self.randaugment)
+        return not (self.moves or self.color or self.randaugment or self.mixes)
 
     def __bool__(self) -> bool:
         return not self.is_identity
@@ -80,9 +92,9 @@ def parse(text: str, flag: str = "augment") -> Augmentation:
     """Read what `--augment` says.
 
     Args:
-        text: "none", or a comma list of shift:P, rotate:P, zoom:P, flip, crop:N, color:P and
-            randaugment:N or randaugment:N:M, each at most once and in any order. "auto" is not
-            read here: it stands for a dataset's own list.
+        text: "none", or a comma list of shift:P, rotate:P, zoom:P, flip, crop:N, color:P,
+            randaugment:N or randaugment:N:M, mixup:A and cutmix:A, each at most once and in any
+            order. "auto" is not read here: it stands for a dataset's own list.
         flag: name of the flag, for the message.
 
     Raises:

@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.data import augment, augment_spec
+from tl_keras.data import augment, augment_spec, mixing
 from tl_keras.data.augment_spec import Augmentation
 
 NO_AUGMENTATION = augment_spec.parse("none")
+
+# Numbers of independent orders of the same examples.
+PICTURES, PARTNERS = 0, 1
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Stream:
         view: streams that differ in it alone give the same examples, augmented differently.
         chosen: (n,) int64, which of the examples take part; None for all. The others stay where
             they are, so that a part of a large split is no copy of it.
+        num_classes: of the labels of mixed pictures; 0 will do where the augmentation mixes none.
     """
 
     inputs: np.ndarray
@@ -41,6 +45,7 @@ class Stream:
     augmentation: Augmentation = NO_AUGMENTATION
     view: int = 0
     chosen: np.ndarray | None = None
+    num_classes: int = 0
 
     @property
     def count(self) -> int:
@@ -57,8 +62,16 @@ class Stream:
         """Steps in which every example comes once; not a whole number where the batch is not."""
         return self.count / self.batch_size
 
-    def order(self, step: tf.Tensor, replica: tf.Tensor, replicas: int) -> tuple[tf.Tensor, ...]:
+    def order(
+        self, step: tf.Tensor, replica: tf.Tensor, replicas: int, number: int = PICTURES
+    ) -> tuple[tf.Tensor, ...]:
         """Return which examples one replica gets in one step.
+
+        Args:
+            step: () int64.
+            replica: () int64, which of them.
+            replicas: how many there are.
+            number: of the order: PICTURES, or PARTNERS for what those are mixed with.
 
         Returns:
             indices: (batch_size / replicas,) int64, among those that take part, and epochs: the
@@ -68,11 +81,16 @@ class Stream:
         first = step * self.batch_size + replica * share
         places = first + tf.range(share, dtype=tf.int64)
         epochs = places // self.count
-        seeds = tf.stack([tf.fill([share], self.seed), tf.cast(epochs, tf.int32)], axis=1)
+        seeds = [tf.fill([share], tf.constant(n, tf.int64)) for n in (self.seed, number)]
+        seeds = tf.stack([seeds[0], epochs, seeds[1]], axis=1)
+        if number:
+            # The shuffle takes the low bits of each number, 8 where examples are few: counted up,
+            # orders would come again after 256 epochs, and with them the pairs that are mixed.
+            seeds = augment.draw(seeds, 3)
         # Not tf.random.experimental.index_shuffle: it pads a seed for each index the wrong way.
         indices = tf.raw_ops.RandomIndexShuffle(
             index=places % self.count,
-            seed=tf.pad(seeds, [[0, 0], [0, 1]]),
+            seed=tf.cast(seeds, tf.int32),
             max_index=tf.constant(self.count - 1, tf.int64),
         )
         return indices, epochs
@@ -80,29 +98,49 @@ class Stream:
     def batches(self, first_step: int = 0, replicas: int = 1) -> tf.data.Dataset:
         """Return the batches from `first_step` on, one element a replica and step.
 
+        A picture's partner, where the augmentation mixes, stands at the same place of another
+        order of the examples: it follows from the seed, the epoch and the picture's index too.
+
         Returns:
-            A dataset of (inputs, labels), endless: inputs as the model takes them, labels int64.
+            A dataset of (inputs, labels), endless: inputs as the model takes them, labels int64, or
+            (batch, num_classes) float32 where the augmentation mixes pictures.
+
+        Raises:
+            ValueError: the augmentation mixes pictures, and `num_classes` is 0.
         """
+        if self.augmentation.mixes and not self.num_classes:
+            raise ValueError("labels of mixed pictures need num_classes, received 0")
         rows = _rows(self.inputs)
         chosen = np.arange(len(self.labels)) if self.chosen is None else self.chosen
         labels, places = tf.constant(self.labels[chosen]), tf.constant(chosen)
 
+        def augmented(indices: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+            return augment.augment(rows(tf.gather(places, indices)), keys, self.augmentation)
+
         def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            indices, epochs = self.order(number // replicas, number % replicas, replicas)
-            inputs = rows(tf.gather(places, indices))
-            if not self.augmentation.is_identity:
-                # Seeds end below 2^31, so that no view of one is a view of another.
-                own_seed = tf.constant(self.seed + self.view * 2**31, tf.int64)
-                seeds = tf.fill(tf.shape(indices), own_seed)
-                keys = tf.stack([seeds, epochs, indices], axis=1)
-                inputs = augment.augment(inputs, keys, self.augmentation)
+            step, replica = number // replicas, number % replicas
+            indices, epochs = self.order(step, replica, replicas)
+            keys = self._keys(indices, epochs)
+            inputs, wanted = augmented(indices, keys), tf.gather(labels, indices)
+            if self.augmentation.mixes:
+                others, epochs = self.order(step, replica, replicas, PARTNERS)
+                partners = augmented(others, self._keys(others, epochs))
+                inputs, shares = mixing.mix(inputs, partners, keys, self.augmentation)
+                other_labels = tf.gather(labels, others)
+                wanted = mixing.mix_labels(wanted, other_labels, shares, self.num_classes)
             inputs = _resized(inputs, self.image_size)
             share = self.batch_size // replicas
-            return tf.ensure_shape(inputs, [share, *inputs.shape[1:]]), tf.gather(labels, indices)
+            return tf.ensure_shape(inputs, [share, *inputs.shape[1:]]), wanted
 
         numbers = tf.data.Dataset.range(first_step * replicas, np.iinfo(np.int64).max)
         mapped = numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return mapped.prefetch(tf.data.AUTOTUNE)
+
+    def _keys(self, indices: tf.Tensor, epochs: tf.Tensor) -> tf.Tensor:
+        """Return (batch, 3) int64, what each picture's augmentation follows from."""
+        # Seeds end below 2^31, so that no view of one is a view of another.
+        own_seed = tf.constant(self.seed + self.view * 2**31, tf.int64)
+        return tf.stack([tf.fill(tf.shape(indices), own_seed), epochs, indices], axis=1)
 
 
 def in_order(

@@ -83,21 +83,34 @@ class Setting:
         return self.source_train
 
     @property
+    def num_classes(self) -> int:
+        """How many classes the model tells apart."""
+        return self.model.output["logits"].shape[-1]
+
+    @property
+    def source_classes(self) -> int:
+        """How many classes the source's head tells apart."""
+        return len(self.source.tensors[f"{HEAD}bias"])
+
+    @property
     def cross_entropy(self) -> CrossEntropy:
         """The loss that the training flags ask for, on the images that train."""
-        classes = self.model.output["logits"].shape[-1]
-        return _cross_entropy(self.training, self.images.labels[self.split.train], classes)
+        labels = self.images.labels[self.split.train]
+        return _cross_entropy(self.training, labels, self.num_classes)
 
     @property
     def source_cross_entropy(self) -> CrossEntropy:
         """The loss of the source's images, as its own training flags ask for it."""
-        classes = len(self.source.tensors[f"{HEAD}bias"])
-        return _cross_entropy(self.config.source_training, self.source_images.labels, classes)
+        labels = self.source_images.labels
+        return _cross_entropy(self.config.source_training, labels, self.source_classes)
 
     def source_stream(self) -> Stream:
         """Return batches of the source's images, with the source's augmentation."""
-        augmentation = augment_spec.parse(self.source_augment)
-        return dataclasses.replace(self.stream(self.source_images), augmentation=augmentation)
+        return dataclasses.replace(
+            self.stream(self.source_images),
+            augmentation=augment_spec.parse(self.source_augment),
+            num_classes=self.source_classes,
+        )
 
     def stream(self, images: ImageSet, chosen: np.ndarray | None = None) -> Stream:
         """Return batches of images, or of features, with this run's seed and augmentation."""
@@ -109,6 +122,7 @@ class Setting:
             image_size=self.image_size if images.images.ndim == 4 else 0,
             augmentation=augment_spec.parse(self.augment),
             chosen=chosen,
+            num_classes=self.num_classes,
         )
 
 
