@@ -8,9 +8,11 @@ from typing import Any
 from tl_keras import config as config_module
 from tl_keras import options
 from tl_keras.checks import check
-from tl_keras.config import Comparison, Config, named_options
+from tl_keras.config import Config, named_options, option
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog as methods
+
+COMPARING = "What to compare"
 
 USAGE = """\
 Compare methods of transfer: each of --methods with each number of --shots and each of --seeds, on
@@ -20,9 +22,27 @@ one source, with training from scratch beside them; one table, and one plot of l
       --methods=finetune,features,l2sp --shots=1,5,10,50,all
 
 The same command continues what was stopped, and does nothing twice; more methods, shots and seeds
-can be asked for later. --method and the shots of a recipe are passed over. All other flags are
-those of tl_keras.main and hold for every run:
+can be asked for later. A --method is passed over. All other flags are those of tl_keras.main, and
+hold for every run:
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What `python -m tl_keras.compare` compares; see each field's help."""
+
+    methods: str = option(
+        "all",
+        "comma list of methods, each under its own name or as NAME(FLAG=VALUE;FLAG=VALUE) with"
+        " settings of its own, such as features(augment=none) or"
+        " strong(method=l2sp;unfreeze=lp_ft); all: every method that these flags allow",
+        COMPARING,
+    )
+    shots: str = option(
+        "1,5,10,50,all",
+        "comma list of labelled target images a class; all, or 0, for all of them",
+        COMPARING,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +142,7 @@ def _named(text: str) -> list[tuple[str, list[str]]]:
 
 def _contestant(argv: Sequence[str], name: str, settings: list[str]) -> Config:
     groups = (config_module.TRANSFER, config_module.TARGET_TRAINING)
-    own = {flag for flag, option, _ in named_options(Config()) if option.group in groups}
+    own = {flag for flag, known, _ in named_options(Config()) if known.group in groups}
     words = [f"--{setting.strip().removeprefix('--')}" for setting in settings]
     method = [f"--method={name}"] if name in methods.METHODS else []
     if not method and not any(word.startswith("--method=") for word in words):

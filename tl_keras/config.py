@@ -278,8 +278,12 @@ class Config:
         return {k: v for k, v in self.flat().items() if k not in NOT_PART_OF_THE_EXPERIMENT}
 
 
-def named_options(config: Config) -> Iterator[tuple[str, Option, Any]]:
-    """Yield (flag name, option, value) for every setting, in the order of `--help`."""
+def named_options(config: Any) -> Iterator[tuple[str, Option, Any]]:
+    """Yield (flag name, option, value) for every setting, in the order of `--help`.
+
+    Args:
+        config: a Config, or another dataclass of options.
+    """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, Training):

@@ -13,7 +13,7 @@ from absl import flags
 
 from tl_keras import config as config_module
 from tl_keras.checks import Number, bounded, check, different, one_line, range_of
-from tl_keras.config import Comparison, Config, Option, named_options
+from tl_keras.config import Config, Option, named_options
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog as methods
@@ -94,7 +94,7 @@ def asks_for_help(argv: Sequence[str]) -> bool:
     return any(re.fullmatch("--?(help|h|helpfull|helpshort|\\?)", word) for word in argv[1:])
 
 
-def read(argv: Sequence[str], comparison: Comparison | None = None) -> dict[str, Any]:
+def read(argv: Sequence[str], comparison: object | None = None) -> dict[str, Any]:
     """Return the value of every flag by its name, each within its own bounds.
 
     Args:
@@ -146,7 +146,7 @@ def _open_failure(error: flags.CantOpenFlagFileError) -> tuple[str, str]:
     return "", one_line(error)
 
 
-def _flags(comparison: Comparison | None) -> list[tuple[str, Option, Any]]:
+def _flags(comparison: object | None) -> list[tuple[str, Option, Any]]:
     """Return (name, option, default) of each flag, in the order of `--help`."""
     own = list(named_options(comparison)) if comparison else []
     taken = {name for name, _, _ in own}
@@ -169,7 +169,7 @@ def _define(values: flags.FlagValues, name: str, option: Option, default: Any) -
         flags.DEFINE_string(name, default, option.help, flag_values=values)
 
 
-def help_text(usage: str = USAGE, comparison: Comparison | None = None) -> str:
+def help_text(usage: str = USAGE, comparison: object | None = None) -> str:
     """Return what `--help` prints: our flags only, in groups, each with its unit and range.
 
     Args:

@@ -101,7 +101,7 @@ PENALTIES = {
         ),
         Penalty(
             "delta", "feature maps to the source's, channels weighted by what they are worth",
-            {"alpha": Strength(0.01)}, compares=True,
+            {"alpha": Strength(0.5)}, compares=True,
         ),
         Penalty(
             "bss", "the smallest singular values of a batch's features to zero",

@@ -1,0 +1,48 @@
+"""Tests of the program that compares methods."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tl_keras import comparison_options
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def program(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tl_keras.compare", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+def test_program_prints_its_help_and_loads_nothing_heavy():
+    code = (
+        "import sys; from tl_keras.compare import main; code = main(['compare', '--help']);"
+        "sys.exit(99 if 'tensorflow' in sys.modules or 'numpy' in sys.modules else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == comparison_options.help_text() + "\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "told"),
+    [
+        ("--methods=nix", 2, "'nix' is no method"),
+        ("--target=mnits", 2, "did you mean mnist"),
+        ("--workdir=/dev/null/x", 73, "cannot be written"),
+    ],
+)
+def test_program_ends_with_one_line_for_a_mistake(word, code, told):
+    done = program(word)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("tl_keras: ") and told in done.stderr

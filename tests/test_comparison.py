@@ -1,0 +1,115 @@
+"""Tests of the comparison: what runs, where it lies, and that nothing is done twice."""
+
+import json
+
+import pytest
+
+from tl_keras import comparison, comparison_options, experiment, runs
+from tl_keras.errors import UsageError
+
+WORDS = (
+    "--source=mnist_5k --target=digits --dense_units=8 --source_steps=20 --steps=4"
+    " --methods=finetune,features --shots=2,all --seeds=0,1"
+)
+
+
+def compare(root, words=""):
+    contest = comparison_options.parse(
+        ["compare", f"--workdir={root}", *WORDS.split(), *words.split()]
+    )
+    return comparison.run(contest)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A comparison that is done, with its text."""
+    root = tmp_path_factory.mktemp("comparison")
+    return root, compare(root)
+
+
+def trained(monkeypatch):
+    """Return a list to which each run that trains from here on adds its folder."""
+    folders = []
+    carry_out = runs.carry_out
+
+    def noted(setting, prepared, images, folder, title):
+        folders.append(folder)
+        return carry_out(setting, prepared, images, folder, title)
+
+    monkeypatch.setattr(runs, "carry_out", noted)
+    return folders
+
+
+def test_comparison_leaves_table_plot_and_record(finished):
+    root, text = finished
+    report = json.loads((root / "comparison.json").read_text())
+    found = {(run["method"], run["shots"], run["seed"]) for run in report["runs"]}
+    methods = ("scratch", "finetune", "features")
+    assert found == {(m, k, s) for m in methods for k in (2, 0) for s in (0, 1)}
+    table = (root / "comparison.md").read_text()
+    assert table in text
+    assert (
+        f"Before any training on the target: {100 * report['zero_shot']['accuracy']:.2f}" in table
+    )
+    assert (root / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_source_is_trained_once_and_each_run_lies_by_its_name(finished):
+    root, _ = finished
+    assert len(list(root.glob("**/source.weights.h5"))) == 1
+    for path in ("scratch/2/scratch-0", "finetune/all/transfer-1", "features/2/transfer-0"):
+        assert (root / path / "model.keras").is_file()
+
+
+def test_run_of_a_comparison_equals_the_program_s_own(finished, tmp_path):
+    root, _ = finished
+    config = comparison_options.parse(["compare", *WORDS.split()]).contestants[0].config
+    words = {"shots": 2, "seeds": (1,), "baseline": True, "workdir": str(tmp_path / "alone")}
+    report = experiment.run(config.__class__(**{**vars(config), **words})).record
+    for arm, folder in (("transfer", "finetune"), ("scratch", "scratch")):
+        alone = next(run for run in report["runs"] if run["arm"] == arm)
+        same = json.loads((root / folder / "2" / f"{arm}-1" / "result.json").read_text())
+        assert same["weights_sha256"] == alone["weights_sha256"]
+
+
+def test_finished_comparison_trains_nothing_and_says_the_same(finished, monkeypatch):
+    root, text = finished
+    folders = trained(monkeypatch)
+    assert compare(root) == text
+    assert folders == []
+
+
+def test_stopped_comparison_goes_on_where_it_was(finished, tmp_path, monkeypatch):
+    stop = tmp_path / "stopped"
+    carry_out = runs.carry_out
+
+    def killed(setting, prepared, images, folder, title):
+        if folder.parent.parent.name == "features":
+            raise KeyboardInterrupt
+        return carry_out(setting, prepared, images, folder, title)
+
+    monkeypatch.setattr(runs, "carry_out", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compare(stop)
+    monkeypatch.setattr(runs, "carry_out", carry_out)
+    folders = trained(monkeypatch)
+    compare(stop)
+    assert stop / "scratch" / "2" / "scratch-0" not in folders
+    assert len(folders) == 8
+    root, _ = finished
+    assert (stop / "comparison.md").read_text() == (root / "comparison.md").read_text()
+
+
+def test_more_methods_shots_and_seeds_can_be_asked_for_later(finished, monkeypatch):
+    root, _ = finished
+    folders = trained(monkeypatch)
+    text = compare(root, "--methods=finetune,l2 --shots=2 --seeds=0")
+    assert folders == [root / "l2" / "2" / "transfer-0"]
+    assert "features" not in text
+
+
+@pytest.mark.parametrize("words", ["--steps=5", "--methods=finetune(steps=5)"])
+def test_other_settings_need_another_workdir(finished, words):
+    root, _ = finished
+    with pytest.raises(UsageError, match="--steps was 4, is 5"):
+        compare(root, words)

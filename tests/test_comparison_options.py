@@ -1,0 +1,107 @@
+"""Tests of the comparison's command line."""
+
+import pytest
+
+from tl_keras import comparison_options, options
+from tl_keras.comparison_options import Comparison, Contest
+from tl_keras.config import named_options
+from tl_keras.errors import UsageError
+from tl_keras.methods.catalog import METHODS
+
+
+def parse(*words: str) -> Contest:
+    contest = comparison_options.parse(["compare", *words])
+    assert contest is not None
+    return contest
+
+
+def names(contest: Contest) -> list[str]:
+    return [one.name for one in contest.contestants]
+
+
+def test_all_methods_but_scratch_compete_by_default():
+    contest = parse()
+    assert names(contest) == [name for name in METHODS if name != "scratch"]
+    assert contest.left_out == {}
+    assert contest.shots == (1, 5, 10, 50, 0)
+    assert contest.common.method == "joint", "it alone reads the source's images"
+
+
+def test_all_leaves_out_what_the_flags_do_not_allow_and_says_why():
+    contest = parse("--augment=flip", "--source=imagenet", "--model=mobilenet_v2_035")
+    assert set(contest.left_out) == {"features", "joint", "distill"}
+    assert contest.left_out["features"].startswith("--augment=flip changes the images each epoch")
+    assert names(contest)[0] == "finetune"
+
+
+def test_named_methods_come_in_their_order_and_scratch_needs_no_name():
+    assert names(parse("--methods=l2sp, finetune,scratch,bss")) == ["l2sp", "finetune", "bss"]
+
+
+def test_settings_in_brackets_are_that_methods_alone():
+    contest = parse(
+        "--methods=features(augment=none;learning_rate=0.01),both(method=l2sp;penalty=bss:0.1,l2)",
+        "--augment=shift:0.1,flip",
+        "--steps=7",
+        "--seeds=3,4",
+    )
+    features, both = (one.config for one in contest.contestants)
+    assert (features.training.augment, features.training.learning_rate) == ("none", 0.01)
+    assert (both.method, both.penalty) == ("l2sp", "bss:0.1,l2")
+    assert both.training.augment == contest.common.training.augment == "shift:0.1,flip"
+    assert {one.training.steps for one in (features, both, contest.common)} == {7}
+    assert contest.common.training.learning_rate == 0.001
+    assert both.seeds == (3, 4) and not both.baseline
+
+
+def test_shots_are_read_in_their_order_and_all_is_zero():
+    assert parse("--shots=50,all,1").shots == (50, 0, 1)
+    assert parse("--shots=0").shots == (0,)
+
+
+def test_recipe_gives_settings_and_its_method_is_passed_over(tmp_path):
+    recipe = tmp_path / "a.flags"
+    recipe.write_text("--method=l2sp\n--steps=9\n--shots=10\n")
+    contest = parse(f"--flagfile={recipe}", "--methods=finetune", "--shots=2")
+    assert contest.contestants[0].config.method == "finetune"
+    assert contest.contestants[0].config.training.steps == 9
+    assert contest.shots == (2,)
+    assert parse(f"--flagfile={recipe}").shots == (10,)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--methods=nix", "'nix' is no method; choose of features, finetune"),
+        ("--methods=finetune,finetune", "names 'finetune' twice"),
+        ("--methods=finetune(steps=3", r"is not NAME or NAME\(FLAG=VALUE;FLAG=VALUE\)"),
+        ("--methods=", "is not NAME"),
+        ("--methods=a/b(method=l2)", "is not NAME"),
+        ("--methods=l2(image_size=3)", "--image_size=3 holds for all methods, or for none"),
+        ("--methods=l2(shots=3)", "--shots=3 holds for all methods, or for none"),
+        ("--methods=l2(workdir=x)", "--workdir=x holds for all methods, or for none"),
+        ("--methods=l2(steps=-3)", "--steps=-3: must be a whole number from 0"),
+        ("--methods=l2(nix=1)", "--nix=1 holds for all methods, or for none"),
+        ("--methods=features --augment=flip", "--methods=features: --augment=flip changes"),
+        ("--methods=scratch", "leaves no method"),
+        ("--shots=1,1", "names a number twice"),
+        ("--shots=0,all", "names a number twice"),
+        ("--shots=some", "'some' is not a whole number from 1 to 10000000, nor all"),
+        ("--shots=", "'' is not a whole number"),
+        ("--shots=1 --early_stopping=2 --methods=l2", "--shots=1 leaves no image for it"),
+        ("--shot=1", "did you mean --shots?"),
+    ],
+)
+def test_mistake_is_told(words, told):
+    with pytest.raises(UsageError, match=told):
+        parse(*words.split())
+
+
+def test_help_has_every_flag_of_both_and_fits_a_terminal():
+    text = comparison_options.help_text()
+    assert comparison_options.parse(["compare", "--help"]) is None
+    for name, _, _ in named_options(Comparison()):
+        assert text.count(f"\n  --{name}=") == 1
+    assert "--source_epochs=" in text and "--workdir=" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert text != options.help_text()
