@@ -1,0 +1,122 @@
+"""How one model is trained: what the source and the target have each of their own.
+
+And what a setting is made of: a field that is a command line flag too.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+
+class Option(NamedTuple):
+    """What makes a flag of a field: `low` and `high` are inclusive bounds, None for none."""
+
+    help: str
+    group: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+def option(default: Any, help_text: str, group: str = "", **bounds: Any) -> Any:
+    """Return a dataclass field whose flag has this default, help, group and bounds."""
+    return dataclasses.field(
+        default=default, metadata={"option": Option(help_text, group, **bounds)}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How one model is trained: on the target (`--epochs`) or the source (`--source_epochs`)."""
+
+    epochs: float = option(
+        5.0, "passes over the training images; 0 trains nothing", unit="epochs", low=0, high=1e6
+    )
+    steps: int = option(
+        0, "steps to train, instead of --epochs; 0 leaves it to them", unit="steps", low=0, high=1e9
+    )
+    min_steps: int = option(
+        0,
+        "train no fewer than this where --epochs would: 5 epochs of 50 images are 5 steps",
+        unit="steps",
+        low=0,
+        high=1e9,
+    )
+    batch_size: int = option(
+        128, "images a step, over all devices; never more than there are", unit="images", low=1,
+        high=65536,
+    )  # fmt: skip
+    optimizer: str = option("adam", "the optimizer", choices=("adam", "adamw", "sgd"))
+    learning_rate: float = option(0.001, "learning rate after the warm-up", low=1e-12, high=1e3)
+    momentum: float = option(0.9, "momentum of sgd", low=0, high=0.9999)
+    weight_decay: float = option(
+        0.0, "decoupled weight decay a step, times the learning rate; kernels only", low=0, high=1e3
+    )
+    schedule: str = option(
+        "constant",
+        "how the learning rate falls; plateau watches the validation loss",
+        choices=("constant", "cosine", "exponential", "step", "plateau"),
+    )
+    decay_rate: float = option(
+        0.1, "what exponential, step and plateau multiply the learning rate with", low=1e-9, high=1
+    )
+    decay_steps: int = option(
+        0,
+        "steps for one such multiplication; 0: the whole run (exponential), a third of it (step)",
+        unit="steps",
+        low=0,
+        high=1e9,
+    )
+    plateau_patience: int = option(
+        2, "validations without progress before plateau decays", unit="validations", low=1, high=1e6
+    )
+    warmup_steps: int = option(
+        0, "steps over which the learning rate rises linearly", unit="steps", low=0, high=1e9
+    )
+    clip_norm: float = option(
+        0.0, "largest norm of all gradients together; 0 clips nothing", low=0, high=1e9
+    )
+    label_smoothing: float = option(
+        0.0, "part of the wanted probability that goes evenly to all classes", low=0, high=0.99
+    )
+    class_weights: str = option(
+        "none",
+        "weight of a class in the loss: balanced (images / classes / the class's own images), sqrt"
+        " (its square root), or none",
+        choices=("none", "balanced", "sqrt"),
+    )
+    ema: float = option(
+        0.0,
+        "decay a step of a moving average of the weights, which validates and is kept; 0 for none",
+        low=0,
+        high=0.99999,
+    )
+    swa: float = option(
+        0.0,
+        "part of the run, from its end, over which the weights are averaged, as --ema does; 0 for"
+        " none",
+        low=0,
+        high=1,
+    )
+    early_stopping: int = option(
+        0,
+        "stop after this many validations without progress, and keep the best weights; 0 never",
+        unit="validations",
+        low=0,
+        high=1e6,
+    )
+    eval_steps: int = option(
+        0,
+        "steps between validations; 0: once an epoch, at most 20 times",
+        unit="steps",
+        low=0,
+        high=1e9,
+    )
+    augment: str = option(
+        "none",
+        "none, auto (the dataset's own default), or a list such as"
+        " shift:0.08,rotate:0.04,zoom:0.12,flip,crop:4,color:0.2,randaugment:2,mixup:0.2,cutmix:1"
+        " (shift and zoom in parts of the side, rotate in turns, crop in pixels, color in parts of"
+        " the range, randaugment in operations; mixup and cutmix mix two pictures and their labels,"
+        " by a weight of Beta(A, A) for the value A)",
+    )
