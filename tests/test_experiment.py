@@ -213,6 +213,89 @@ def test_experiment_carries_out_each_method(tmp_path, method, finished):
     assert bool(list(tmp_path.glob("features/*/manifest.json"))) == (method == "features")
 
 
+UNLABELLED = {"source": "digits", "target": "digits", "source_steps": 30, "source_eval_steps": 10,
+              "source_batch_size": 64, "source_augment": "auto", "steps": 10,
+              "seeds": (0,), "baseline": False}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["autoencoder", "simclr"])
+def unlabelled(request, tmp_path_factory):
+    """A finished experiment whose source was trained without labels: its folder and report."""
+    workdir = tmp_path_factory.mktemp(request.param) / "run"
+    return workdir, run(workdir, pretrain=request.param, **UNLABELLED), request.param
+
+
+def test_pretraining_without_labels_gives_a_body_and_claims_no_accuracy(unlabelled):
+    workdir, report, name = unlabelled
+    known = weights.load(workdir / "source" / "source.weights.h5")
+    assert {tensor.split("/")[0] for tensor in known.tensors} == {"conv", "dense"}
+    assert known.origin.class_names == () and known.origin.dataset == "digits"
+    assert weights.digest(known.tensors) == report["source"]["weights_sha256"]
+    figure = {"autoencoder": "mean_squared_error", "simclr": "contrastive_accuracy"}[name]
+    assert set(report["source"]["test"]) == {figure, "loss"} and report["source"]["steps"] == 30
+    assert known.origin.test == report["source"]["test"]
+    assert report["runs"][0]["zero_shot"] is None
+    assert not (workdir / "source" / "model.keras").exists()
+    text = (workdir / "report.txt").read_text()
+    assert f"digits ({name}, without labels) -> digits" in text
+    assert f"  {figure.replace('_', ' ')} on the test images of digits" in text
+
+
+def test_pretraining_without_labels_starts_the_transfer(unlabelled, tmp_path):
+    workdir, report, name = unlabelled
+    path = workdir / "source" / "source.weights.h5"
+    flags = {**UNLABELLED, "source_weights": str(path)}
+    again = run(tmp_path / "again", **flags)
+    assert again["runs"][0]["weights_sha256"] == report["runs"][0]["weights_sha256"]
+    assert again["source"]["test"] == report["source"]["test"]
+    still = run(tmp_path / "still", **{**flags, "method": "features", "epochs": 0, "steps": 0})
+    assert still["runs"][0]["steps"] == 0
+    model = keras.models.load_model(tmp_path / "still" / "transfer-0" / "model.keras")
+    kept = weights.load(path).tensors
+    for tensor, value in weights.tensors_of(model).items():
+        if tensor in kept:
+            np.testing.assert_array_equal(value, kept[tensor])
+    with pytest.raises(UsageError, match="distill goes on with the source's head, and --source_w"):
+        run(tmp_path / "no", **{**flags, "method": "distill"})
+
+
+def test_pretraining_without_labels_is_seen_in_tensorboard(unlabelled):
+    workdir, _, name = unlabelled
+    lines = (workdir / "source" / "metrics.jsonl").read_text().splitlines()
+    names = {name for line in lines for name in json.loads(line)} - {"step"}
+    assert {"train/loss", "train/learning_rate", "test/loss"} <= names
+    assert ("train/contrastive_accuracy" in names) == (name == "simclr")
+    assert not [one for one in names if one.endswith(("/accuracy", "validation/loss"))]
+    tags = set(EventAccumulator(str(workdir / "source")).Reload().Tags()["tensors"])
+    assert names | {"visuals/batch", "weights/conv/kernel"} <= tags
+    assert ("visuals/rebuilt" in tags) == (name == "autoencoder")
+    assert not tags & {"visuals/confusion", "visuals/misclassified", "weights/head/kernel"}
+
+
+def test_pretraining_without_labels_continues_where_it_was_killed(
+    unlabelled, tmp_path, monkeypatch
+):
+    workdir, report, name = unlabelled
+    write = RunLog.write
+    deaths = [25, 14]
+
+    def dying(self, step, values):
+        if deaths and step >= deaths[-1]:
+            deaths.pop()
+            raise KeyboardInterrupt
+        write(self, step, values)
+
+    monkeypatch.setattr(RunLog, "write", dying)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, pretrain=name, **UNLABELLED)
+    again = run(tmp_path, pretrain=name, **UNLABELLED)
+    assert again["source"]["weights_sha256"] == report["source"]["weights_sha256"]
+    assert again["source"]["test"] == report["source"]["test"]
+    lines = (tmp_path / "source" / "metrics.jsonl").read_text()
+    assert lines == (workdir / "source" / "metrics.jsonl").read_text()
+
+
 def test_experiment_continues_a_run_that_was_killed(finished, tmp_path, monkeypatch):
     _, report = finished
     write = RunLog.write

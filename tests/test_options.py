@@ -22,6 +22,17 @@ CHOICES = [name for name, (option, _) in OPTIONS.items() if option.choices]
 WHOLE = [name for name in NUMBERS if not isinstance(OPTIONS[name][1], float)]
 
 
+# What stands beside a setting that means something only there.
+BESIDE = {
+    "temperature=": ("--pretrain=simclr", "--source_augment=auto"),
+    "pretrain=simclr": ("--source_augment=auto",),
+}
+
+
+def beside(word: str) -> tuple[str, ...]:
+    return next((words for start, words in BESIDE.items() if word.startswith(f"--{start}")), ())
+
+
 def parse(*words: str) -> Config:
     config = options.parse(["tl_keras", *words])
     assert config is not None
@@ -101,7 +112,8 @@ def test_number_at_its_bounds_is_accepted(name) -> None:
     for bound in (option.low, option.high):
         value = int(bound) if name in WHOLE else float(bound)
         # Shots of one need a schedule without validation, which is the default.
-        found = parse(f"--{name}={value}").flat()[name]
+        word = f"--{name}={value}"
+        found = parse(word, *beside(word)).flat()[name]
         assert found == ((value,) if name == "seeds" else value)
         assert type(found) is type(default)
 
@@ -126,7 +138,8 @@ def test_number_flag_takes_a_number_in_range_or_refuses_in_one_line(name, text) 
 def test_choice_takes_its_choices_and_names_them_where_it_refuses(name) -> None:
     option, _ = OPTIONS[name]
     for choice in option.choices:
-        assert parse(f"--{name}={choice}").flat()[name] == choice
+        word = f"--{name}={choice}"
+        assert parse(word, *beside(word)).flat()[name] == choice
     for text in ("", "other", option.choices[0].upper(), option.choices[0] + " "):
         message = refusal(f"--{name}={text}")
         assert f"--{name}=" in message
@@ -240,6 +253,45 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
         ),
         ("--shots=1 --early_stopping=1", "--shots=1 leaves no image for it"),
         ("--shots=1 --schedule=plateau", "--schedule=plateau watches a validation set"),
+        ("--temperature=0.5", "--temperature=0.5 is that of --pretrain=simclr"),
+        ("--temperature=1 --pretrain=autoencoder", "--pretrain=autoencoder has none"),
+        ("--pretrain=simclr", "--source_augment=none: --pretrain=simclr compares two views"),
+        (
+            "--pretrain=simclr --source_augment=auto --source_batch_size=1",
+            "--source_batch_size=1: --pretrain=simclr compares each image with the others",
+        ),
+        (
+            "--pretrain=autoencoder --source=imagenet --model=vgg16",
+            "--pretrain=autoencoder trains on the source's images, and --source=imagenet leaves",
+        ),
+        ("--pretrain=autoencoder --source=none", "--source=none leaves nothing to pretrain"),
+        (
+            "--pretrain=simclr --source_augment=auto --source_weights=a.weights.h5",
+            "--source_weights=a.weights.h5 leaves nothing to pretrain",
+        ),
+        (
+            "--pretrain=simclr --source_augment=auto --source_early_stopping=3",
+            "--source_early_stopping=3 needs labels, and --pretrain=simclr trains without them",
+        ),
+        (
+            "--pretrain=autoencoder --source_schedule=plateau",
+            "--source_schedule=plateau needs labels",
+        ),
+        (
+            "--pretrain=autoencoder --source_label_smoothing=0.1",
+            "--source_label_smoothing=0.1 needs labels",
+        ),
+        (
+            "--pretrain=autoencoder --source_class_weights=sqrt",
+            "--source_class_weights=sqrt needs labels",
+        ),
+        (
+            "--pretrain=simclr --source_augment=flip,mixup:0.2",
+            "--source_augment=flip,mixup:0.2 needs labels",
+        ),
+        ("--pretrain=autoencoder --source_augment=cutmix:1", "cutmix:1 needs labels"),
+        ("--pretrain=autoencoder --method=joint", "--pretrain=autoencoder brings none"),
+        ("--pretrain=autoencoder --penalty=distill", "--pretrain=autoencoder brings no head"),
     ],
 )
 def test_contradiction_is_refused_by_the_names_of_its_flags(words, expected) -> None:
@@ -259,6 +311,10 @@ def test_contradiction_is_refused_by_the_names_of_its_flags(words, expected) -> 
         "--shots=1 --source_early_stopping=1",
         "--target=folder:/some/where --augment=auto",
         "--target=some/set_of_tfds",
+        "--pretrain=autoencoder --source=usps --target=usps",
+        "--pretrain=simclr --source_augment=flip --temperature=0.5",
+        "--pretrain=simclr --source_augment=auto --early_stopping=1 --label_smoothing=0.1",
+        "--pretrain=autoencoder --augment=mixup:0.2",
     ],
 )
 def test_combination_that_makes_sense_is_accepted(words) -> None:
@@ -317,6 +373,8 @@ def test_config_comes_back_from_flags_and_from_its_flat_form(values) -> None:
     # Two combinations are refused, and tested above.
     values |= {"validation": max(values["validation"], 0.1), "shots": values["shots"] + 2}
     values["shots"] = min(values["shots"], 10**7)
+    # Without labels much is refused that goes with any other pretraining; tested above too.
+    values |= {"pretrain": "supervised", "temperature": Config().temperature}
     words = [
         f"--{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
         for name, value in values.items()

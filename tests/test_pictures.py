@@ -32,6 +32,24 @@ def test_batch_draws_no_more_than_32():
     assert pictures.batch(images, labels, DIGITS).shape == thirty_two.shape
 
 
+@pytest.mark.parametrize(("number", "rows"), [(1, 2), (8, 2), (9, 4), (16, 4), (40, 4)])
+def test_pairs_stand_one_above_the_other(number, rows):
+    above = np.full((number, 4, 4, 3), (200, 30, 60), np.uint8)
+    below = np.full((number + 2, 4, 4, 3), (10, 220, 90), np.float32)
+    drawn = pictures.pairs(above, below, ("image", "rebuilt"))
+    areas = [count(drawn, color) for color in ((200, 30, 60), (10, 220, 90))]
+    one = count(pictures.pairs(above[:1], below[:1], ("", "")), (200, 30, 60))
+    assert areas == pytest.approx([one * min(number, 16)] * 2, rel=0.03)
+    # From top to bottom the rows take turns, and each pair fills the same columns.
+    turns = [(drawn == np.array(color)).all(axis=-1) for color in ((200, 30, 60), (10, 220, 90))]
+    order = [side.any(axis=1) for side in turns]
+    changes = np.flatnonzero(np.diff(order[0].astype(int) - order[1].astype(int)))
+    assert len(changes) == 2 * rows
+    assert np.flatnonzero(turns[0].any(axis=0)).tolist() == pytest.approx(
+        np.flatnonzero(turns[1].any(axis=0)).tolist()
+    )
+
+
 def test_batch_keeps_the_shape_of_a_wide_picture():
     color = np.array([200, 30, 60], np.uint8)
     drawn = pictures.batch(np.tile(color, (1, 10, 20, 1)), np.array([0]), DIGITS)

@@ -131,6 +131,25 @@ def test_table_shows_what_was_known_before_training():
     assert "zero-shot" not in told([run("transfer", 0, 0.9), run("scratch", 0, 0.9)])
 
 
+@pytest.mark.parametrize(
+    ("test", "line"),
+    [
+        (
+            {"contrastive_accuracy": 0.9312, "loss": 1.2},
+            "source       93.12 %  contrastive accuracy on the test images of usps",
+        ),
+        (
+            {"mean_squared_error": 0.01234, "loss": 0.01234},
+            "source        0.0123  mean squared error on the test images of usps",
+        ),
+    ],
+)
+def test_table_shows_what_pretraining_without_labels_came_to(test, line):
+    text = told(ONE, {"dataset": "usps", "test": test}, pretrain="simclr")
+    assert line in text.splitlines()
+    assert text.startswith("usps (simclr, without labels) -> digits\n")
+
+
 def test_table_lists_every_seed_and_marks_a_missing_run():
     runs = arms({seed: 0.5 + seed / 100 for seed in range(11)}, dict.fromkeys(range(10), 0.5))
     lines = told(runs).splitlines()

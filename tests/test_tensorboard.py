@@ -96,8 +96,9 @@ def test_pictures_are_pngs_with_a_tag_and_a_step_of_their_own(tmp_path):
         log.batch_picture(images, labels, NAMES, 0)
         log.confusion(np.eye(3, dtype=int), NAMES, 7)
         log.misclassified(images, labels, predictions, NAMES, 8, np.full(4, 0.5))
+        log.pairs("rebuilt", images, images, ("image", "rebuilt"), 9)
     events = read(tmp_path)
-    for name, step in (("batch", 0), ("confusion", 7), ("misclassified", 8)):
+    for name, step in (("batch", 0), ("confusion", 7), ("misclassified", 8), ("rebuilt", 9)):
         (event,) = events.Tensors(f"visuals/{name}")
         width, height, picture = tensor_util.make_ndarray(event.tensor_proto)
         assert event.step == step

@@ -54,7 +54,58 @@ def check(config: Config) -> None:
             f"--augment={config.training.augment} changes the images each epoch, and"
             " --method=features computes their features once: leave --augment=none"
         )
+    _check_pretraining(config)
     _check_validation(config)
+
+
+def _check_pretraining(config: Config) -> None:
+    """Check what goes with the labels of the source's images, and what goes without them."""
+    training, flag = config.source_training, f"--pretrain={config.pretrain}"
+    if config.pretrain != "simclr" and config.temperature != Config().temperature:
+        raise UsageError(
+            f"--temperature={config.temperature} is that of --pretrain=simclr, and {flag} has none:"
+            " choose simclr, or leave --temperature out"
+        )
+    if config.pretrain == "supervised":
+        return
+    for name, value in (("source_weights", config.source_weights), ("source", config.source)):
+        if value and (name == "source_weights" or value in ("imagenet", "none")):
+            raise UsageError(
+                f"{flag} trains on the source's images, and --{name}={value} leaves nothing to"
+                " pretrain: name a dataset as --source alone, or leave --pretrain out"
+            )
+    augmentation = augment_spec.Augmentation()
+    if training.augment != "auto":
+        augmentation = augment_spec.parse(training.augment, flag="source_augment")
+    labelled: tuple[tuple[str, object], ...] = (
+        ("early_stopping", training.early_stopping),
+        ("schedule", "plateau" if training.schedule == "plateau" else ""),
+        ("label_smoothing", training.label_smoothing),
+        ("class_weights", training.class_weights if training.class_weights != "none" else ""),
+        ("augment", training.augment if augmentation.mixes else ""),
+    )
+    for name, setting in labelled:
+        if setting:
+            raise UsageError(
+                f"--source_{name}={setting} needs labels, and {flag} trains without them: leave it"
+                " out, or choose --pretrain=supervised"
+            )
+    if config.pretrain == "simclr":
+        _check_views(training, augmentation)
+
+
+def _check_views(training: Training, augmentation: augment_spec.Augmentation) -> None:
+    if training.augment != "auto" and augmentation.is_identity:
+        raise UsageError(
+            f"--source_augment={training.augment}: --pretrain=simclr compares two views of each"
+            " image, and these would be the same: choose --source_augment=auto, or a list such as"
+            " shift:0.15,rotate:0.05,zoom:0.25"
+        )
+    if training.batch_size == 1:
+        raise UsageError(
+            "--source_batch_size=1: --pretrain=simclr compares each image with the others of its"
+            " batch, and there would be none: take 2 or more, such as 256"
+        )
 
 
 def _check_fine_tuning(config: Config, method: methods.Method) -> None:
@@ -123,6 +174,14 @@ def reads_source(config: Config) -> bool:
     """Return whether the source is a dataset that this experiment has to read."""
     images = not config.source_weights or methods.find(config.method).source_images
     return images and config.source not in ("none", "imagenet")
+
+
+def needs_head(config: Config) -> str:
+    """Return the name of the method or penalty that goes on with the source's head, or ''."""
+    if methods.find(config.method).source_images:
+        return config.method
+    wanting = [name for name in methods.penalties(config) if methods.PENALTIES[name].needs_head]
+    return wanting[0] if wanting else ""
 
 
 def needs_validation(training: Training) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras import files, plan, runs
-from tl_keras.checks import check
+from tl_keras.checks import check, needs_head
 from tl_keras.config import Config
-from tl_keras.errors import DataError
+from tl_keras.errors import DataError, UsageError
 from tl_keras.methods import catalog as methods
 from tl_keras.models import building, weights
 from tl_keras.models.weights import Origin, Weights
@@ -52,6 +52,21 @@ def run(config: Config) -> Report:
     """
     check(config)
     workdir = Workdir(config)
+    settled, source = settle(config, workdir)
+    records = []
+    for seed in config.seeds:
+        for arm, method in _arms(config, source):
+            records.append(carry_out(settled, workdir.arm(arm, seed), source, arm, method, seed))
+            runs.forget_models()
+    return _report(settled, workdir, source, records)
+
+
+def settle(config: Config, workdir: Workdir) -> tuple[Plan, Source | None]:
+    """Open the data, see that everything fits, and have the source's knowledge at hand.
+
+    Raises:
+        TransferError: see tl_keras.errors.
+    """
     LOG.info("workdir: %s", workdir.root)
     start_tensorflow()
     strategy = distribution.make_strategy(config.strategy)
@@ -64,12 +79,7 @@ def run(config: Config) -> Report:
     workdir.claim(config, weights.digest(given.tensors) if given else "")
     if source is None and settled.source and methods.find(config.method).copies_weights:
         source = _pretrained(settled, settled.source, workdir.source)
-    records = []
-    for seed in config.seeds:
-        for arm, method in _arms(config, source):
-            records.append(_arm(settled, workdir, source, arm, method, seed))
-            runs.forget_models()
-    return _report(settled, workdir, source, records)
+    return settled, source
 
 
 def start_tensorflow() -> None:
@@ -88,6 +98,11 @@ def _given_weights(config: Config) -> Weights | None:
         raise DataError(f"{flag} does not say what it was trained on; tl_keras did not write it")
     if given.origin.model != config.model:
         raise DataError(f"{flag} holds {given.origin.model}, not --model={config.model}")
+    if not given.origin.class_names and (wanting := needs_head(config)):
+        raise UsageError(
+            f"{wanting} goes on with the source's head, and {flag} has none, as it was trained"
+            " without labels: give weights that were trained with them, or choose another --method"
+        )
     return given
 
 
@@ -136,26 +151,31 @@ def _pretrained(settled: Plan, images: Images, folder: Path) -> Source:
     if (folder / RESULT).is_file():
         LOG.info("source: %s is trained already", config.source)
         return Source(weights.load(path), read_json(folder / RESULT))
-    LOG.info("source: training %s on %s", config.model, config.source)
+    LOG.info("source: training %s on %s, %s", config.model, config.source, config.pretrain)
     setting = settled.setting(images, config.source_training, config.source_seed)
-    prepared = methods.find("scratch").prepare(setting)
-    outcome = runs.carry_out(setting, prepared, images, folder, f"source {config.source}")
-    names, size = images.dataset.class_names, settled.image_size
-    found = {"accuracy": outcome.test.accuracy, "loss": outcome.test.loss}
-    origin = Origin(config.source, names, config.model, size, settled.body_channels, found)
-    tensors = weights.tensors_of(setting.model)
-    weights.save(path, tensors, origin)
+    prepared = methods.pretraining(config.pretrain)(setting)
+    title = f"source {config.source}"
+    if config.pretrain == "supervised":
+        outcome = runs.carry_out(setting, prepared, images, folder, title)
+        names = images.dataset.class_names
+        found = {name: outcome.test[name] for name in ("accuracy", "loss")}
+    else:
+        outcome = runs.pretrain(setting, prepared, images, folder, title)
+        names, found = (), outcome.test
+    size, channels = settled.image_size, settled.body_channels
+    origin = Origin(config.source, names, config.model, size, channels, found)
+    weights.save(path, outcome.tensors, origin)
     record = {"dataset": config.source, **outcome.record(), "test": found}
     files.write_json(folder / RESULT, record)
-    LOG.info("source: test accuracy %.2f %%", 100 * outcome.test.accuracy)
-    return Source(Weights(tensors, origin), record)
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
+    LOG.info("source: on its test images, %s", told)
+    return Source(Weights(outcome.tensors, origin), record)
 
 
-def _arm(
-    settled: Plan, workdir: Workdir, source: Source | None, arm: str, method_name: str, seed: int
+def carry_out(
+    settled: Plan, folder: Path, source: Source | None, arm: str, method_name: str, seed: int
 ) -> dict[str, Any]:
-    """Carry out one arm of one seed, or read what an earlier call found."""
-    folder = workdir.arm(arm, seed)
+    """Carry out one arm of one seed in `folder`, or read what an earlier call found there."""
     if (folder / RESULT).is_file():
         LOG.info("%s, seed %d: done already", arm, seed)
         return read_json(folder / RESULT)
@@ -182,7 +202,7 @@ def _arm(
     )
     record = {"arm": arm, "seed": seed, "zero_shot": None, **outcome.record()}
     files.write_json(folder / RESULT, record)
-    LOG.info("%s, seed %d: test accuracy %.2f %%", arm, seed, 100 * outcome.test.accuracy)
+    LOG.info("%s, seed %d: test accuracy %.2f %%", arm, seed, 100 * outcome.test["accuracy"])
     return record
 
 
@@ -192,7 +212,7 @@ def _named(config: Config) -> str:
     return f"--source={config.source}"
 
 
-def _zero_shot(settled: Plan, workdir: Workdir, source: Source | None) -> dict[str, float] | None:
+def zero_shot(settled: Plan, workdir: Workdir, source: Source | None) -> dict[str, float] | None:
     """Return what the source's model says of the target, where it knows all of its classes."""
     config, target = settled.config, settled.target
     known = source.weights.origin.class_names if source and source.weights.origin else ()
@@ -214,10 +234,10 @@ def _zero_shot(settled: Plan, workdir: Workdir, source: Source | None) -> dict[s
 def _report(
     settled: Plan, workdir: Workdir, source: Source | None, records: list[dict[str, Any]]
 ) -> Report:
-    zero_shot = _zero_shot(settled, workdir, source)
+    before = zero_shot(settled, workdir, source)
     for record in records:
         if record["arm"] == "transfer":
-            record["zero_shot"] = zero_shot
+            record["zero_shot"] = before
     report = {
         "config": settled.config.flat(),
         "source": source.record if source else None,

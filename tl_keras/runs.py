@@ -6,6 +6,7 @@ Pretraining is such a run, and so is each arm of each seed.
 import contextlib
 import gc
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,10 @@ import keras
 import numpy as np
 
 from tl_keras import files
-from tl_keras.methods.setting import Prepared, Setting
+from tl_keras.data.pipeline import in_order
+from tl_keras.methods.setting import Prepared, Pretraining, Setting
 from tl_keras.models import weights
+from tl_keras.models.weights import HEAD, Tensors
 from tl_keras.plan import Images
 from tl_keras.report import metrics
 from tl_keras.report.metrics import Classification
@@ -22,6 +25,7 @@ from tl_keras.report.records import MetricsLog, Record
 from tl_keras.report.tensorboard import EventLog
 from tl_keras.training.loop import Loop, Result
 from tl_keras.training.prediction import Outputs
+from tl_keras.training.task import Task
 
 LOG = logging.getLogger(__name__)
 
@@ -29,20 +33,26 @@ PICTURES = 32
 
 
 class Outcome(NamedTuple):
-    """What a finished run found."""
+    """What a finished run found.
+
+    Attributes:
+        result: what it took.
+        test: figures of the test images by name, ready for JSON.
+        tensors: what was learned.
+    """
 
     result: Result
-    test: Classification
-    weights_sha256: str
+    test: dict[str, Any]
+    tensors: Tensors
 
     def record(self) -> dict[str, Any]:
         """Return this run's part of report.json."""
         return {
-            "test": self.test.as_record(),
+            "test": self.test,
             "steps": self.result.steps,
             "seconds": round(self.result.seconds, 3),
             "images_per_second": round(self.result.images_per_second, 1),
-            "weights_sha256": self.weights_sha256,
+            "weights_sha256": weights.digest(self.tensors),
         }
 
 
@@ -88,21 +98,55 @@ def carry_out(
         folder: of this run.
         title: names the run on the console.
     """
-    with files.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(RunLog(folder)) as log:
-        log.events.config_text(setting.config.flat())
-        loop = Loop(prepared.task, setting.training, setting.strategy, folder, log, title)
-        result = loop.run()
+    with _trained(setting, prepared.task, folder, title) as (log, result):
         outputs = prepared.predict(images.test)
         names = images.dataset.class_names
         test = metrics.classification(images.test.labels, outputs.logits, names)
         tensors = weights.tensors_of(prepared.model)
-        log.write(result.steps, {"test/loss": test.loss, "test/accuracy": test.accuracy})
+        figures = {"test/loss": test.loss, "test/accuracy": test.accuracy}
+        log.write(result.steps, figures)
         _show(log.events, setting, images, outputs, test, result.steps)
-        log.events.histograms(tensors, result.steps)
+        _finish(log.events, setting, figures, tensors, result.steps)
     save_model(prepared.model, folder / "model.keras")
-    return Outcome(result, test, weights.digest(tensors))
+    return Outcome(result, test.as_record(), tensors)
+
+
+def pretrain(
+    setting: Setting, prepared: Pretraining, images: Images, folder: Path, title: str
+) -> Outcome:
+    """Train without labels, and write figures and pictures; what is learned is the body alone.
+
+    There is no model.keras: nothing was trained that could tell classes apart.
+
+    Args:
+        setting: what the pretraining was given.
+        prepared: what it gave back.
+        images: the dataset; its test split is read when training is over.
+        folder: of this run.
+        title: names the run on the console.
+    """
+    with _trained(setting, prepared.task, folder, title) as (log, result):
+        test = prepared.judge(images.test)
+        tensors = weights.tensors_of(prepared.model)
+        body = {name: value for name, value in tensors.items() if not name.startswith(HEAD)}
+        figures = {f"test/{name}": value for name, value in test.items()}
+        log.write(result.steps, figures)
+        _show_pretraining(log.events, prepared, images, result.steps)
+        _finish(log.events, setting, figures, body, result.steps)
+    return Outcome(result, test, body)
+
+
+@contextlib.contextmanager
+def _trained(
+    setting: Setting, task: Task, folder: Path, title: str
+) -> Iterator[tuple[RunLog, Result]]:
+    """Train in `folder`, and keep the log open for what is found after."""
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(RunLog(folder)) as log:
+        log.events.config_text(setting.config.flat())
+        loop = Loop(task, setting.training, setting.strategy, folder, log, title)
+        yield log, loop.run()
 
 
 def _show(
@@ -126,12 +170,34 @@ def _show(
     events.misclassified(
         images.test.images, images.test.labels, logits.argmax(axis=1), names, step, confidences
     )
+
+
+def _show_pretraining(events: EventLog, prepared: Pretraining, images: Images, step: int) -> None:
+    """Put into TensorBoard the views that were compared, or what was made of test images."""
+    streams = [stream.fitted(1) for stream in prepared.task.streams.values()]
+    batches = [next(iter(stream.batches())) for stream in streams]
+    first, labels = (tensor.numpy()[:PICTURES] for tensor in batches[0])
+    if len(batches) > 1:
+        events.pairs("batch", first, batches[1][0].numpy(), ("first view", "second view"), 0)
+    else:
+        events.batch_picture(first, labels, images.dataset.class_names, 0)
+    if prepared.rebuild is not None:
+        inputs = in_order(images.test.images[:PICTURES], PICTURES, images.image_size)
+        shown = next(iter(inputs)).numpy()
+        events.pairs("rebuilt", shown, prepared.rebuild(shown), ("test image", "rebuilt"), step)
+
+
+def _finish(
+    events: EventLog, setting: Setting, figures: dict[str, float], tensors: Tensors, step: int
+) -> None:
+    """Put into TensorBoard what sets this run apart from others, and what it learned."""
     settings = {"arm": events.folder.name.partition("-")[0], "seed": setting.seed}
-    for name in ("source", "target", "model", "method", "trainable", "head", "shots"):
+    for name in ("source", "pretrain", "target", "model", "method", "trainable", "head", "shots"):
         settings[name] = setting.config.flat()[name]
     for name in ("optimizer", "learning_rate", "batch_size", "schedule"):
         settings[name] = getattr(setting.training, name)
-    events.hparams(settings, {"test/accuracy": test.accuracy, "test/loss": test.loss}, step)
+    events.hparams(settings, figures, step)
+    events.histograms(tensors, step)
 
 
 def save_model(model: keras.Model, path: Path) -> None:

@@ -18,6 +18,7 @@ from tl_keras.data import augment_spec, splits
 from tl_keras.data.dataset import ImageSet
 from tl_keras.data.pipeline import Stream
 from tl_keras.data.splits import Split
+from tl_keras.models.building import tensor_names
 from tl_keras.models.weights import HEAD, Weights
 from tl_keras.training.prediction import Outputs, Predictor
 from tl_keras.training.task import Batch, CrossEntropy, Objective, Task, accuracy
@@ -139,6 +140,32 @@ class Prepared:
     task: Task
     model: keras.Model
     predict: Callable[[ImageSet], Outputs]
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What a pretraining without labels gives back: nothing of it says anything of classes.
+
+    Attributes:
+        task: what the loop trains; all of its streams are of the same images.
+        model: whose body learns.
+        judge: gives figures of a whole split by name, "loss" among them.
+        rebuild: gives what is made of (n, image_size, image_size, channels) uint8 images: the same
+            shape, float32 from 0 to 255. None where no images are made.
+    """
+
+    task: Task
+    model: keras.Model
+    judge: Callable[[ImageSet], dict[str, float]]
+    rebuild: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+def body_variables(model: keras.Model) -> list[keras.Variable]:
+    """Return all that trains below the head."""
+    named = tensor_names(model).items()
+    return [
+        variable for name, variable in named if variable.trainable and not name.startswith(HEAD)
+    ]
 
 
 def _cross_entropy(training: Training, labels: np.ndarray, classes: int) -> CrossEntropy:

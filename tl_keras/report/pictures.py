@@ -177,6 +177,31 @@ def batch(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) ->
     return grid(shown, titles, f"{len(shown)} training images as the model sees them, {size}")
 
 
+def pairs(above: np.ndarray, below: np.ndarray, titles: tuple[str, str]) -> np.ndarray:
+    """Draw the first 16 pairs of pictures, a row of eight above a row of what belongs to them.
+
+    Args:
+        above: (n, height, width, channels) uint8, or float from 0 to 255.
+        below: the same; the first n are drawn.
+        titles: of each picture above, and of each below.
+
+    Returns:
+        (height, width, 3) uint8.
+    """
+    count = min(len(above), MOST_PICTURES // 2)
+    drawn: list[np.ndarray] = []
+    names: list[str] = []
+    for start in range(0, count, COLUMNS):
+        for images, title in zip((above, below), titles, strict=True):
+            row = list(images[start : min(start + COLUMNS, count)])
+            # What is left of the last row stays empty, so that pairs stand one above the other.
+            empty = COLUMNS - len(row)
+            drawn += row + [np.full_like(row[0], 255)] * empty
+            names += [title] * len(row) + [""] * empty
+    size = " x ".join(str(side) for side in np.shape(above)[1:])
+    return grid(drawn, names, f"{count} pairs: {titles[0]} above, {titles[1]} below, {size}")
+
+
 def _fitted(
     image: np.ndarray, middle: float, bottom: float, side: float
 ) -> tuple[float, float, float, float]:

@@ -61,6 +61,8 @@ def _task(report: Mapping[str, Any]) -> list[str]:
     source = (report.get("source") or {}).get("dataset") or config["source"]
     if config.get("source_weights"):
         source += f" ({config['source_weights']})"
+    elif config.get("pretrain", "supervised") != "supervised":
+        source += f" ({config['pretrain']}, without labels)"
     has_transfer = any(run["arm"] == "transfer" for run in report["runs"])
     shots = config["shots"]
     how = [
@@ -83,9 +85,8 @@ def _before_training(report: Mapping[str, Any]) -> list[str]:
     lines = []
     source = report.get("source")
     if source and source.get("test"):
-        accuracy = source["test"]["accuracy"]
-        name = source["dataset"]
-        lines.append(f"source      {_percent(accuracy)} %  on the test images of {name}")
+        found, name = _source_figure(source["test"]), source["dataset"]
+        lines.append(f"source      {found} on the test images of {name}")
     zero_shot = [run["zero_shot"]["accuracy"] for run in report["runs"] if run.get("zero_shot")]
     if zero_shot:
         target = report["config"]["target"]
@@ -94,6 +95,15 @@ def _before_training(report: Mapping[str, Any]) -> list[str]:
             f"zero-shot   {mean} %  on the test images of {target}, before any training on its own"
         )
     return lines
+
+
+def _source_figure(test: Mapping[str, float]) -> str:
+    """Return what tells how well the source was learned: with its labels, or without."""
+    if "accuracy" in test:
+        return f"{_percent(test['accuracy'])} % "
+    if "contrastive_accuracy" in test:
+        return f"{_percent(test['contrastive_accuracy'])} %  contrastive accuracy"
+    return f"{test['mean_squared_error']:8.4f}  mean squared error"
 
 
 def _arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[str]:

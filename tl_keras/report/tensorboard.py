@@ -78,6 +78,25 @@ class EventLog:
         """
         self._picture("visuals/batch", pictures.batch(images, labels, class_names), step)
 
+    def pairs(
+        self,
+        name: str,
+        above: np.ndarray,
+        below: np.ndarray,
+        titles: tuple[str, str],
+        step: int,
+    ) -> None:
+        """Show up to 16 pairs of pictures, one above the other: `visuals/NAME`.
+
+        Args:
+            name: of the picture.
+            above: (n, height, width, channels) uint8, or float from 0 to 255.
+            below: the same shape or longer.
+            titles: of a picture above, and of one below.
+            step: of the picture.
+        """
+        self._picture(f"visuals/{name}", pictures.pairs(above, below, titles), step)
+
     def confusion(self, matrix: np.ndarray, class_names: Sequence[str], step: int) -> None:
         """Show a confusion matrix: `visuals/confusion`.
 

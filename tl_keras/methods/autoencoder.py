@@ -1,0 +1,97 @@
+"""Pretraining by rebuilding: a decoder has to find the image in the body's features."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tl_keras.data import pipeline
+from tl_keras.data.dataset import ImageSet
+from tl_keras.methods.setting import Pretraining, Setting, body_variables
+from tl_keras.training.task import Batch, Objective, Task
+
+LARGEST_MAP = 8
+WIDTH = 64
+LEAST_WIDTH = 16
+IMAGES_A_BATCH = 64
+
+
+def prepare(setting: Setting) -> Pretraining:
+    """Prepare L = mean over images, pixels and channels of (decoder(body(x)) - x / 255)^2.
+
+    x is the image as the augmentation left it. Hinton and Salakhutdinov, "Reducing the
+    Dimensionality of Data with Neural Networks", Science 313, 2006. The labels are not used, and
+    the decoder is thrown away.
+    """
+    model = setting.model
+    with setting.strategy.scope():
+        decoder = _decoder(model.output["features"].shape[-1], model.input.shape[1:], setting.seed)
+
+    def objective(batch: Batch) -> Objective:
+        images, _ = batch["target"]
+        rebuilt = decoder(model(images, training=True)["features"])
+        return Objective({"mean_squared_error": tf.reduce_mean(_errors(images, rebuilt))}, {})
+
+    task = Task(
+        model=model,
+        variables=[*body_variables(model), *decoder.trainable_variables],
+        streams={"target": setting.stream(setting.images)},
+        objective=objective,
+    )
+    rebuild = tf.function(lambda images: decoder(model(images, training=False)["features"]))
+    return Pretraining(
+        task,
+        model,
+        judge=lambda images: _judge(images, setting.image_size, rebuild),
+        rebuild=lambda images: 255 * rebuild(tf.constant(images)).numpy(),
+    )
+
+
+def _decoder(width: int, shape: tuple[int, int, int], seed: int) -> keras.Model:
+    """Return a decoder from (batch, width) features to (batch, *shape) images of 0 to 1.
+
+    A dense layer makes a map of at most 8x8, which doubles its side, with a convolution after each
+    time, until the image fits in. So the dense layer is small however large the image is.
+    """
+    size, _, channels = shape
+    doublings = 0
+    while -(-size // 2**doublings) > LARGEST_MAP:
+        doublings += 1
+    side = -(-size // 2**doublings)
+    seeds = iter(np.random.SeedSequence((seed, 2)).generate_state(doublings + 2).tolist())
+
+    def drawn() -> keras.initializers.Initializer:
+        return keras.initializers.GlorotUniform(seed=next(seeds))
+
+    features = keras.Input((width,), name="features")
+    x = keras.layers.Dense(side * side * WIDTH, "relu", kernel_initializer=drawn())(features)
+    x = keras.layers.Reshape((side, side, WIDTH))(x)
+    for number in range(1, doublings + 1):
+        filters = max(LEAST_WIDTH, WIDTH >> number)
+        x = keras.layers.UpSampling2D(2)(x)
+        x = keras.layers.Conv2D(
+            filters, 3, padding="same", activation="relu", kernel_initializer=drawn()
+        )(x)
+    over = side * 2**doublings - size
+    cropped = (over // 2, over - over // 2)
+    x = keras.layers.Cropping2D((cropped, cropped))(x)
+    x = keras.layers.Conv2D(
+        channels, 3, padding="same", activation="sigmoid", kernel_initializer=drawn()
+    )(x)
+    return keras.Model(features, x, name="decoder")
+
+
+def _errors(images: tf.Tensor, rebuilt: tf.Tensor) -> tf.Tensor:
+    """Return the mean squared error (batch,) of each image, of its pixels from 0 to 1."""
+    wanted = tf.cast(images, tf.float32) / 255.0
+    return tf.reduce_mean(tf.square(tf.cast(rebuilt, tf.float32) - wanted), axis=(1, 2, 3))
+
+
+def _judge(
+    images: ImageSet, image_size: int, rebuild: Callable[[tf.Tensor], tf.Tensor]
+) -> dict[str, float]:
+    batches = pipeline.in_order(images.images, IMAGES_A_BATCH, image_size)
+    errors = np.concatenate([_errors(batch, rebuild(batch)) for batch in batches])
+    error = float(np.mean(errors[: len(images.labels)], dtype=np.float64))
+    return {"mean_squared_error": error, "loss": error}
