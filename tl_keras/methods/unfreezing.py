@@ -40,14 +40,15 @@ def stages(model: keras.Model, config: Config) -> list[Stage]:
     later = [group for group in chosen if group]
     if not later:
         raise UsageError(
-            f"--trainable={config.trainable} leaves nothing for --unfreeze={kind} to thaw"
+            f"--trainable={config.trainable} leaves nothing for --unfreeze={kind} to thaw: choose"
+            " --trainable=all, or --method=finetune with --unfreeze=none"
         )
     counts = [0, len(later)] if kind == "lp_ft" else range(len(later) + 1)
     thawed = [list(itertools.chain(*later[len(later) - count :])) for count in counts]
     if len(parts) > len(thawed) - 1:
         raise UsageError(
             f"--unfreeze={config.unfreeze} gives lengths of {len(parts)} stages before the last,"
-            f" and there are {len(thawed) - 1}"
+            f" and here are {len(thawed) - 1} of them: give no more"
         )
     starts = _starts(parts, len(thawed))
     return [

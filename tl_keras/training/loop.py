@@ -100,7 +100,9 @@ class Loop:
         self._state = State()
         self._steps_a_call = 1
         self._stages = task.stages or [Stage(0.0, lambda: None)]
-        self._starts = [round(stage.start * self._total) for stage in self._stages]
+        # The last stage has a step at least, however short the run.
+        last = max(self._total - 1, 0)
+        self._starts = [min(round(stage.start * self._total), last) for stage in self._stages]
         self._training_now: list[keras.Variable] = []
         self._names: list[str] = []
         self._predictor = Predictor(task.model, strategy)
@@ -267,8 +269,8 @@ class Loop:
             self._schedule.factor.assign(self._schedule.factor * training.decay_rate)
             state.since_decay = 0
         patient = not training.early_stopping or state.since_best < training.early_stopping
-        # A stage but the last has its length: what comes after it may do better yet.
-        state.stopped = not patient and self._stage() == len(self._stages) - 1
+        # Only the last stage ends early: what comes after another may do better yet.
+        state.stopped = not patient and state.step > self._starts[-1]
         accuracy = float((outputs.logits.argmax(axis=1) == labels).mean())
         return {"validation/loss": loss, "validation/accuracy": accuracy}
 
