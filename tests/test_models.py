@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 from tl_keras.errors import UsageError
@@ -12,6 +13,7 @@ from tl_keras.models.building import INITIALIZERS, build, tensor_names
 # Of the body, without head, for colour images of the model's own size: the published counts.
 PARAMETERS = {
     "small_cnn": 693_248,
+    "conv4": 468_064,
     "resnet50": 23_587_712,
     "resnet101": 42_658_176,
     "resnet152": 58_370_944,
@@ -94,7 +96,8 @@ def test_build_has_the_published_number_of_parameters(name, shaped):
 
 
 @pytest.mark.parametrize(
-    "name", ["small_cnn", "xception", "inception_v3", "nasnet_mobile", "mobilenet_v3_small"]
+    "name",
+    ["small_cnn", "conv4", "xception", "inception_v3", "nasnet_mobile", "mobilenet_v3_small"],
 )
 def test_build_accepts_the_smallest_size(name, shaped):
     size = catalog.find(name).min_size
@@ -103,10 +106,55 @@ def test_build_accepts_the_smallest_size(name, shaped):
         shaped(name, size - 1)
 
 
+def make_conv4(channels=1, seed=1, size=28):
+    sizes = {"image_size": size, "input_channels": channels, "body_channels": 1, "dense_units": 128}
+    return build("conv4", 10, **sizes, seed=seed)
+
+
+def test_conv4_has_four_normalised_convolutions_and_a_normalised_dense_layer():
+    model = make_conv4()
+    shapes = {name: tuple(one.shape) for name, one in tensor_names(model).items()}
+    kernels = {name: shape for name, shape in shapes.items() if name.endswith("kernel")}
+    assert kernels == {
+        "conv1/kernel": (3, 3, 1, 32),
+        "conv2/kernel": (3, 3, 32, 32),
+        "conv3/kernel": (3, 3, 32, 64),
+        "conv4/kernel": (3, 3, 64, 64),
+        "dense/kernel": (7 * 7 * 64, 128),
+        "head/kernel": (128, 10),
+    }
+    assert {name for name in shapes if name.endswith("bias")} == {"head/bias"}
+    for name, shape in kernels.items():
+        if name != "head/kernel":
+            assert shapes[f"{name.removesuffix('/kernel')}_bn/moving_mean"] == shape[-1:]
+    assert [one.rate for one in model.layers if isinstance(one, keras.layers.Dropout)] == [
+        *(0.25, 0.25, 0.5)
+    ]
+
+
+def test_conv4_sees_grey_the_same_in_one_channel_and_in_three():
+    grey = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), dtype=np.uint8)
+    one, three = make_conv4(1), make_conv4(3)
+    found = three(np.repeat(grey, 3, axis=-1), training=False)["logits"]
+    np.testing.assert_allclose(found, one(grey, training=False)["logits"], atol=1e-4)
+
+
+def test_conv4_has_the_weights_and_the_dropout_of_its_seed():
+    images = np.random.default_rng(0).integers(0, 256, (8, 12, 12, 1), dtype=np.uint8)
+    first, again, other = (make_conv4(size=12, seed=seed) for seed in (1, 1, 2))
+    for wanted, same in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(wanted, same)
+    kernels = [tensor_names(one)["dense/kernel"].numpy() for one in (first, other)]
+    assert not np.allclose(*kernels)
+    outputs = [one(images, training=True)["features"] for one in (first, again)]
+    np.testing.assert_array_equal(*outputs)
+    assert not np.allclose(outputs[0], first(images, training=False)["features"])
+
+
 def test_find_suggests_the_nearest_name():
     with pytest.raises(UsageError, match="--model=rasnet50 is not known: did you mean resnet50?"):
         catalog.find("rasnet50")
-    with pytest.raises(UsageError, match="not known: Choose one of small_cnn, resnet50"):
+    with pytest.raises(UsageError, match="not known: Choose one of small_cnn, conv4"):
         catalog.find("qqqq")
 
 

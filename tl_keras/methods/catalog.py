@@ -243,8 +243,8 @@ def unfreezing(config: Config) -> tuple[str, tuple[float, ...]]:
     most = UNFREEZE[name]
     if len(numbers) > most:
         raise UsageError(
-            f"{flag}: {name} takes {f'{most} at most' if most else 'no'} lengths of stages, and"
-            f" {len(numbers)} are given"
+            f"{flag}: {name} takes no more than {most} lengths of stages, and {len(numbers)} are"
+            " given"
         )
     parts = tuple(_number(number, 0.0, 1.0, flag) for number in numbers)
     if sum(parts) >= 1:

@@ -21,9 +21,10 @@ def groups(model: keras.Model) -> list[list[str]]:
     body = named_body(model)
     if catalog.find(model.name).function:
         # The largest resolution still to come: side branches that see whole maps fall early.
-        sides = [_side(layer.output) for layer in body.values()]
-        # Behind the global pooling there is none: ConvNeXt's last normalisation is of its stage.
-        sides = list(itertools.accumulate(sides, lambda before, side: side or before))
+        sides: list[int] = []
+        for layer in body.values():
+            # Behind the global pooling is none: ConvNeXt's last normalisation is of its stage.
+            sides.append(_side(layer.output) or sides[-1])
         to_come = list(itertools.accumulate(reversed(sides), max))[::-1]
         numbers = [sorted(set(to_come), reverse=True).index(side) for side in to_come]
     else:
