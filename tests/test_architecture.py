@@ -115,7 +115,6 @@ TEST_FILES = {
     "models/small_cnn": "test_models.py",
     "training/distribution": "test_prediction.py",
     "training/progress": "test_loop.py",
-    "training/task": "test_loop.py",
 }
 
 ALL_TFDS = "test_reading.py::test_every_tfds_row_of_the_catalog_is_known_with_as_many_classes"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tl_keras.data.splits import Split, split
+from tl_keras.data.splits import Split, class_weights, split
 from tl_keras.errors import UsageError
 
 COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=8)
@@ -123,3 +123,36 @@ def test_split_leaves_every_class_an_image_to_train_on(fraction) -> None:
 def test_split_of_no_images_is_empty() -> None:
     chosen = choose(np.empty(0, np.int64), 3)
     assert [len(part) for part in chosen] == [0, 0]
+
+
+PRESENT = st.lists(st.integers(1, 200), min_size=1, max_size=8)
+
+
+@given(PRESENT, st.integers(0, 3))
+def test_balanced_class_weights_let_each_class_weigh_the_same(counts, absent) -> None:
+    labels = labels_of(counts)
+    weights = class_weights("balanced", labels, len(counts) + absent)
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(weights[: len(counts)] * counts, len(labels) / len(counts), 1e-5)
+    assert weights[len(counts) :].tolist() == [1.0] * absent
+
+
+@given(PRESENT)
+def test_sqrt_class_weights_are_the_root_of_balanced_ones_at_the_same_mean(counts) -> None:
+    labels = labels_of(counts)
+    balanced, root = (class_weights(kind, labels, len(counts)) for kind in ("balanced", "sqrt"))
+    assert root[labels].mean(dtype=np.float64) == pytest.approx(1, rel=1e-5)
+    assert balanced[labels].mean(dtype=np.float64) == pytest.approx(1, rel=1e-5)
+    np.testing.assert_allclose(root / root[0], np.sqrt(balanced / balanced[0]), 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["balanced", "sqrt"])
+def test_class_weights_of_even_classes_are_one(kind) -> None:
+    np.testing.assert_allclose(class_weights(kind, labels_of([7, 7, 7]), 3), 1, 1e-6)
+
+
+def test_class_weights_pass_over_a_class_without_image_in_the_middle() -> None:
+    weights = class_weights("balanced", labels_of([1, 0, 3]), 3)
+    np.testing.assert_allclose(weights, [2, 1, 2 / 3], 1e-6)
+    root = class_weights("sqrt", labels_of([1, 0, 3]), 3)
+    assert np.isfinite(root).all() and root[0] / root[2] == pytest.approx(np.sqrt(3), rel=1e-5)
