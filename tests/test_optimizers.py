@@ -1,6 +1,9 @@
 """Tests of schedules against their formulas, and of what weight decay touches."""
 
+import json
 import math
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -201,3 +204,140 @@ def test_total_steps_are_the_steps_or_the_epochs(steps, epochs, min_steps, per_e
 )
 def test_total_steps_for_50_images_and_batches_of_13(flags, expected) -> None:
     assert total_steps(Training(**flags), 50 / 13) == expected
+
+
+# Multipliers of the updates
+
+
+def trained(name, multipliers, gradients, names=("kernel", "kernel"), **flags):
+    """Return where variables that start at 1 are after each step of the same gradients."""
+    training = Training(optimizer=name, learning_rate=0.1, **flags)
+    variables = [keras.Variable(np.ones(4, np.float32), name=one) for one in names]
+    optimizer = make_optimizer(training, Schedule(training, TOTAL), variables, multipliers)
+    places = []
+    for gradient in gradients:
+        optimizer.apply([gradient] * len(variables))
+        places.append([variable.numpy() for variable in variables])
+    return np.array(places, np.float64)
+
+
+GRADIENTS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_multiplier_scales_every_update(name) -> None:
+    places = trained(name, (1.0, 0.1), GRADIENTS)
+    moved = places - 1
+    np.testing.assert_allclose(moved[:, 1], 0.1 * moved[:, 0], rtol=1e-4, atol=1e-6)
+    assert np.abs(moved[0, 0]).min() > 1e-4
+
+
+def test_multiplier_of_the_gradient_would_leave_adam_as_fast() -> None:
+    """So it is the update that is scaled."""
+    full, tenth = (trained("adam", (), scale * GRADIENTS[:1]) - 1 for scale in (1.0, 0.1))
+    np.testing.assert_allclose(tenth, full, rtol=1e-3)
+    update_scaled = trained("adam", (0.1, 0.1), GRADIENTS[:1]) - 1
+    np.testing.assert_allclose(update_scaled, 0.1 * full, rtol=1e-4)
+
+
+def test_multiplier_follows_the_formula_of_sgd_with_momentum_and_decay() -> None:
+    """First w <- w - m r d w, then v <- b v - m r g and w <- w + v."""
+    multipliers, rate, momentum, decay = (1.0, 0.25), 0.1, 0.8, 0.3
+    places = trained("sgd", multipliers, GRADIENTS, momentum=momentum, weight_decay=decay)
+    for number, multiplier in enumerate(multipliers):
+        weight, velocity = np.ones(4), np.zeros(4)
+        for step, gradient in enumerate(GRADIENTS):
+            weight = weight - multiplier * rate * decay * weight
+            velocity = momentum * velocity - multiplier * rate * gradient
+            weight = weight + velocity
+            np.testing.assert_allclose(places[step, number], weight, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_multiplier_scales_weight_decay_of_kernels_alone(name) -> None:
+    zeros = np.zeros((1, 4), np.float32)
+    names = ("kernel", "kernel", "bias")
+    places = trained(name, (1.0, 0.1, 1.0), zeros, names, weight_decay=0.5)[0]
+    np.testing.assert_allclose(places[:, 0], [0.95, 0.995, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_multiplier_of_one_is_none_and_of_zero_leaves_a_variable(name) -> None:
+    flags = {"weight_decay": 0.1}
+    none, ones = (trained(name, given, GRADIENTS, **flags) for given in ((), (1.0, 1.0)))
+    np.testing.assert_array_equal(none, ones)
+    assert (trained(name, (1.0, 0.0), GRADIENTS, **flags)[:, 1] == 1).all()
+
+
+TWO_REPLICAS = """
+import json
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+from tl_keras.config import Training
+from tl_keras.training.distribution import make_strategy
+from tl_keras.training.optimizers import Schedule, make_optimizer
+found = []
+for name in ("sgd", "adam"):
+    for devices in ("one_device", "mirrored"):
+        strategy = make_strategy(devices)
+        training = Training(optimizer=name, learning_rate=0.1, weight_decay=0.5)
+        with strategy.scope():
+            variables = [keras.Variable([1.0, 1.0], name="kernel") for _ in range(2)]
+            schedule = Schedule(training, 10)
+            optimizer = make_optimizer(training, schedule, variables, (1.0, 0.1))
+        share = 1.0 / strategy.num_replicas_in_sync
+
+        def in_replica():
+            gradients = [tf.constant([0.3, -2.0]) * share for _ in variables]
+            optimizer.apply(gradients, variables)
+            return gradients[0]
+
+        step = tf.function(lambda: strategy.run(in_replica))
+        for _ in range(3):
+            step()
+        found.append([
+            [one.numpy().tolist() for one in strategy.experimental_local_results(v.value)]
+            for v in variables
+        ])
+print(json.dumps(found))
+"""
+
+
+def test_multipliers_do_the_same_on_two_replicas() -> None:
+    command = [sys.executable, "-c", TWO_REPLICAS]
+    program = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert program.returncode == 0, program.stderr[-2000:]
+    found = json.loads(program.stdout.splitlines()[-1])
+    for one_device, mirrored in zip(found[::2], found[1::2], strict=True):
+        for (single,), (first, second) in zip(one_device, mirrored, strict=True):
+            assert first == second
+            np.testing.assert_allclose(first, single, rtol=1e-5)
+        fast, slow = (np.array(copies[0]) - 1 for copies in one_device)
+        assert (np.abs(slow) < 0.2 * np.abs(fast)).all()
+
+
+# A stage that begins with a fresh optimizer
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_schedule_goes_on_where_a_fresh_optimizer_counts_from_zero(name) -> None:
+    training = Training(learning_rate=0.02, schedule=name, warmup_steps=5)
+    whole, continued = Schedule(training, TOTAL), Schedule(training, TOTAL)
+    continued.restart(40)
+    for step in (0, 1, 30, 59):
+        assert float(continued(step)) == float(whole(40 + step))
+    # What is recorded counts the steps of the whole run.
+    assert float(continued.at(40)) == float(whole.at(40)) == float(whole(40))
+
+
+def test_restarted_schedule_moves_an_optimizer_at_the_rate_of_its_step() -> None:
+    training = Training(optimizer="sgd", momentum=0.0, learning_rate=1.0, schedule="cosine")
+    schedule = Schedule(training, TOTAL)
+    variable = keras.Variable([0.0], name="bias")
+    optimizer = make_optimizer(training, schedule, [variable])
+    schedule.restart(TOTAL // 2)
+    optimizer.apply([-np.ones(1, np.float32)])
+    assert variable.numpy() == pytest.approx(0.5, rel=1e-5)
+    assert [one.dtype for one in schedule.variables] == ["float32", "int64"]

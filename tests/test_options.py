@@ -244,6 +244,12 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
         ("--source=none --source_weights=a.weights.h5 --method=joint", "--source=none has none"),
         ("--source=imagenet", "no ImageNet weights for --model=small_cnn"),
         ("--method=features --augment=flip", "--augment=flip changes the images each epoch"),
+        ("--method=features --augment=mixup:1", "--augment=mixup:1 changes the images each epoch"),
+        ("--augment=mixup:0", "--augment=mixup:0: '0' is out of range; allowed is mixup:A"),
+        ("--ema=0.9 --swa=0.5", "--ema=0.9 and --swa=0.5 are two averages of the weights"),
+        ("--source_ema=0.9 --source_swa=0.5", "--source_ema=0.9 and --source_swa=0.5 are two"),
+        ("--label_smoothing=1", "--label_smoothing=1: must be a number from 0 to 0.99"),
+        ("--class_weights=even", "--class_weights=even: value should be one of"),
         ("--method=features --augment=auto", "--augment=auto changes the images each epoch"),
         ("--early_stopping=2 --validation=0", "--early_stopping=2 watches a validation set"),
         ("--schedule=plateau --validation=0", "--schedule=plateau watches a validation set"),
@@ -306,6 +312,9 @@ def test_contradiction_is_refused_by_the_names_of_its_flags(words, expected) -> 
         "--source=none --source_weights=a.weights.h5 --method=l2sp",
         "--source=imagenet --model=vgg16 --method=features",
         "--method=features --source_augment=auto",
+        "--label_smoothing=0.1 --class_weights=sqrt --ema=0.99 --source_swa=0.5",
+        "--source_label_smoothing=0.1 --source_class_weights=balanced --source_ema=0.9 --swa=0.25",
+        "--augment=mixup:0.2,cutmix:1 --source_augment=cutmix:0.5",
         "--shots=1 --validation=0",
         "--shots=2 --early_stopping=1",
         "--shots=1 --source_early_stopping=1",
@@ -370,9 +379,12 @@ def values_of(name: str) -> st.SearchStrategy:
 
 @given(st.fixed_dictionaries({name: values_of(name) for name in OPTIONS}))
 def test_config_comes_back_from_flags_and_from_its_flat_form(values) -> None:
-    # Two combinations are refused, and tested above.
+    # Three combinations are refused, and tested above.
     values |= {"validation": max(values["validation"], 0.1), "shots": values["shots"] + 2}
     values["shots"] = min(values["shots"], 10**7)
+    for prefix in ("", "source_"):
+        if values[f"{prefix}ema"]:
+            values[f"{prefix}swa"] = 0.0
     # Without labels much is refused that goes with any other pretraining; tested above too.
     values |= {"pretrain": "supervised", "temperature": Config().temperature}
     words = [

@@ -21,6 +21,11 @@ def check(config: Config) -> None:
     for prefix, training in (("", config.training), ("source_", config.source_training)):
         if training.augment != "auto":
             augment_spec.parse(training.augment, flag=f"{prefix}augment")
+        if training.ema and training.swa:
+            raise UsageError(
+                f"--{prefix}ema={training.ema} and --{prefix}swa={training.swa} are two averages of"
+                " the weights: give one of them"
+            )
     models.find(config.model)
     if not config.target:
         raise UsageError("--target is empty: name a dataset, or folder:PATH")

@@ -108,10 +108,11 @@ def make_optimizer(
         variables: all that it will ever move.
         multipliers: of the update of each; empty for 1.
     """
+    # Names of their own: TensorFlow takes no scope that begins with an underscore.
     if training.optimizer == "sgd":
-        optimizer = _SGD(schedule, momentum=float(training.momentum))
+        optimizer = _SGD(schedule, momentum=float(training.momentum), name="sgd")
     else:
-        optimizer = _Adam(schedule)
+        optimizer = _Adam(schedule, name="adam")
     optimizer.multipliers = tuple(multipliers)
     optimizer.decays = [training.weight_decay * ("kernel" in v.name) for v in variables]
     optimizer.build(list(variables))
