@@ -23,6 +23,11 @@ PROMISED = {
     "mnist_to_usps_l2sp",
     "mnist_and_usps_joint",
     "mobilenet_to_cifar10",
+    "mnist_to_usps_conv4",
+    "mobilenet_to_cifar10_finetune",
+    "usps_autoencoder",
+    "usps_simclr",
+    "usps_to_mnist_conv4",
 }
 
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
@@ -43,10 +48,17 @@ def test_promised_recipes_are_there() -> None:
     assert set(RECIPES) >= PROMISED
 
 
-def test_experiments_hold_recipes_alone() -> None:
-    assert sorted(path.name for path in (ROOT / "experiments").iterdir()) == [
-        f"{name}.flags" for name in RECIPES
-    ]
+def test_experiments_hold_recipes_and_what_they_found_alone() -> None:
+    names = {path.name for path in (ROOT / "experiments").iterdir()}
+    assert names == {f"{name}.flags" for name in RECIPES} | {"comparisons"}
+    found = {path.name for path in (ROOT / "experiments" / "comparisons").iterdir()}
+    assert found == {f"{path.stem}{end}" for path in map(Path, found) for end in (".md", ".png")}
+
+
+@needs_make
+def test_compare_target_names_the_recipe_and_passes_flags_on() -> None:
+    printed = make("--dry-run", "compare", "RECIPE=mnist_to_usps", "FLAGS=--seeds=0,1")
+    assert "-m tl_keras.compare --flagfile=experiments/mnist_to_usps.flags --seeds=0,1" in printed
 
 
 @pytest.mark.parametrize("name", RECIPES)
