@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECIPES := $(sort $(basename $(notdir $(wildcard experiments/*.flags))))
 FLAGS ?=
+RECIPE ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format recipes tensorboard clean $(RECIPES)
+.PHONY: help setup run test check format recipes compare tensorboard clean $(RECIPES)
 
 help: ## list the targets
 	@grep -hE '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,10 +36,13 @@ format: setup ## format the code
 
 recipes: ## list the recipes, a line each
 	@for name in $(RECIPES); do \
-	  printf '%-26s %s\n' "$$name" "$$(sed -n '1s/^# //p' experiments/$$name.flags)"; done
+	  printf '%-31s %s\n' "$$name" "$$(sed -n '1s/^# //p' experiments/$$name.flags)"; done
 
 $(RECIPES): setup
 	$(BIN)/python -m tl_keras.main --flagfile=experiments/$@.flags $(FLAGS)
+
+compare: setup ## methods side by side: make compare RECIPE=mnist_to_usps FLAGS=--seeds=0,1,2
+	$(BIN)/python -m tl_keras.compare --flagfile=experiments/$(RECIPE).flags $(FLAGS)
 
 tensorboard: setup ## look at everything in runs/, on 127.0.0.1 only
 	$(BIN)/tensorboard --logdir=runs --host=127.0.0.1

@@ -138,6 +138,8 @@ def test_experiment_refuses_weights_that_do_not_fit(finished, tmp_path, flags, w
     [
         ({"shots": 200}, "--shots=200 is more than class '8' has"),
         ({"trainable": "conv9"}, "--trainable=conv9"),
+        ({"unfreeze": "gradual:0.1:0.1:0.1"}, "--unfreeze=gradual:0.1:0.1:0.1"),
+        ({"unfreeze": "lp_ft", "trainable": "head"}, "--trainable=head"),
         ({"target": "digitz"}, "digitz"),
         ({"image_size": 3}, "--image_size=3"),
     ],

@@ -14,6 +14,7 @@ from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.reading import open_dataset
 from tl_keras.data.splits import Split
 from tl_keras.errors import UsageError
+from tl_keras.methods import unfreezing
 from tl_keras.methods.setting import Setting
 from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
@@ -109,13 +110,14 @@ class Plan:
             named: the flag that names them, for the error.
 
         Raises:
-            UsageError: --image_size, --trainable, --shots or a flag that watches the validation
-                set does not fit the model or the data.
+            UsageError: --image_size, --trainable, --unfreeze, --shots or a flag that watches the
+                validation set does not fit the model or the data.
             DataError: the weights do not fit the model.
         """
         model = self.build(self.target.dataset, 0)
         if self.config.method != "scratch":
             building.set_trainable(model, self.config.trainable)
+            unfreezing.stages(model, self.config)
         if known is not None:
             weights.copy(known, model, self.target.dataset.class_names, "new", named)
         wants = needs_validation(self.config.training)
