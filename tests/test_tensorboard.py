@@ -119,7 +119,7 @@ def test_histograms_count_all_finite_values(tmp_path):
     assert (buckets[0, 0], buckets[-1, 1]) == (2, 59)
 
 
-def test_hparams_start_and_end_a_session_named_after_the_run(tmp_path):
+def test_hparams_start_and_end_a_session_named_after_the_run_s_folder(tmp_path):
     with EventLog(tmp_path / "transfer-3") as log:
         log.hparams(
             {
@@ -131,7 +131,7 @@ def test_hparams_start_and_end_a_session_named_after_the_run(tmp_path):
         )  # fmt: skip
     events = read(tmp_path / "transfer-3")
     start, end = hparams(events, "session_start_info"), hparams(events, "session_end_info")
-    assert start.group_name == "transfer-3"
+    assert start.group_name == str(tmp_path / "transfer-3"), "others have a transfer-3 too"
     assert start.hparams["arm"].string_value == "transfer"
     assert start.hparams["seed"].number_value == 3
     assert start.hparams["learning_rate"].number_value == 0.5

@@ -156,8 +156,10 @@ class EventLog:
             step: of these scalars.
         """
         row = {name: _plain(value) for name, value in settings.items()}
-        # Without an id, runs of equal settings would be averaged into one row.
-        start = api.hparams_pb(row, trial_id=self.folder.name, start_time_secs=self._started)
+        # Runs of the same id are averaged into one row, and so are runs of equal settings without
+        # one. The folder's name alone is that of other methods' and other workdirs' runs too.
+        own_id = str(self.folder).encode(errors="backslashreplace").decode()
+        start = api.hparams_pb(row, trial_id=own_id, start_time_secs=self._started)
         end = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
         with self._writing():
             for part in (start, end):
