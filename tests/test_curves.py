@@ -66,3 +66,9 @@ def test_plot_is_a_picture_with_a_line_for_each_method():
     # Matplotlib's second and third colour, black for scratch, grey for the source.
     for colour in ((255, 127, 14), (44, 160, 44), (0, 0, 0), (128, 128, 128)):
         assert (pixels == colour).all(axis=1).sum() > 20
+
+
+def test_plot_takes_a_folder_s_name_as_it_is():
+    title = "$a -> folder:/\\frac$/数字"
+    picture = curves.plot(title, curves.accuracies_of(RUNS), (5, 0), 20.0, None)
+    assert picture.startswith(b"\x89PNG")

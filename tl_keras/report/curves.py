@@ -1,6 +1,7 @@
 """What a comparison of methods found: a table to read, and the learning curves as a picture."""
 
 import io
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -149,9 +150,13 @@ def plot(
     axes.minorticks_off()
     axes.set_xlabel("labelled target images a class")
     axes.set_ylabel("test accuracy, %")
-    axes.set_title(title)
+    # A folder's name may hold what would be read as a formula.
+    axes.set_title(title, parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
     content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content)
+    with warnings.catch_warnings():
+        # Or letters that the font lacks; a box is drawn in their place.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        FigureCanvasAgg(figure).print_png(content)
     return content.getvalue()
