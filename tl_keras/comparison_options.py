@@ -100,7 +100,8 @@ def parse(argv: Sequence[str]) -> Contest | None:
             continue
         contestants.append(Contestant(name, own))
     if not contestants:
-        raise UsageError(f"--methods={named} leaves no method that goes with these flags")
+        why = [f"; {name}, for one: {reason}" for name, reason in left_out.items()][:1]
+        raise UsageError(f"--methods={named} leaves no method to put beside scratch{''.join(why)}")
     return Contest(_needing_all(common, contestants), tuple(contestants), shots, left_out)
 
 
@@ -128,13 +129,18 @@ def _named(text: str) -> list[tuple[str, list[str]]]:
         return [(name, []) for name in methods.METHODS if name != "scratch"]
     found: list[tuple[str, list[str]]] = []
     for item in re.split(r",(?![^()]*\))", text):
-        match = re.fullmatch(r"\s*([A-Za-z0-9_.-]+)(?:\(([^()]*)\))?\s*", item)
+        match = re.fullmatch(r"\s*([A-Za-z0-9][A-Za-z0-9_.-]*)(?:\(([^()]*)\))?\s*", item)
         if not match:
             raise UsageError(
                 f"--methods={text}: '{item.strip()}' is not NAME or NAME(FLAG=VALUE;FLAG=VALUE)"
             )
         if match[1] in [name for name, _ in found]:
             raise UsageError(f"--methods={text} names '{match[1]}' twice")
+        if match[1] == "scratch" and match[2]:
+            raise UsageError(
+                f"--methods={text}: scratch is the line to compare with, and has the flags that"
+                " hold for all; give it settings under another name: NAME(method=scratch;...)"
+            )
         found.append((match[1], match[2].split(";") if match[2] else []))
     # It runs in any case, once, as the line to compare with.
     return [(name, settings) for name, settings in found if name != "scratch"]
@@ -145,7 +151,13 @@ def _contestant(argv: Sequence[str], name: str, settings: list[str]) -> Config:
     own = {flag for flag, known, _ in named_options(Config()) if known.group in groups}
     words = [f"--{setting.strip().removeprefix('--')}" for setting in settings]
     method = [f"--method={name}"] if name in methods.METHODS else []
-    if not method and not any(word.startswith("--method=") for word in words):
+    says_method = any(word.startswith("--method=") for word in words)
+    if method and says_method:
+        raise UsageError(
+            f"--methods={name}(...): {name} is a method itself, and method= in its brackets names"
+            " one too: leave that out, or choose another name"
+        )
+    if not method and not says_method:
         raise UsageError(
             f"--methods: '{name}' is no method; choose of {', '.join(methods.METHODS)}, or say"
             f" which it is: {name}(method=finetune;...)"
