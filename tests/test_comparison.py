@@ -108,6 +108,46 @@ def test_more_methods_shots_and_seeds_can_be_asked_for_later(finished, monkeypat
     assert "features" not in text
 
 
+def test_methods_asked_for_later_may_need_more_of_the_source_or_come_in_any_order(finished):
+    root, _ = finished
+    for methods in ("features,finetune", "joint", "l2,features"):
+        assert "| scratch" in compare(root, f"--methods={methods} --shots=2 --seeds=0")
+
+
+def test_default_workdir_is_the_same_whatever_is_compared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = set()
+    for methods in ("features", "joint,l2"):
+        contest = comparison_options.parse(["compare", *WORDS.split(), f"--methods={methods}"])
+        names.add(comparison._default_name(contest.common))
+    assert len(names) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--shots=2,100000", "--shots=100000 is more than class"),
+        ("--trainable=head --methods=finetune,gradual", "nothing for --unfreeze=gradual to thaw"),
+    ],
+)
+def test_what_cannot_be_in_one_of_the_runs_is_told_before_the_source_trains(tmp_path, words, told):
+    with pytest.raises(UsageError, match=told):
+        compare(tmp_path, words)
+    assert not (tmp_path / "source").exists()
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_weights_without_a_head_are_refused_before_any_run_that_needs_one(tmp_path):
+    flags = "--methods=finetune --shots=2 --seeds=0"
+    compare(tmp_path / "first", f"--pretrain=autoencoder --source_steps=2 {flags}")
+    path = tmp_path / "first" / "source" / "source.weights.h5"
+    with pytest.raises(UsageError, match="distill goes on with the source's head"):
+        compare(tmp_path / "no", f"{flags} --methods=finetune,distill --source_weights={path}")
+    assert not (tmp_path / "no" / "scratch").exists()
+    text = compare(tmp_path / "again", f"{flags} --source=usps --source_weights={path}")
+    assert text.startswith(f"### mnist_5k ({path}) -> digits, small_cnn")
+
+
 @pytest.mark.parametrize("words", ["--steps=5", "--methods=finetune(steps=5)"])
 def test_other_settings_need_another_workdir(finished, words):
     root, _ = finished

@@ -89,6 +89,24 @@ def test_workdir_refuses_other_settings_and_lists_the_differences(config) -> Non
     assert (Path(config.workdir) / "config.json").read_bytes() == before
 
 
+def test_workdir_from_before_a_flag_was_run_with_its_default(config) -> None:
+    path = claimed(config).root / "config.json"
+    settings = read_json(path)
+    del settings["penalty"]
+    path.write_text(json.dumps(settings))
+    Workdir(config)
+    with pytest.raises(UsageError, match="--penalty was , is l2"):
+        Workdir(dataclasses.replace(config, penalty="l2"))
+
+
+def test_workdir_lets_settings_differ_that_it_is_told_of(config) -> None:
+    claimed(config)
+    other = dataclasses.replace(config, method="joint")
+    assert Workdir(other, apart_from=("method",)).root == Path(config.workdir)
+    with pytest.raises(UsageError, match="--shots was 0, is 5"):
+        Workdir(dataclasses.replace(other, shots=5), apart_from=("method",))
+
+
 def another(value):
     if isinstance(value, bool):
         return not value

@@ -20,10 +20,13 @@ from tl_keras.comparison_options import Contest, Contestant
 from tl_keras.config import Config, digest
 from tl_keras.experiment import Source
 from tl_keras.plan import Plan
-from tl_keras.report import curves
+from tl_keras.report import curves, summary
 from tl_keras.workdir import Workdir, refuse_other_settings, safe_name
 
 LOG = logging.getLogger(__name__)
+
+# That of the common settings is one of those that are compared, and others may follow later.
+FREE = ("method",)
 
 
 def run(contest: Contest) -> str:
@@ -35,19 +38,17 @@ def run(contest: Contest) -> str:
     common = contest.common
     if not common.workdir:
         common = dataclasses.replace(common, workdir=str(Path("runs") / _default_name(common)))
-    workdir = Workdir(common)
+    workdir = Workdir(common, apart_from=FREE)
     for name, reason in contest.left_out.items():
         LOG.info("left out: %s, because %s", name, reason)
     cells = _cells(contest, common, workdir.root)
     for folder, _, config in cells:
         refuse_other_settings(folder / "config.json", config)
-    settled, source = experiment.settle(common, workdir)
-    plans = [dataclasses.replace(settled, config=config) for _, _, config in cells]
-    for plan in plans:
-        plan.check(source.weights if source else None, f"--source={common.source}")
+    settled, source = experiment.settle(common, workdir, [config for _, _, config in cells])
     records = []
-    for (folder, name, config), plan in zip(cells, plans, strict=True):
+    for folder, name, config in cells:
         files.write_json(folder / "config.json", config.flat())
+        plan = dataclasses.replace(settled, config=config)
         for seed in common.seeds:
             records.append(_run(plan, folder, source, name, seed))
     return _report(settled, workdir, source, contest, records)
@@ -55,7 +56,8 @@ def run(contest: Contest) -> str:
 
 def _default_name(common: Config) -> str:
     name = safe_name(f"compare_{common.source}_to_{common.target}")
-    return f"{name}-{digest(common.experiment())}"
+    settings = {flag: value for flag, value in common.experiment().items() if flag not in FREE}
+    return f"{name}-{digest(settings)}"
 
 
 def _cells(contest: Contest, common: Config, root: Path) -> list[tuple[Path, str, Config]]:
@@ -91,12 +93,6 @@ def _report(
     zero_shot = experiment.zero_shot(settled, workdir, source)
     accuracy = zero_shot["accuracy"] if zero_shot else None
     found = curves.accuracies_of(records)
-    title = f"{common.source} -> {common.target}, {common.model}"
-    labels = settled.target.train.labels
-    text = curves.markdown(title, found, shots, accuracy)
-    picture = curves.plot(
-        title, found, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
-    )
     report = {
         "config": common.flat(),
         "methods": {one.name: one.config.flat() for one in contest.contestants},
@@ -105,6 +101,14 @@ def _report(
         "zero_shot": zero_shot,
         "runs": records,
     }
+    title = f"{summary.source_name(report)} -> {common.target}, {common.model}"
+    # A byte of a path that is not UTF-8 comes as half a character, which no font has.
+    title = title.encode(errors="backslashreplace").decode()
+    labels = settled.target.train.labels
+    text = curves.markdown(title, found, shots, accuracy)
+    picture = curves.plot(
+        title, found, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
+    )
     files.write_json(workdir.root / "comparison.json", report)
     files.write_bytes(workdir.root / "comparison.md", text.encode())
     files.write_bytes(workdir.root / "comparison.png", picture)

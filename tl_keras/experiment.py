@@ -6,6 +6,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,8 +62,16 @@ def run(config: Config) -> Report:
     return _report(settled, workdir, source, records)
 
 
-def settle(config: Config, workdir: Workdir) -> tuple[Plan, Source | None]:
+def settle(
+    config: Config, workdir: Workdir, configs: Sequence[Config] = ()
+) -> tuple[Plan, Source | None]:
     """Open the data, see that everything fits, and have the source's knowledge at hand.
+
+    Args:
+        config: the flags.
+        workdir: of the experiment.
+        configs: the flags of each run, where they differ from run to run: it is these that have to
+            fit. Whether they do is known before anything trains.
 
     Raises:
         TransferError: see tl_keras.errors.
@@ -71,11 +80,15 @@ def settle(config: Config, workdir: Workdir) -> tuple[Plan, Source | None]:
     start_tensorflow()
     strategy = distribution.make_strategy(config.strategy)
     given = _given_weights(config)
+    for one in configs or [config]:
+        _check_head(one, given)
     settled = plan.make(
         config, strategy, given.origin if given else None, workdir.root / "features"
     )
     source = _known(settled, given)
-    settled.check(source.weights if source else None, _named(config))
+    for one in configs or [config]:
+        run_plan = dataclasses.replace(settled, config=one)
+        run_plan.check(source.weights if source else None, _named(config))
     workdir.claim(config, weights.digest(given.tensors) if given else "")
     if source is None and settled.source and methods.find(config.method).copies_weights:
         source = _pretrained(settled, settled.source, workdir.source)
@@ -98,12 +111,18 @@ def _given_weights(config: Config) -> Weights | None:
         raise DataError(f"{flag} does not say what it was trained on; tl_keras did not write it")
     if given.origin.model != config.model:
         raise DataError(f"{flag} holds {given.origin.model}, not --model={config.model}")
-    if not given.origin.class_names and (wanting := needs_head(config)):
-        raise UsageError(
-            f"{wanting} goes on with the source's head, and {flag} has none, as it was trained"
-            " without labels: give weights that were trained with them, or choose another --method"
-        )
     return given
+
+
+def _check_head(config: Config, given: Weights | None) -> None:
+    """Raise UsageError where a head has to go on that the weights in --source_weights lack."""
+    headless = given is not None and given.origin is not None and not given.origin.class_names
+    if headless and (wanting := needs_head(config)):
+        raise UsageError(
+            f"{wanting} goes on with the source's head, and {_named(config)} has none, as it was"
+            " trained without labels: give weights that were trained with them, or choose another"
+            " --method"
+        )
 
 
 def _arms(config: Config, source: Source | None) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ LOG = logging.getLogger("tl_keras")
 class Workdir:
     """WORKDIR: config.json, log.txt, report.json, report.txt, source/, transfer-0/, scratch-0/."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, apart_from: Collection[str] = ()):
         """Make the folder, or open the one an earlier run of the same experiment left.
+
+        Args:
+            config: all flags.
+            apart_from: names of settings that may differ from those of the earlier run.
 
         Raises:
             UsageError: the folder belongs to an experiment with other settings.
@@ -28,7 +33,7 @@ class Workdir:
         # A shell leaves the ~ of --workdir=~/runs as it is.
         self.root = root.expanduser() if root.parts[:1] == ("~",) else root
         self._config = self.root / "config.json"
-        refuse_other_settings(self._config, config)
+        refuse_other_settings(self._config, config, apart_from)
         self._start_log()
 
     def claim(self, config: Config, source_weights_sha256: str = "") -> None:
@@ -90,16 +95,23 @@ def safe_name(words: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", words)[-80:]
 
 
-def refuse_other_settings(path: Path, config: Config) -> None:
-    """Raise UsageError where the config.json at `path` is of an experiment with other settings."""
+def refuse_other_settings(path: Path, config: Config, apart_from: Collection[str] = ()) -> None:
+    """Raise UsageError where the config.json at `path` is of an experiment with other settings.
+
+    Args:
+        path: of the file; where there is none, nothing is refused.
+        config: all flags.
+        apart_from: names of settings that may differ.
+    """
     if not path.is_file():
         return
-    earlier = read_json(path)
+    # What was written before there was a flag was run with what is the flag's default now.
+    earlier = {**Config().experiment(), **read_json(path)}
     wanted: dict[str, Any] = json.loads(json.dumps(config.experiment()))
     differences = [
         f"--{name} was {earlier[name]}, is {value}"
         for name, value in wanted.items()
-        if name in earlier and earlier[name] != value
+        if name not in apart_from and earlier[name] != value
     ]
     if differences:
         raise UsageError(

@@ -56,13 +56,19 @@ def _accuracies(runs: Iterable[Mapping[str, Any]], arm: str) -> dict[int, float]
     return {run["seed"]: run["test"]["accuracy"] for run in runs if run["arm"] == arm}
 
 
-def _task(report: Mapping[str, Any]) -> list[str]:
+def source_name(report: Mapping[str, Any]) -> str:
+    """Return what was learned from, and how; `report` has the "config" and "source" of `table`."""
     config = report["config"]
     source = (report.get("source") or {}).get("dataset") or config["source"]
     if config.get("source_weights"):
         source += f" ({config['source_weights']})"
     elif config.get("pretrain", "supervised") != "supervised":
         source += f" ({config['pretrain']}, without labels)"
+    return source
+
+
+def _task(report: Mapping[str, Any]) -> list[str]:
+    config = report["config"]
     has_transfer = any(run["arm"] == "transfer" for run in report["runs"])
     shots = config["shots"]
     how = [
@@ -70,7 +76,8 @@ def _task(report: Mapping[str, Any]) -> list[str]:
         f"{_count(shots, 'labelled image')} a class" if shots else "all labelled images",
         _seed_list(sorted({run["seed"] for run in report["runs"]})),
     ]
-    title = f"{source} -> {config['target']}" if has_transfer else config["target"]
+    target = config["target"]
+    title = f"{source_name(report)} -> {target}" if has_transfer else target
     return [title, ", ".join(how)]
 
 
