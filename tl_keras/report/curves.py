@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tl_keras.report.metrics import paired_gain, spread, verdict
 
-SCRATCH = "scratch"
-YARDSTICKS = ("finetune", SCRATCH)
+SCRATCH, FINETUNE = "scratch", "finetune"
+YARDSTICKS = (FINETUNE, SCRATCH)
 MARKS = {"positive": "▲", "negative": "▼", "inconclusive": ""}
 
 # Accuracies from 0 to 1 of each method, by labels a class (0 for all) and seed.
@@ -123,6 +125,8 @@ def plot(
 ) -> bytes:
     """Draw accuracy against labels a class, a band from the worst to the best seed; a PNG.
 
+    Beside it, where there is more than plain fine-tuning, how far each method is from that.
+
     Args:
         title: what was compared.
         found: by method; scratch is drawn as the baseline.
@@ -130,33 +134,61 @@ def plot(
         all_labels: how many labels a class "all" are, in the mean.
         zero_shot: accuracy before any training on the target, or None.
     """
-    figure = Figure(figsize=(9, 5.5), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
+    beside = FINETUNE in found and len(found) > 2
+    figure = Figure(figsize=(14 if beside else 9, 5.5), dpi=100, layout="constrained")
+    panels = figure.subplots(1, 1 + beside, squeeze=False)[0]
     places = {number: number or all_labels for number in shots}
-    for index, (name, by_shots) in enumerate(found.items()):
-        known = sorted((n for n in shots if by_shots.get(n)), key=places.__getitem__)
-        values = [100 * np.array(list(by_shots[n].values())) for n in known]
-        across = [places[n] for n in known]
-        look: dict[str, Any] = {"color": f"C{index % 10}", "marker": "o^sDvP"[index // 10 % 6]}
-        if name == SCRATCH:
-            look = {"color": "black", "marker": "x", "linestyle": "--"}
-        axes.plot(across, [v.mean() for v in values], label=name, markersize=4, **look)
-        lows, highs = [v.min() for v in values], [v.max() for v in values]
-        axes.fill_between(across, lows, highs, alpha=0.12, color=look["color"])
+    palette = colormaps["tab20"]
+    looks: dict[str, dict[str, Any]] = {
+        name: {"color": palette(index % 20), "marker": "o^sDvP"[index % 6], "markersize": 4}
+        for index, name in enumerate(name for name in found if name != SCRATCH)
+    }
+    looks[SCRATCH] = {"color": "black", "marker": "x", "linestyle": "--"}
+    for name, by_shots in found.items():
+        known = [number for number in places if by_shots.get(number)]
+        values = {places[n]: 100 * np.array(list(by_shots[n].values())) for n in known}
+        _draw_curve(panels[0], values, name, looks[name], band=True)
+        gains = {n: paired_gain(by_shots[n], found[FINETUNE].get(n, {})) for n in known if beside}
+        if beside and name not in (SCRATCH, FINETUNE):
+            points = {places[n]: np.array([100 * g["mean"]]) for n, g in gains.items() if g}
+            _draw_curve(panels[1], points, name, looks[name], band=False)
     if zero_shot is not None:
-        axes.axhline(100 * zero_shot, color="grey", linestyle=":", label="source, zero labels")
-    axes.set_xscale("log")
-    axes.set_xticks(list(places.values()), [_count(number) for number in shots])
-    axes.minorticks_off()
-    axes.set_xlabel("labelled target images a class")
-    axes.set_ylabel("test accuracy, %")
+        panels[0].axhline(100 * zero_shot, color="grey", linestyle=":", label="source, zero labels")
     # A folder's name may hold what would be read as a formula.
-    axes.set_title(title, parse_math=False)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    panels[0].set_title(title, parse_math=False)
+    panels[0].set_ylabel("test accuracy, %")
+    panels[0].legend(fontsize=8, loc="lower right")
+    if beside:
+        panels[1].set_title(f"beside {FINETUNE}")
+        panels[1].set_ylabel("points more than plain fine-tuning, mean over the seeds")
+        panels[1].axhline(0, color="black", linewidth=0.8)
+        # One method far below would press all others into one line.
+        panels[1].set_yscale("symlog", linthresh=1)
+        panels[1].yaxis.set_major_formatter("{x:+g}")
+    for axes in panels:
+        axes.set_xscale("log")
+        axes.set_xticks(list(places.values()), [_count(number) for number in places])
+        axes.tick_params(which="minor", bottom=False)
+        axes.set_xlabel("labelled target images a class")
+        axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def _draw_curve(
+    axes: Axes, values: Mapping[float, np.ndarray], name: str, look: dict[str, Any], *, band: bool
+) -> None:
+    """Draw the means of (seeds,) values by place, and a band from the least to the largest."""
+    across = sorted(values)
+    axes.plot(across, [values[place].mean() for place in across], label=name, **look)
+    if band:
+        lows, highs = ([end(values[place]) for place in across] for end in (np.min, np.max))
+        axes.fill_between(across, lows, highs, alpha=0.12, color=look["color"])
+
+
+def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
-        # Or letters that the font lacks; a box is drawn in their place.
+        # Of letters that the font lacks; a box is drawn in their place.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         FigureCanvasAgg(figure).print_png(content)
     return content.getvalue()
