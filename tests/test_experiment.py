@@ -1,5 +1,6 @@
 """The whole way: source, transfer, scratch, report, on data that come inside the dependencies."""
 
+import gc
 import json
 import shutil
 
@@ -73,6 +74,17 @@ def test_experiment_leaves_figures_under_one_name_everywhere(finished):
         assert {"train/loss", "train/accuracy", "train/learning_rate", "test/accuracy"} <= names
         events = EventAccumulator(str(workdir / folder)).Reload()
         assert names <= {tag.partition("_1")[0] for tag in events.Tags()["tensors"]}
+
+
+@pytest.mark.parametrize("flags", [{}, {"clip_norm": 1.0, "penalty": "l2sp", "ema": 0.9}])
+def test_experiment_leaves_no_graph_and_no_weights_in_memory(tmp_path, flags):
+    def graphs():
+        gc.collect()
+        return sum(type(one).__name__ == "FuncGraph" for one in gc.get_objects())
+
+    before = graphs()
+    run(tmp_path, steps=2, source_steps=2, shots=2, seeds=(0,), **flags)
+    assert graphs() == before
 
 
 def test_experiment_does_nothing_twice(finished):

@@ -76,9 +76,9 @@ def _cells(contest: Contest, common: Config, root: Path) -> list[tuple[Path, str
 
 def _run(plan: Plan, folder: Path, source: Source | None, name: str, seed: int) -> dict[str, Any]:
     arm = "scratch" if name == curves.SCRATCH else "transfer"
-    config = plan.config
-    found = experiment.carry_out(plan, folder / f"{arm}-{seed}", source, arm, config.method, seed)
-    runs.forget_models()
+    config, folder = plan.config, folder / f"{arm}-{seed}"
+    with runs.forgetting_models():
+        found = experiment.carry_out(plan, folder, source, arm, config.method, seed)
     return {**found, "method": name, "shots": config.shots}
 
 

@@ -57,8 +57,9 @@ def run(config: Config) -> Report:
     records = []
     for seed in config.seeds:
         for arm, method in _arms(config, source):
-            records.append(carry_out(settled, workdir.arm(arm, seed), source, arm, method, seed))
-            runs.forget_models()
+            folder = workdir.arm(arm, seed)
+            with runs.forgetting_models():
+                records.append(carry_out(settled, folder, source, arm, method, seed))
     return _report(settled, workdir, source, records)
 
 
@@ -91,7 +92,8 @@ def settle(
         run_plan.check(source.weights if source else None, _named(config))
     workdir.claim(config, weights.digest(given.tensors) if given else "")
     if source is None and settled.source and methods.find(config.method).copies_weights:
-        source = _pretrained(settled, settled.source, workdir.source)
+        with runs.forgetting_models():
+            source = _pretrained(settled, settled.source, workdir.source)
     return settled, source
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from tensorflow.python.framework import ops
 
 from tl_keras import files
 from tl_keras.data.pipeline import in_order
@@ -208,6 +209,20 @@ def save_model(model: keras.Model, path: Path) -> None:
         unfinished.replace(path)
 
 
-def forget_models() -> None:
-    """Give back the memory of models that are out of use; their graphs refer to each other."""
-    gc.collect()
+@contextlib.contextmanager
+def forgetting_models() -> Iterator[None]:
+    """Give back the memory of the models that were made inside; nothing may use them any more.
+
+    Their graphs refer to each other. TensorFlow also keeps for good whatever a graph brought a
+    gradient of its own for, such as the sum over the replicas, and with it the graph and the
+    weights, the optimizer's too.
+    """
+    gradients = ops.gradient_registry._registry
+    before = set(gradients)
+    try:
+        yield
+    finally:
+        for name in set(gradients) - before:
+            if name.startswith("CustomGradient-"):
+                del gradients[name]
+        gc.collect()
