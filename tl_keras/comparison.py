@@ -106,6 +106,8 @@ def _report(
     title = title.encode(errors="backslashreplace").decode()
     labels = settled.target.train.labels
     text = curves.markdown(title, found, shots, accuracy)
+    for name, reason in contest.left_out.items():
+        text += f"\nLeft out: {name}, because {reason}.\n"
     picture = curves.plot(
         title, found, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
     )

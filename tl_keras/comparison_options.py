@@ -40,7 +40,8 @@ class Comparison:
     )
     shots: str = option(
         "1,5,10,50,all",
-        "comma list of labelled target images a class; all, or 0, for all of them",
+        "comma list of labelled target images a class; all, or 0, for all of them. A recipe's own"
+        " --shots is such a list of one",
         COMPARING,
     )
 

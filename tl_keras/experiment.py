@@ -87,9 +87,7 @@ def settle(
         config, strategy, given.origin if given else None, workdir.root / "features"
     )
     source = _known(settled, given)
-    for one in configs or [config]:
-        run_plan = dataclasses.replace(settled, config=one)
-        run_plan.check(source.weights if source else None, _named(config))
+    settled.check(source.weights if source else None, _named(config), configs or [config])
     workdir.claim(config, weights.digest(given.tensors) if given else "")
     if source is None and settled.source and methods.find(config.method).copies_weights:
         with runs.forgetting_models():

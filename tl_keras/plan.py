@@ -1,6 +1,7 @@
 """What is settled before anything trains: the data, the shapes, and that both fit the flags."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,12 +103,13 @@ class Plan:
             needs_validation=bool(needs_validation(training)),
         )
 
-    def check(self, known: Weights | None, named: str) -> None:
+    def check(self, known: Weights | None, named: str, runs: Sequence[Config]) -> None:
         """Build, copy and split once for nothing: what cannot be is said before any training.
 
         Args:
             known: the source's weights, where they are there before any training.
             named: the flag that names them, for the error.
+            runs: the flags of each run, which have the data and the model in common.
 
         Raises:
             UsageError: --image_size, --trainable, --unfreeze, --shots or a flag that watches the
@@ -115,18 +117,22 @@ class Plan:
             DataError: the weights do not fit the model.
         """
         model = self.build(self.target.dataset, 0)
-        if self.config.method != "scratch":
-            building.set_trainable(model, self.config.trainable)
-            unfreezing.stages(model, self.config)
         if known is not None:
             weights.copy(known, model, self.target.dataset.class_names, "new", named)
-        wants = needs_validation(self.config.training)
-        for seed in self.config.seeds:
-            chosen = self.split(self.target, self.config.training, seed, self.config.shots)
+        for config in runs:
+            if config.method != "scratch":
+                building.set_trainable(model, config.trainable)
+                unfreezing.stages(model, config)
+            self._check_split(config)
+
+    def _check_split(self, config: Config) -> None:
+        wants = needs_validation(config.training)
+        for seed in config.seeds:
+            chosen = self.split(self.target, config.training, seed, config.shots)
             if wants and not len(chosen.validation):
                 raise UsageError(
                     f"--{wants.format('')} watches a validation set, and no class of"
-                    f" --target={self.config.target} has a training image to spare for it"
+                    f" --target={config.target} has a training image to spare for it"
                 )
 
 
