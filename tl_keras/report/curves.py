@@ -163,7 +163,8 @@ def plot(
         panels[1].set_ylabel("points more than plain fine-tuning, mean over the seeds")
         panels[1].axhline(0, color="black", linewidth=0.8)
         # One method far below would press all others into one line.
-        panels[1].set_yscale("symlog", linthresh=1)
+        panels[1].set_yscale("symlog", linthresh=1, subs=(2, 5))
+        panels[1].yaxis.set_minor_formatter("{x:+g}")
         panels[1].yaxis.set_major_formatter("{x:+g}")
     for axes in panels:
         axes.set_xscale("log")
