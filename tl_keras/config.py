@@ -115,7 +115,12 @@ class Config:
 
     model: str = option("small_cnn", "the architecture; one of the list below", DATA)
     dense_units: int = option(
-        128, "units of the hidden layer of small_cnn and conv4", DATA, unit="units", low=1, high=65536
+        128,
+        "units of the hidden layer of small_cnn and conv4",
+        DATA,
+        unit="units",
+        low=1,
+        high=65536,
     )
     image_size: int = option(
         0,
