@@ -87,7 +87,8 @@ class Training:
     )
     ema: float = option(
         0.0,
-        "decay a step of a moving average of the weights, which validates and is kept; 0 for none",
+        "decay a step of a moving average of the weights, which validates and is kept; 0 for none."
+        " It reaches back 1 / (1 - decay) steps, which should be a small part of the run",
         low=0,
         high=0.99999,
     )
