@@ -1,14 +1,24 @@
 """Small things that several tests are made of: pictures that can be learned, settings, sources."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tl_keras.config import Config, from_flat
 from tl_keras.data.dataset import ImageSet
+from tl_keras.data.pipeline import Stream
 from tl_keras.data.splits import Split
-from tl_keras.methods.setting import Setting
+from tl_keras.methods.setting import Setting, cross_entropy_of
 from tl_keras.models import building, weights
 from tl_keras.models.weights import Origin, Weights
+from tl_keras.training.loop import Loop
+from tl_keras.training.task import CrossEntropy, Task
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def pictures(count: int, seed: int = 0) -> ImageSet:
@@ -57,6 +67,30 @@ def setting(tmp_path, model=None, **flags) -> Setting:
     )
 
 
+def task(model=None, train: int = 60, validation: int = 15, batch_size: int = 16) -> Task:
+    """Return supervised training of a model, a fresh small_cnn by default, on such pictures."""
+    model = model or small_model()
+    images = pictures(train)
+    return Task(
+        model=model,
+        variables=model.trainable_variables,
+        streams={"target": Stream(images.images, images.labels, batch_size, seed=3)},
+        objective=cross_entropy_of(model, CrossEntropy()),
+        validation=pictures(validation, seed=1) if validation else None,
+    )
+
+
+def program(module: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m module` from the project's folder and return what it printed."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
 class Records(list):
     """A recorder that keeps all it is told, and can fail at a step as a killed process would."""
 
@@ -73,3 +107,34 @@ class Records(list):
         if step == self.fail_at:
             raise KeyboardInterrupt
         self.append((step, values))
+
+
+def train(prepared, given: Setting, folder: Path, records: Records | None = None) -> Records:
+    """Train what a method or a pretraining prepared, and return what was recorded."""
+    records = Records() if records is None else records
+    Loop(prepared.task, given.training, given.strategy, folder, records, "test").run()
+    return records
+
+
+def assert_continues_to_the_bit(tmp_path, prepare, given) -> None:
+    """Train once whole, and once killed at step 15 and given again; both must be the same.
+
+    Args:
+        tmp_path: for the runs.
+        prepare: of the method or pretraining.
+        given: returns a setting of 24 steps, with a model of its own each time.
+    """
+
+    def run(folder, records):
+        own = given()
+        prepared = prepare(own)
+        train(prepared, own, folder, records)
+        return weights.digest(weights.tensors_of(prepared.model))
+
+    expected, records = Records(), Records(fail_at=15)
+    whole = run(tmp_path / "whole", expected)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", records)
+    records.fail_at = None
+    assert run(tmp_path / "killed", records) == whole
+    assert records == expected

@@ -5,23 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, setting, small_model
+from made import assert_continues_to_the_bit, setting, small_model, train
 
 from tl_keras.methods import autoencoder
 from tl_keras.models import building, weights
-from tl_keras.training.loop import Loop
 
 
 def unlabelled(tmp_path, **flags):
     """Return the setting of a pretraining."""
     given = setting(tmp_path, pretrain="autoencoder", **flags)
     return dataclasses.replace(given, source_weights=None)
-
-
-def train(prepared, given, folder, records=None):
-    records = Records() if records is None else records
-    Loop(prepared.task, given.training, given.strategy, folder, records, "test").run()
-    return records
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -100,19 +93,9 @@ def test_autoencoder_starts_from_its_seed_whatever_was_built_before(tmp_path) ->
 
 
 def test_autoencoder_continues_to_the_bit(tmp_path) -> None:
-    def run(folder, records):
-        given = unlabelled(tmp_path, steps=24, eval_steps=6)
-        prepared = autoencoder.prepare(given)
-        train(prepared, given, folder, records)
-        return weights.digest(weights.tensors_of(prepared.model))
-
-    expected, records = Records(), Records(fail_at=15)
-    whole = run(tmp_path / "whole", expected)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "killed", records)
-    records.fail_at = None
-    assert run(tmp_path / "killed", records) == whole
-    assert records == expected
+    assert_continues_to_the_bit(
+        tmp_path, autoencoder.prepare, lambda: unlabelled(tmp_path, steps=24, eval_steps=6)
+    )
 
 
 def test_autoencoder_rebuilds_colour_for_a_body_that_sees_grey(tmp_path) -> None:

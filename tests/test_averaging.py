@@ -6,33 +6,19 @@ import sys
 from pathlib import Path
 
 import keras
+import made
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, pictures, small_model
+from made import Records, small_model
 from scipy.special import logsumexp
 
 from tl_keras.config import Training
-from tl_keras.data.pipeline import Stream
-from tl_keras.methods.setting import cross_entropy_of
 from tl_keras.models import building, weights
 from tl_keras.training.averaging import Average
 from tl_keras.training.loop import Loop
-from tl_keras.training.task import CrossEntropy, Task
 
 STEPS = 24
-
-
-def make_task(model=None):
-    model = model or small_model()
-    images = pictures(60)
-    return Task(
-        model=model,
-        variables=model.trainable_variables,
-        streams={"target": Stream(images.images, images.labels, 16, seed=3)},
-        objective=cross_entropy_of(model, CrossEntropy()),
-        validation=pictures(15, seed=1),
-    )
 
 
 class Watched(Records):
@@ -49,7 +35,7 @@ class Watched(Records):
 
 
 def train(folder, task=None, fail_at=None, **flags):
-    task = task or make_task()
+    task = task or made.task()
     records = Watched(task.model)
     records.fail_at = fail_at
     training = Training(steps=STEPS, learning_rate=0.01, **flags)
@@ -191,7 +177,7 @@ def test_average_leaves_frozen_weights_to_the_bit(tmp_path, name):
     model = small_model()
     building.set_trainable(model, "head")
     before = weights.tensors_of(model)
-    train(tmp_path, make_task(model), **AVERAGES[name][0])
+    train(tmp_path, made.task(model), **AVERAGES[name][0])
     after = weights.tensors_of(model)
     same = {key for key in before if np.array_equal(before[key], after[key])}
     assert same == {"conv/kernel", "conv/bias", "dense/kernel", "dense/bias"}
@@ -214,7 +200,7 @@ def test_run_with_an_average_continues_to_the_bit(tmp_path, name, killed_at, ear
 def test_early_stopping_keeps_the_best_average(tmp_path):
     """The best weights are those that validated, which are averages."""
     flags = {"optimizer": "sgd", "eval_steps": 2, "early_stopping": 2, "ema": 0.8}
-    task = make_task()
+    task = made.task()
     records = Watched(task.model)
     training = Training(steps=60, learning_rate=1.0, **flags)
     Loop(task, training, tf.distribute.get_strategy(), tmp_path, records, "test").run()
@@ -233,7 +219,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 sys.path.insert(0, sys.argv[1])
-import test_averaging
+import made, test_averaging
 from tl_keras.config import Training
 from tl_keras.training.distribution import make_strategy
 from tl_keras.training.loop import Loop
@@ -242,7 +228,7 @@ for flags in ({"ema": 0.8}, {"swa": 0.5}):
     for name in ("one_device", "mirrored"):
         strategy = make_strategy(name)
         with strategy.scope():
-            task = test_averaging.make_task()
+            task = made.task()
         records = test_averaging.Records()
         training = Training(steps=12, learning_rate=0.01, eval_steps=4, **flags)
         Loop(task, training, strategy, Path(tempfile.mkdtemp()), records, "test").run()

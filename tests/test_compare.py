@@ -5,20 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from made import program
 
 from tl_keras import comparison_options
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def program(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tl_keras.compare", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
 
 
 def test_program_prints_its_help_and_loads_nothing_heavy():
@@ -42,7 +33,7 @@ def test_program_prints_its_help_and_loads_nothing_heavy():
     ],
 )
 def test_program_ends_with_one_line_for_a_mistake(word, code, told):
-    done = program(word)
+    done = program("tl_keras.compare", word)
     assert (done.returncode, done.stdout) == (code, "")
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("tl_keras: ") and told in done.stderr

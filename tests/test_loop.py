@@ -5,14 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import made
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, pictures, small_model
+from made import Records
 from scipy.special import logsumexp
 
 from tl_keras.config import Training
-from tl_keras.data.pipeline import Stream
 from tl_keras.errors import TransferError
 from tl_keras.methods.setting import cross_entropy_of
 from tl_keras.models import building, weights
@@ -20,20 +20,8 @@ from tl_keras.training.loop import Loop
 from tl_keras.training.task import CrossEntropy, Objective, Task
 
 
-def make_task(train=60, validation=15, batch_size=16):
-    model = small_model()
-    images = pictures(train)
-    return Task(
-        model=model,
-        variables=model.trainable_variables,
-        streams={"target": Stream(images.images, images.labels, batch_size, seed=3)},
-        objective=cross_entropy_of(model, CrossEntropy()),
-        validation=pictures(validation, seed=1) if validation else None,
-    )
-
-
 def train(folder, training, records=None, **arguments):
-    task = make_task(**arguments)
+    task = made.task(**arguments)
     records = Records() if records is None else records
     loop = Loop(task, training, tf.distribute.get_strategy(), folder, records, "test")
     return task, loop.run(), records
@@ -94,7 +82,7 @@ def test_loop_keeps_the_weights_of_the_best_validation(tmp_path):
 
 def test_loop_stops_where_the_loss_is_not_finite_and_says_at_which_step(tmp_path):
     training = Training(steps=50, optimizer="sgd", learning_rate=1e3, momentum=0.99)
-    task = make_task()
+    task = made.task()
     calls = iter(range(1000))
 
     def objective(batch):
@@ -110,7 +98,7 @@ def test_loop_stops_where_the_loss_is_not_finite_and_says_at_which_step(tmp_path
 
 def test_loop_trains_nothing_where_no_steps_are_asked_for(tmp_path):
     task, result, records = train(tmp_path, Training(epochs=0))
-    fresh = make_task()
+    fresh = made.task()
     assert result.steps == 0 and records == []
     assert weights.digest(weights.tensors_of(task.model)) == weights.digest(
         weights.tensors_of(fresh.model)
@@ -119,14 +107,14 @@ def test_loop_trains_nothing_where_no_steps_are_asked_for(tmp_path):
 
 def test_loop_clips_the_norm_of_all_gradients_together(tmp_path):
     training = Training(steps=1, optimizer="sgd", momentum=0, learning_rate=1, clip_norm=0.01)
-    before = make_task().model.get_weights()
+    before = made.task().model.get_weights()
     task, _, _ = train(tmp_path, training)
     moved = [new - old for new, old in zip(task.model.get_weights(), before, strict=True)]
     assert np.sqrt(sum(np.sum(np.square(one)) for one in moved)) == pytest.approx(0.01, rel=1e-4)
 
 
 def test_loop_leaves_what_is_not_listed_to_the_bit(tmp_path):
-    task = make_task()
+    task = made.task()
     building.set_trainable(task.model, "head")
     task = Task(task.model, task.model.trainable_variables, task.streams, task.objective)
     before = weights.tensors_of(task.model)
@@ -143,7 +131,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 sys.path.insert(0, sys.argv[1])
-import test_loop
+import made, test_loop
 from tl_keras.config import Training
 from tl_keras.training.distribution import make_strategy
 from tl_keras.training.loop import Loop
@@ -151,7 +139,7 @@ found = {}
 for name in ("one_device", "mirrored"):
     strategy = make_strategy(name)
     with strategy.scope():
-        task = test_loop.make_task()
+        task = made.task()
     records = test_loop.Records()
     training = Training(steps=12, learning_rate=0.01, clip_norm=0.5, weight_decay=0.01)
     Loop(task, training, strategy, Path(tempfile.mkdtemp()), records, "test").run()

@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 import pytest
+from made import program
 
 import tl_keras
 from tl_keras import main, options
@@ -13,16 +14,6 @@ from tl_keras.config import Config
 from tl_keras.errors import DataError, StoppedError, UsageError, WriteError
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def program(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tl_keras.main", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
 
 
 @pytest.mark.parametrize("word", ["--help", "-h", "-help", "--helpfull", "--helpshort"])
@@ -137,7 +128,7 @@ def test_main_keeps_back_what_libraries_write_while_they_load(words, errors) -> 
 
 
 def test_program_ends_with_2_and_one_line_for_a_wrong_flag() -> None:
-    done = program("--batch_size=0")
+    done = program("tl_keras.main", "--batch_size=0")
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert "--batch_size=0: must be a whole number from 1 to 65536" in done.stderr
@@ -145,7 +136,7 @@ def test_program_ends_with_2_and_one_line_for_a_wrong_flag() -> None:
 
 def test_program_ends_with_73_and_one_line_where_it_cannot_write(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
-    done = program(f"--workdir={tmp_path / 'file' / 'work'}")
+    done = program("tl_keras.main", f"--workdir={tmp_path / 'file' / 'work'}")
     assert (done.returncode, done.stdout) == (73, "")
     assert len(done.stderr.splitlines()) == 1
     assert "cannot be written: Not a directory" in done.stderr

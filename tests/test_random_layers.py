@@ -9,28 +9,19 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, pictures
+from made import Records
+from made import task as task_of
 
 from tl_keras.config import Training
-from tl_keras.data.pipeline import Stream
-from tl_keras.methods.setting import cross_entropy_of
 from tl_keras.models import building, weights
 from tl_keras.training.loop import Loop
-from tl_keras.training.task import CrossEntropy, Task
 
 
 def make_task(seed=1):
     model = building.build(
         "conv4", 3, image_size=8, input_channels=1, body_channels=1, dense_units=16, seed=seed
     )
-    images = pictures(60)
-    return Task(
-        model=model,
-        variables=model.trainable_variables,
-        streams={"target": Stream(images.images, images.labels, 16, seed=3)},
-        objective=cross_entropy_of(model, CrossEntropy()),
-        validation=pictures(15, seed=1),
-    )
+    return task_of(model)
 
 
 def train(folder, fail_at=None, **flags):

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, setting, small_model
+from made import assert_continues_to_the_bit, setting, small_model, train
 
 from tl_keras.config import Training
 from tl_keras.data import augment_spec, catalog
 from tl_keras.methods import simclr
 from tl_keras.models import weights
-from tl_keras.training.loop import Loop
 
 
 def unlabelled(tmp_path, **flags):
@@ -112,12 +111,6 @@ def test_all_images_train_and_none_validates(tmp_path) -> None:
     assert task.validation is None
 
 
-def train(prepared, given, folder, records=None):
-    records = Records() if records is None else records
-    Loop(prepared.task, given.training, given.strategy, folder, records, "test").run()
-    return records
-
-
 def test_simclr_learns_to_tell_the_images_apart(tmp_path) -> None:
     given = unlabelled(tmp_path, steps=150, batch_size=40)
     prepared = simclr.prepare(given)
@@ -144,19 +137,9 @@ def test_simclr_starts_from_its_seed_whatever_was_built_before(tmp_path) -> None
 
 
 def test_simclr_continues_to_the_bit(tmp_path) -> None:
-    def run(folder, records):
-        given = unlabelled(tmp_path, steps=24, eval_steps=6)
-        prepared = simclr.prepare(given)
-        train(prepared, given, folder, records)
-        return weights.digest(weights.tensors_of(prepared.model))
-
-    expected, records = Records(), Records(fail_at=15)
-    whole = run(tmp_path / "whole", expected)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "killed", records)
-    records.fail_at = None
-    assert run(tmp_path / "killed", records) == whole
-    assert records == expected
+    assert_continues_to_the_bit(
+        tmp_path, simclr.prepare, lambda: unlabelled(tmp_path, steps=24, eval_steps=6)
+    )
 
 
 @pytest.mark.parametrize("name", sorted(catalog.DATASETS))

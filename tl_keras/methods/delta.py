@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from tl_keras.data.pipeline import in_order
-from tl_keras.methods.penalty import Term, Watched, frozen
+from tl_keras.methods.penalty import Term, Watched, watching
 from tl_keras.methods.setting import Setting
 
 # Labelled images on which a channel's worth is measured; each channel costs a pass over them.
@@ -64,7 +64,8 @@ def loss_rises(setting: Setting) -> dict[str, np.ndarray]:
     """
     chosen = np.random.default_rng((setting.seed, 2)).permutation(setting.split.train)[:IMAGES]
     images, labels = setting.images.images[chosen], setting.images.labels[chosen]
-    source = frozen(setting.model)
+    # Nothing has trained yet: the model is the source still.
+    source = watching(setting.model)
     batch = next(iter(in_order(images, len(images), setting.image_size)))
     outputs = source(batch, training=False)
     features = np.asarray(outputs["features"], np.float64)

@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 
-from tl_keras.methods.joint import source_head
 from tl_keras.methods.penalty import Term, Watched
 from tl_keras.methods.setting import Setting
 
@@ -14,7 +13,7 @@ def make(setting: Setting, strength: float, temperature: float) -> Term:
     head goes on training from where the source left it. Li and Hoiem, "Learning without
     Forgetting", ECCV 2016, arXiv 1606.09282, with the T^2 of Hinton et al., arXiv 1503.02531.
     """
-    head, at_source = source_head(setting), source_head(setting)
+    head, at_source = setting.source_head(), setting.source_head()
 
     def value(watched: Watched) -> tf.Tensor:
         wanted = tf.nn.log_softmax(at_source(watched.source["features"]) / temperature)

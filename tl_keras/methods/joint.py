@@ -2,12 +2,10 @@
 
 import dataclasses
 
-import keras
 import tensorflow as tf
 
 from tl_keras.methods import finetune
 from tl_keras.methods.setting import Prepared, Setting
-from tl_keras.models.weights import HEAD
 from tl_keras.training.task import Batch, Objective, accuracy
 
 
@@ -22,7 +20,7 @@ def prepare(setting: Setting) -> Prepared:
     """
     prepared = finetune.prepare(setting)
     model, config = setting.model, setting.config
-    head = source_head(setting)
+    head = setting.source_head()
     loss, weight = setting.cross_entropy, config.joint_lambda
     source_loss = setting.source_cross_entropy
 
@@ -51,17 +49,6 @@ def prepare(setting: Setting) -> Prepared:
         multipliers=speeds and speeds + [config.head_lr_multiplier] * 2,
     )
     return dataclasses.replace(prepared, task=task)
-
-
-def source_head(setting: Setting) -> keras.layers.Dense:
-    """Return a copy of the source's head: logits of its classes from (batch, d) features."""
-    tensors = setting.source.tensors
-    kernel, bias = tensors[f"{HEAD}kernel"], tensors[f"{HEAD}bias"]
-    with setting.strategy.scope():
-        head = keras.layers.Dense(len(bias), name="source_head")
-        head.build((None, len(kernel)))
-        head.set_weights([kernel, bias])
-    return head
 
 
 def _with_channels(images: tf.Tensor, channels: int) -> tf.Tensor:

@@ -105,6 +105,15 @@ class Setting:
         labels = self.source_images.labels
         return _cross_entropy(self.config.source_training, labels, self.source_classes)
 
+    def source_head(self) -> keras.layers.Dense:
+        """Return a copy of the source's head: logits of its classes from (batch, d) features."""
+        kernel, bias = (self.source.tensors[f"{HEAD}{name}"] for name in ("kernel", "bias"))
+        with self.strategy.scope():
+            head = keras.layers.Dense(len(bias), name="source_head")
+            head.build((None, len(kernel)))
+            head.set_weights([kernel, bias])
+        return head
+
     def source_stream(self) -> Stream:
         """Return batches of the source's images, with the source's augmentation."""
         return dataclasses.replace(
