@@ -5,9 +5,12 @@ BIN := $(VENV)/bin
 RECIPES := $(sort $(basename $(notdir $(wildcard experiments/*.flags))))
 FLAGS ?=
 RECIPE ?= digits
+# What `make torture` runs: tests that have a long form.
+TORTURE := tests/test_kills.py tests/test_damage.py tests/test_full_disk.py \
+  tests/test_weights_file.py tests/test_fuzz_pictures.py tests/test_fuzz_flags.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format recipes compare tensorboard clean $(RECIPES)
+.PHONY: help setup run test torture check format recipes compare tensorboard clean $(RECIPES)
 
 help: ## list the targets
 	@grep -hE '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +32,9 @@ check: setup ## the formatter, the linter and the types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+torture: setup ## kills, damage, full disks and odd inputs by the thousand; prints the counts
+	$(BIN)/python -m pytest -n 2 --dist loadfile --torture $(TORTURE)
 
 format: setup ## format the code
 	$(BIN)/ruff format .

@@ -1,6 +1,7 @@
 """What all tests share: a quiet TensorFlow, strict warnings, and the data that lie beside us."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +20,11 @@ hypothesis.settings.register_profile("tl_keras", deadline=None, derandomize=True
 hypothesis.settings.load_profile("tl_keras")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --torture, which `make torture` gives."""
+    parser.addoption("--torture", action="store_true", help="the long form of tests that have one")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Make a warning an error where our own code, or a test, gives rise to it."""
     for module in ("tl_keras", "test_", "tests"):
@@ -31,3 +37,28 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"there is no {SHARED_DATA}: datasets and weights are read from there")
     return SHARED_DATA
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """A function that returns how often to try: the first number, or the second with --torture."""
+    return lambda short, long: long if request.config.getoption("--torture") else short
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Callable[[str, int, int], None]:
+    """A function of a case, the good and all tries: printed when all tests are over, as counts.
+
+    Call it before asserting that all are good, so that a count that fell short is seen too.
+    """
+    return lambda case, good, tries: record_property("tally", f"{case}: {good:,} of {tries:,}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the counts that tests gave to `tally`."""
+    reports = [r for outcome in ("passed", "failed") for r in terminalreporter.getreports(outcome)]
+    lines = [str(v) for report in reports for name, v in report.user_properties if name == "tally"]
+    if lines:
+        terminalreporter.section("counts")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -12,6 +12,7 @@ from tl_keras.config import Config, from_flat
 from tl_keras.data.dataset import ImageSet
 from tl_keras.data.pipeline import Stream
 from tl_keras.data.splits import Split
+from tl_keras.hyperparameters import Pace
 from tl_keras.methods.setting import Setting, cross_entropy_of
 from tl_keras.models import building, weights
 from tl_keras.models.weights import Origin, Weights
@@ -98,9 +99,9 @@ class Records(list):
         super().__init__()
         self.fail_at = fail_at
 
-    def resume(self, step: int) -> None:
-        """Keep what was recorded up to `step`."""
-        self[:] = [one for one in self if one[0] <= step]
+    def resume(self, records) -> None:
+        """Begin with what was recorded before."""
+        self[:] = records
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Keep `values`."""
@@ -112,7 +113,8 @@ class Records(list):
 def train(prepared, given: Setting, folder: Path, records: Records | None = None) -> Records:
     """Train what a method or a pretraining prepared, and return what was recorded."""
     records = Records() if records is None else records
-    Loop(prepared.task, given.training, given.strategy, folder, records, "test").run()
+    pace = Pace(steps=4)
+    Loop(prepared.task, given.training, given.strategy, folder, records, "test", pace).run()
     return records
 
 

@@ -14,6 +14,7 @@ from made import Records, small_model
 from scipy.special import logsumexp
 
 from tl_keras.config import Training
+from tl_keras.hyperparameters import Pace
 from tl_keras.models import building, weights
 from tl_keras.training.averaging import Average
 from tl_keras.training.loop import Loop
@@ -39,7 +40,8 @@ def train(folder, task=None, fail_at=None, **flags):
     records = Watched(task.model)
     records.fail_at = fail_at
     training = Training(steps=STEPS, learning_rate=0.01, **flags)
-    Loop(task, training, tf.distribute.get_strategy(), folder, records, "test").run()
+    pace = Pace(steps=3)
+    Loop(task, training, tf.distribute.get_strategy(), folder, records, "test", pace).run()
     return task, records
 
 
@@ -192,7 +194,7 @@ def test_run_with_an_average_continues_to_the_bit(tmp_path, name, killed_at, ear
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "killed", fail_at=killed_at, **flags)
     continued, records = train(tmp_path / "killed", **flags)
-    assert records == expected[-len(records) :] and 0 < len(records) < len(expected)
+    assert records == expected
     digests = [weights.digest(weights.tensors_of(task.model)) for task in (whole, continued)]
     assert digests[0] == digests[1]
 

@@ -72,7 +72,7 @@ def test_main_ends_with_the_code_of_what_went_wrong(raised, code, monkeypatch, c
     def run(config: Config) -> None:
         raise raised
 
-    stub = types.SimpleNamespace(start_tensorflow=lambda: None, run=run)
+    stub = types.SimpleNamespace(start_tensorflow=lambda *_: None, run=run)
     monkeypatch.setitem(sys.modules, "tl_keras.experiment", stub)
     monkeypatch.setattr(tl_keras, "experiment", stub, raising=False)
     assert main.main(["tl_keras"]) == code
@@ -93,7 +93,7 @@ def test_main_shows_the_traceback_where_a_flagfile_asks_for_it(
     def run(config: Config) -> None:
         raise DataError("a.png is damaged")
 
-    stub = types.SimpleNamespace(start_tensorflow=lambda: None, run=run)
+    stub = types.SimpleNamespace(start_tensorflow=lambda *_: None, run=run)
     monkeypatch.setitem(sys.modules, "tl_keras.experiment", stub)
     monkeypatch.setattr(tl_keras, "experiment", stub, raising=False)
     for words, shown in (([], True), (["--nodebug"], False)):
@@ -107,7 +107,7 @@ import tl_keras
 from tl_keras import main
 
 stub = types.SimpleNamespace(
-    start_tensorflow=lambda: os.write(2, b"chatter\\n"),
+    start_tensorflow=lambda *_: os.write(2, b"chatter\\n"),
     run=lambda config: types.SimpleNamespace(text="the report"),
 )
 tl_keras.experiment = sys.modules["tl_keras.experiment"] = stub

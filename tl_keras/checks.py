@@ -3,12 +3,14 @@
 Options reads them from flags, and a Config can be made in Python; both are held to the same.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from tl_keras.config import Config, Option, Training, named_options
 from tl_keras.data import augment_spec
 from tl_keras.errors import UsageError
+from tl_keras.hyperparameters import Pace
 from tl_keras.methods import catalog as methods
 from tl_keras.models import catalog as models
 
@@ -61,6 +63,7 @@ def check(config: Config) -> None:
         )
     _check_pretraining(config)
     _check_validation(config)
+    _check_running(config)
 
 
 def _check_pretraining(config: Config) -> None:
@@ -172,6 +175,30 @@ def _check_validation(config: Config) -> None:
         raise UsageError(
             f"--{wants.format('')} watches a validation set, and --shots=1 leaves no image for it:"
             " take --shots=2 or more"
+        )
+
+
+def _check_running(config: Config) -> None:
+    """Check what is said of files and of earlier runs."""
+    try:
+        Pace.parse(config.checkpoint_every)
+    except ValueError as error:
+        raise UsageError(f"--checkpoint_every={config.checkpoint_every} {error}") from None
+    sha256 = config.source_weights_sha256
+    if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise UsageError(
+            f"--source_weights_sha256={sha256} is no sha256: it has 64 digits of 0 to 9 and a to f"
+        )
+    if sha256 and not config.source_weights:
+        raise UsageError(
+            f"--source_weights_sha256={sha256} is that of a file, and --source_weights names none"
+        )
+    known = config.experiment()
+    unknown = [name for name in config.allowed_changes if name not in known]
+    if unknown:
+        raise UsageError(
+            f"--allow_changed={config.allow_changed}: {unknown[0]} is no flag that makes another"
+            " experiment; name such, without dashes and with commas, as in steps,learning_rate"
         )
 
 

@@ -19,7 +19,7 @@ def _run(contest: Contest) -> str:
     with console.quiet(common.debug):
         from tl_keras import comparison, experiment
 
-        experiment.start_tensorflow()
+        experiment.start_tensorflow(common.deterministic)
 
     return comparison.run(contest)
 

@@ -38,20 +38,20 @@ def run(contest: Contest) -> str:
     common = contest.common
     if not common.workdir:
         common = dataclasses.replace(common, workdir=str(Path("runs") / _default_name(common)))
-    workdir = Workdir(common, apart_from=FREE)
-    for name, reason in contest.left_out.items():
-        LOG.info("left out: %s, because %s", name, reason)
-    cells = _cells(contest, common, workdir.root)
-    for folder, _, config in cells:
-        refuse_other_settings(folder / "config.json", config)
-    settled, source = experiment.settle(common, workdir, [config for _, _, config in cells])
-    records = []
-    for folder, name, config in cells:
-        files.write_json(folder / "config.json", config.flat())
-        plan = dataclasses.replace(settled, config=config)
-        for seed in common.seeds:
-            records.append(_run(plan, folder, source, name, seed))
-    return _report(settled, workdir, source, contest, records)
+    with Workdir(common, apart_from=FREE) as workdir:
+        for name, reason in contest.left_out.items():
+            LOG.info("left out: %s, because %s", name, reason)
+        cells = _cells(contest, common, workdir.root)
+        for folder, _, config in cells:
+            refuse_other_settings(folder / "config.json", config)
+        configs = [config for _, _, config in cells]
+        settled, source = experiment.settle(common, workdir, configs)
+        records = []
+        for folder, name, config in cells:
+            files.write_state(folder / "config.json", config.flat())
+            plan = dataclasses.replace(settled, config=config)
+            records += [_run(plan, folder, source, name, seed) for seed in common.seeds]
+        return _report(settled, workdir, source, contest, records)
 
 
 def _default_name(common: Config) -> str:
@@ -95,6 +95,7 @@ def _report(
     found = curves.accuracies_of(records)
     report = {
         "config": common.flat(),
+        **workdir.history,
         "methods": {one.name: one.config.flat() for one in contest.contestants},
         "left_out": contest.left_out,
         "source": source.record if source else None,

@@ -25,7 +25,12 @@ SOURCE_PREFIX = "source_"
 
 # Two runs that differ only in these are the same experiment: seeds are added to a workdir, and
 # where it lies or what is printed changes no result.
-NOT_PART_OF_THE_EXPERIMENT = ("workdir", "data_dir", "debug", "seeds", "baseline")
+NOT_PART_OF_THE_EXPERIMENT = (
+    *("workdir", "data_dir", "debug", "seeds", "baseline", "source_weights_sha256"),
+    *("checkpoint_every", "allow_changed", "deterministic"),
+    # Whatever it allows, the same pictures are left out: those that cannot be used.
+    "max_bad_images",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +44,11 @@ class Config:
     )
     source_weights: str = option(
         "", "source.weights.h5 of an earlier run, instead of pretraining", TASK
+    )
+    source_weights_sha256: str = option(
+        "",
+        "what the sha256 of that file has to be, in 64 hexadecimal digits; empty: not looked at",
+        TASK,
     )
     target: str = option(
         "digits",
@@ -149,6 +159,16 @@ class Config:
         "", "tensorflow-datasets folder; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets", DATA
     )
 
+    max_bad_images: int = option(
+        0,
+        "folder:PATH: how many corrupt pictures of it are left out, and told in the log; with more"
+        " than that, nothing runs",
+        DATA,
+        unit="images",
+        low=0,
+        high=1e9,
+    )
+
     training: Training = Training()
     source_training: Training = Training()
 
@@ -161,7 +181,31 @@ class Config:
     workdir: str = option(
         "", "where everything is written; empty: a folder in runs/ named after the task", RUNNING
     )
+    checkpoint_every: str = option(
+        "30s",
+        "how often a run's state is saved: after so many steps (200), seconds (30s; more where"
+        " saving would take over 2 % of the time), or whichever comes first (200,30s); also at the"
+        " end of training, and when the process is told to stop",
+        RUNNING,
+    )
+    allow_changed: str = option(
+        "",
+        "names of flags, with commas, that may differ from those the workdir was begun with; what"
+        " is finished stays as it is",
+        RUNNING,
+    )
+    deterministic: bool = option(
+        True,
+        "on GPUs, have TensorFlow choose operations that give the same bits each time; on processors"
+        " they do anyway",
+        RUNNING,
+    )
     debug: bool = option(False, "print the traceback of an error", RUNNING)
+
+    @property
+    def allowed_changes(self) -> tuple[str, ...]:
+        """Names of the settings that an existing workdir need not agree in."""
+        return tuple(name for name in self.allow_changed.split(",") if name)
 
     def flat(self) -> dict[str, Any]:
         """Return every setting by the name of its flag."""

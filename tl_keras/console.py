@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
+from tl_keras import interruption
 from tl_keras.config import Config
 from tl_keras.errors import StoppedError, TransferError
 
@@ -47,7 +48,8 @@ def answer(
             print(help_text())
             return 0
         debug = settings.debug
-        print(work(settings))
+        with interruption.listening():
+            print(work(settings))
         return 0
     except TransferError as error:
         if debug:
@@ -55,7 +57,7 @@ def answer(
         print(f"tl_keras: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("tl_keras: stopped; the same command continues it", file=sys.stderr)
+        print(f"tl_keras: {interruption.MESSAGE}", file=sys.stderr)
         return StoppedError.exit_code
 
 

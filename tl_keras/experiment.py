@@ -13,22 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tl_keras import files, plan, runs
-from tl_keras.checks import check, needs_head
+from tl_keras import environment, files, plan, results, runs
+from tl_keras import source as sources
+from tl_keras.checks import check
 from tl_keras.config import Config
-from tl_keras.errors import DataError, UsageError
+from tl_keras.errors import DataError
 from tl_keras.methods import catalog as methods
-from tl_keras.models import building, weights
-from tl_keras.models.weights import Origin, Weights
-from tl_keras.plan import Images, Plan
+from tl_keras.models import weights
+from tl_keras.plan import Plan
 from tl_keras.report import summary
+from tl_keras.source import Source, named
 from tl_keras.training import distribution
 from tl_keras.training.prediction import Predictor
-from tl_keras.workdir import Workdir, read_json
+from tl_keras.workdir import Workdir
 
 LOG = logging.getLogger(__name__)
-
-RESULT = "result.json"
 
 
 class Report(NamedTuple):
@@ -38,13 +37,6 @@ class Report(NamedTuple):
     text: str
 
 
-class Source(NamedTuple):
-    """The knowledge to transfer, and its part of report.json."""
-
-    weights: Weights
-    record: dict[str, Any]
-
-
 def run(config: Config) -> Report:
     """Carry out an experiment, or continue it where an earlier call left it.
 
@@ -52,15 +44,15 @@ def run(config: Config) -> Report:
         TransferError: see tl_keras.errors; nothing that was finished is lost.
     """
     check(config)
-    workdir = Workdir(config)
-    settled, source = settle(config, workdir)
-    records = []
-    for seed in config.seeds:
-        for arm, method in _arms(config, source):
-            folder = workdir.arm(arm, seed)
-            with runs.forgetting_models():
-                records.append(carry_out(settled, folder, source, arm, method, seed))
-    return _report(settled, workdir, source, records)
+    with Workdir(config) as workdir:
+        settled, source = settle(config, workdir)
+        records = []
+        for seed in config.seeds:
+            for arm, method in _arms(config, source):
+                folder = workdir.arm(arm, seed)
+                with runs.forgetting_models():
+                    records.append(carry_out(settled, folder, source, arm, method, seed))
+        return _report(settled, workdir, source, records)
 
 
 def settle(
@@ -78,51 +70,34 @@ def settle(
         TransferError: see tl_keras.errors.
     """
     LOG.info("workdir: %s", workdir.root)
-    start_tensorflow()
+    start_tensorflow(config.deterministic)
     strategy = distribution.make_strategy(config.strategy)
-    given = _given_weights(config)
+    file = sources.opened(config)
     for one in configs or [config]:
-        _check_head(one, given)
-    settled = plan.make(
-        config, strategy, given.origin if given else None, workdir.root / "features"
-    )
-    source = _known(settled, given)
-    settled.check(source.weights if source else None, _named(config), configs or [config])
-    workdir.claim(config, weights.digest(given.tensors) if given else "")
+        sources.check_head(one, file)
+    settled = plan.make(config, strategy, file.origin if file else None, workdir.root)
+    source = sources.known(settled, file)
+    settled.check(source.weights if source else None, named(config), configs or [config])
+    workdir.claim(config, file.sha256 if file else "", environment.describe())
+    settled.seals.keep()
     if source is None and settled.source and methods.find(config.method).copies_weights:
         with runs.forgetting_models():
-            source = _pretrained(settled, settled.source, workdir.source)
+            source = sources.pretrained(settled, settled.source, workdir.source)
     return settled, source
 
 
-def start_tensorflow() -> None:
-    """Settle what holds for the whole process; called once, or more often."""
+def start_tensorflow(deterministic: bool) -> None:
+    """Settle what holds for the whole process; called once, or more often.
+
+    Args:
+        deterministic: have the same bits each time. On processors the operations of our models give
+            them anyway; on GPUs TensorFlow has to be told to choose such as do.
+    """
     distribution.allow_memory_growth()
+    if deterministic and tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
     # It warns of tracing anew, which is what happens where each run has a model of its own.
     tf.get_logger().setLevel("ERROR")
-
-
-def _given_weights(config: Config) -> Weights | None:
-    if not config.source_weights or not methods.find(config.method).copies_weights:
-        return None
-    flag = f"--source_weights={config.source_weights}"
-    given = weights.load(Path(config.source_weights).expanduser(), flag)
-    if given.origin is None:
-        raise DataError(f"{flag} does not say what it was trained on; tl_keras did not write it")
-    if given.origin.model != config.model:
-        raise DataError(f"{flag} holds {given.origin.model}, not --model={config.model}")
-    return given
-
-
-def _check_head(config: Config, given: Weights | None) -> None:
-    """Raise UsageError where a head has to go on that the weights in --source_weights lack."""
-    headless = given is not None and given.origin is not None and not given.origin.class_names
-    if headless and (wanting := needs_head(config)):
-        raise UsageError(
-            f"{wanting} goes on with the source's head, and {_named(config)} has none, as it was"
-            " trained without labels: give weights that were trained with them, or choose another"
-            " --method"
-        )
 
 
 def _arms(config: Config, source: Source | None) -> list[tuple[str, str]]:
@@ -131,73 +106,13 @@ def _arms(config: Config, source: Source | None) -> list[tuple[str, str]]:
     return transfer + ([("scratch", "scratch")] if config.baseline or not source else [])
 
 
-def _known(settled: Plan, given: Weights | None) -> Source | None:
-    """Return what is to be transferred where it is there before any training."""
-    config = settled.config
-    known = given
-    if known is None and config.source == "imagenet":
-        known = _imagenet(settled) if methods.find(config.method).copies_weights else None
-    if known is None or known.origin is None:
-        return None
-    record = {
-        "dataset": known.origin.dataset,
-        "test": known.origin.test,
-        "weights_sha256": weights.digest(known.tensors),
-    }
-    return Source(known, record)
-
-
-def _imagenet(settled: Plan) -> Weights:
-    config = settled.config
-    model = building.build(
-        config.model,
-        1,
-        image_size=settled.image_size,
-        input_channels=3,
-        body_channels=3,
-        dense_units=config.dense_units,
-        weights="imagenet",
-    )
-    tensors = weights.tensors_of(model)
-    body = {name: value for name, value in tensors.items() if not name.startswith(weights.HEAD)}
-    return Weights(body, Origin("imagenet", (), config.model, settled.image_size, 3))
-
-
-def _pretrained(settled: Plan, images: Images, folder: Path) -> Source:
-    """Train on the source, or take what an earlier call trained, and return the weights."""
-    config = settled.config
-    path = folder / "source.weights.h5"
-    if (folder / RESULT).is_file():
-        LOG.info("source: %s is trained already", config.source)
-        return Source(weights.load(path), read_json(folder / RESULT))
-    LOG.info("source: training %s on %s, %s", config.model, config.source, config.pretrain)
-    setting = settled.setting(images, config.source_training, config.source_seed)
-    prepared = methods.pretraining(config.pretrain)(setting)
-    title = f"source {config.source}"
-    if config.pretrain == "supervised":
-        outcome = runs.carry_out(setting, prepared, images, folder, title)
-        names = images.dataset.class_names
-        found = {name: outcome.test[name] for name in ("accuracy", "loss")}
-    else:
-        outcome = runs.pretrain(setting, prepared, images, folder, title)
-        names, found = (), outcome.test
-    size, channels = settled.image_size, settled.body_channels
-    origin = Origin(config.source, names, config.model, size, channels, found)
-    weights.save(path, outcome.tensors, origin)
-    record = {"dataset": config.source, **outcome.record(), "test": found}
-    files.write_json(folder / RESULT, record)
-    told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
-    LOG.info("source: on its test images, %s", told)
-    return Source(Weights(outcome.tensors, origin), record)
-
-
 def carry_out(
     settled: Plan, folder: Path, source: Source | None, arm: str, method_name: str, seed: int
 ) -> dict[str, Any]:
     """Carry out one arm of one seed in `folder`, or read what an earlier call found there."""
-    if (folder / RESULT).is_file():
+    if (found := results.read(folder)) is not None:
         LOG.info("%s, seed %d: done already", arm, seed)
-        return read_json(folder / RESULT)
+        return found
     config, target = settled.config, settled.target
     method = methods.find(method_name)
     setting = settled.setting(target, config.training, seed, config.shots)
@@ -207,8 +122,8 @@ def carry_out(
         # The MLP on features is fresh as a whole: no row of the source's head has a place in it.
         fresh_head = method_name == "features" and config.feature_head == "mlp"
         head = "new" if fresh_head else config.head
-        account = weights.copy(source.weights, setting.model, names, head, _named(config))
-        LOG.info("%s, seed %d: weights from %s\n%s", arm, seed, _named(config), account)
+        account = weights.copy(source.weights, setting.model, names, head, named(config))
+        LOG.info("%s, seed %d: weights from %s\n%s", arm, seed, named(config), account)
     if method.source_images and settled.source is not None:
         setting = dataclasses.replace(
             setting,
@@ -216,19 +131,12 @@ def carry_out(
             source_augment=plan.augmentation(settled.source, config.source_training),
         )
     LOG.info("%s, seed %d: %s with %d images", arm, seed, method_name, len(setting.split.train))
-    outcome = runs.carry_out(
-        setting, method.prepare(setting), target, folder, f"{arm}, seed {seed}"
-    )
+    prepared, title = method.prepare(setting), f"{arm}, seed {seed}"
+    outcome = runs.carry_out(setting, prepared, target, folder, title, settled.origin(target))
     record = {"arm": arm, "seed": seed, "zero_shot": None, **outcome.record()}
-    files.write_json(folder / RESULT, record)
+    results.write(folder, record)
     LOG.info("%s, seed %d: test accuracy %.2f %%", arm, seed, 100 * outcome.test["accuracy"])
     return record
-
-
-def _named(config: Config) -> str:
-    if config.source_weights:
-        return f"--source_weights={config.source_weights}"
-    return f"--source={config.source}"
 
 
 def zero_shot(settled: Plan, workdir: Workdir, source: Source | None) -> dict[str, float] | None:
@@ -240,13 +148,16 @@ def zero_shot(settled: Plan, workdir: Workdir, source: Source | None) -> dict[st
         return None
     path = workdir.root / "zero_shot.json"
     if path.is_file():
-        return read_json(path)
+        try:
+            return files.read_state(path)
+        except DataError as error:
+            LOG.warning("%s. It is measured again", error)
     model = settled.build(target.dataset, 0)
-    weights.copy(source.weights, model, names, "match", _named(config))
+    weights.copy(source.weights, model, names, "match", named(config))
     predictor = Predictor(model, settled.strategy)
     logits = predictor.predict(target.test.images, settled.image_size).logits
     found = {"accuracy": float(np.mean(logits.argmax(axis=1) == target.test.labels))}
-    files.write_json(path, found)
+    files.write_state(path, found)
     return found
 
 
@@ -259,6 +170,7 @@ def _report(
             record["zero_shot"] = before
     report = {
         "config": settled.config.flat(),
+        **workdir.history,
         "source": source.record if source else None,
         "runs": records,
         "summary": summary.summarise(records),

@@ -1,13 +1,20 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and reading back only what was written."""
 
 import contextlib
+import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tl_keras.errors import WriteError
+from tl_keras import faults
+from tl_keras.errors import DataError, WriteError
+
+LOG = logging.getLogger(__name__)
+
+SHA256 = "sha256"
 
 
 @contextlib.contextmanager
@@ -23,8 +30,11 @@ def writing(path: Path) -> Iterator[None]:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes) -> str:
     """Write a file, making its folder; one that was there before stays whole until the new one is.
+
+    Returns:
+        The sha256 of the data.
 
     Raises:
         WriteError: the folder or the file cannot be written.
@@ -37,10 +47,25 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            faults.reached("temporary written")
             unfinished.replace(path)
         except OSError:
-            unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
             raise
+        _sync_folder(path.parent)
+    faults.reached("file renamed")
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name on the disk too; there are file systems that have no such thing."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -52,3 +77,72 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
     # A byte of a path that is not UTF-8 comes as half a character, which JSON escapes as \\uDCXX.
     write_bytes(path, f"{text}\n".encode(errors="backslashreplace"))
+
+
+def write_state(path: Path, values: Mapping[str, Any]) -> None:
+    """Write what a later call reads back with `read_state`: JSON that carries its own sha256.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    write_json(path, {**values, SHA256: _digest(values)})
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read what `write_state` wrote.
+
+    Raises:
+        DataError: it is missing or damaged; the error says what may be done.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no values by name")
+        if values.pop(SHA256, None) != _digest(values):
+            raise ValueError("its sha256 is not that of what it holds")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: {error}; remove it, or its folder") from error
+    return values
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def is_whole(path: Path, expected: str) -> bool:
+    """Tell whether a file is there and holds what that sha256 was taken of."""
+    try:
+        return _sha256(path) == expected
+    except OSError:
+        return False
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return _sha256(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def set_aside(path: Path) -> None:
+    """Give a damaged file another name, NAME.damaged, so that it can be looked at and is not read.
+
+    Raises:
+        WriteError: it cannot be renamed.
+    """
+    if path.exists():
+        with writing(path):
+            path.replace(path.with_name(f"{path.name}.damaged"))

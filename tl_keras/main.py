@@ -19,7 +19,7 @@ def _run(config: Config) -> str:
     with console.quiet(config.debug):
         from tl_keras import experiment
 
-        experiment.start_tensorflow()
+        experiment.start_tensorflow(config.deterministic)
 
     return experiment.run(config).text
 

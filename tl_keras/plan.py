@@ -13,6 +13,7 @@ from tl_keras.config import Config, Training
 from tl_keras.data import splits
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.reading import open_dataset
+from tl_keras.data.seals import Seals
 from tl_keras.data.splits import Split
 from tl_keras.errors import UsageError
 from tl_keras.methods import unfreezing
@@ -25,20 +26,26 @@ from tl_keras.models.weights import Origin, Weights
 class Images:
     """A dataset with its splits, each read when first asked for, and kept."""
 
-    def __init__(self, dataset: Dataset, image_size: int):
+    def __init__(self, dataset: Dataset, image_size: int, seals: Seals):
         """Read `dataset` for models that see images of `image_size` pixels a side."""
         self.dataset = dataset
         self.image_size = image_size
+        self._seals = seals
 
     @functools.cached_property
     def train(self) -> ImageSet:
-        """The training split."""
-        return self.dataset.read("train", self.image_size)
+        """The training split; a DataError where it is not what the workdir was begun with."""
+        return self._read("train")
 
     @functools.cached_property
     def test(self) -> ImageSet:
-        """The test split; asked for when training is over."""
-        return self.dataset.read("test", self.image_size)
+        """The test split, likewise; asked for when training is over."""
+        return self._read("test")
+
+    def _read(self, split: str) -> ImageSet:
+        images = self.dataset.read(split, self.image_size)
+        self._seals.check(self.dataset.name, split, images, self.dataset.class_names)
+        return images
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Plan:
         image_size: side in pixels of what the models see.
         body_channels: channels of what the models' body sees.
         cache: folder of what runs share.
+        seals: of the pictures that were read.
         target: the dataset to learn.
         source: the dataset to pretrain on, or to ride along; it also settles the shapes. None where
             weights are given, or there is no source.
@@ -61,6 +69,7 @@ class Plan:
     image_size: int
     body_channels: int
     cache: Path
+    seals: Seals
     target: Images
     source: Images | None
 
@@ -91,6 +100,11 @@ class Plan:
             augment=augmentation(images, training),
             cache=self.cache,
         )
+
+    def origin(self, images: Images) -> Origin:
+        """Return what is to be said of weights that were trained on `images`."""
+        names, config = images.dataset.class_names, self.config
+        return Origin(images.dataset.name, names, config.model, self.image_size, self.body_channels)
 
     def split(self, images: Images, training: Training, seed: int, shots: int = 0) -> Split:
         """Return which training images train and which validate in the runs of `seed`."""
@@ -142,7 +156,7 @@ def augmentation(images: Images, training: Training) -> str:
 
 
 def make(
-    config: Config, strategy: tf.distribute.Strategy, origin: Origin | None, cache: Path
+    config: Config, strategy: tf.distribute.Strategy, origin: Origin | None, root: Path
 ) -> Plan:
     """Open the datasets and settle the shapes.
 
@@ -150,16 +164,17 @@ def make(
         config: all flags.
         strategy: under which models will be made.
         origin: what is known of the weights in --source_weights; None without that flag.
-        cache: folder of what runs share.
+        root: the workdir.
 
     Raises:
         UsageError: the flags do not fit the data.
         DataError: the data are missing or damaged.
     """
-    target = open_dataset(config.target, framing=config.framing, data_dir=config.data_dir)
+    seals = Seals(root / "data.json")
+    target = _open(config.target, config)
     source = None
     if reads_source(config):
-        source = open_dataset(config.source, framing=config.framing, data_dir=config.data_dir)
+        source = _open(config.source, config)
     if source and origin and source.class_names != origin.class_names:
         raise UsageError(
             f"--method={config.method} goes on with the head of --source_weights, which knows the"
@@ -176,9 +191,19 @@ def make(
         strategy,
         image_size,
         channels,
-        cache,
-        Images(target, image_size),
-        Images(source, image_size) if source else None,
+        root / "features",
+        seals,
+        Images(target, image_size, seals),
+        Images(source, image_size, seals) if source else None,
+    )
+
+
+def _open(name: str, config: Config) -> Dataset:
+    return open_dataset(
+        name,
+        framing=config.framing,
+        data_dir=config.data_dir,
+        max_bad_images=config.max_bad_images,
     )
 
 

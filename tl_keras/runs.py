@@ -4,32 +4,35 @@ Pretraining is such a run, and so is each arm of each seed.
 """
 
 import contextlib
+import dataclasses
 import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 from tensorflow.python.framework import ops
 
 from tl_keras import files
 from tl_keras.data.pipeline import in_order
+from tl_keras.hyperparameters import Pace
 from tl_keras.methods.setting import Prepared, Pretraining, Setting
-from tl_keras.models import weights
-from tl_keras.models.weights import HEAD, Tensors
+from tl_keras.models import model_file, weights
+from tl_keras.models.weights import HEAD, Origin, Tensors
 from tl_keras.plan import Images
 from tl_keras.report import metrics
 from tl_keras.report.metrics import Classification
-from tl_keras.report.records import MetricsLog, Record
+from tl_keras.report.records import MetricsLog
 from tl_keras.report.tensorboard import EventLog
-from tl_keras.training.loop import Loop, Result
+from tl_keras.training.loop import Loop, Record, Result
 from tl_keras.training.prediction import Outputs
 from tl_keras.training.task import Task
 
 LOG = logging.getLogger(__name__)
 
+METRICS = "metrics.jsonl"
+MODEL = "model.keras"
 PICTURES = 32
 
 
@@ -40,11 +43,13 @@ class Outcome(NamedTuple):
         result: what it took.
         test: figures of the test images by name, ready for JSON.
         tensors: what was learned.
+        files: names of what was left in the run's folder for good, and the sha256 of each.
     """
 
     result: Result
     test: dict[str, Any]
     tensors: Tensors
+    files: dict[str, str]
 
     def record(self) -> dict[str, Any]:
         """Return this run's part of report.json."""
@@ -54,6 +59,7 @@ class Outcome(NamedTuple):
             "seconds": round(self.result.seconds, 3),
             "images_per_second": round(self.result.images_per_second, 1),
             "weights_sha256": weights.digest(self.tensors),
+            "files": self.files,
         }
 
 
@@ -62,21 +68,19 @@ class RunLog:
 
     def __init__(self, folder: Path):
         """Keep the figures in `folder`, which exists."""
-        self._path = folder / "metrics.jsonl"
+        self._path = folder / METRICS
         self._metrics: MetricsLog | None = None
-        self._last: Record | None = None
         self.events = EventLog(folder)
 
-    def resume(self, step: int) -> None:
-        """Forget all after `step`; what stays is shown in TensorBoard again."""
-        for record in MetricsLog.resume(self._path, step):
-            self.events.scalars(record.step, record.values)
-            self._last = record
-        self._metrics = MetricsLog(self._path)
+    def resume(self, records: Sequence[Record]) -> None:
+        """Begin with what was recorded before; both files are written anew."""
+        for step, values in records:
+            self.events.scalars(step, values)
+        self._metrics = MetricsLog(self._path, records)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Record `values` at `step`; once, where a run is killed between this and its end."""
-        if self._metrics is not None and self._last != (step, values):
+        """Record `values` at `step`."""
+        if self._metrics is not None:
             self._metrics.write(step, values)
             self.events.scalars(step, values)
 
@@ -88,7 +92,12 @@ class RunLog:
 
 
 def carry_out(
-    setting: Setting, prepared: Prepared, images: Images, folder: Path, title: str
+    setting: Setting,
+    prepared: Prepared,
+    images: Images,
+    folder: Path,
+    title: str,
+    origin: Origin,
 ) -> Outcome:
     """Train, evaluate on the test split, and write model.keras, figures and pictures.
 
@@ -98,6 +107,7 @@ def carry_out(
         images: the dataset; its test split is read when training is over.
         folder: of this run.
         title: names the run on the console.
+        origin: what model.keras is to say of itself, but for its figures.
     """
     with _trained(setting, prepared.task, folder, title) as (log, result):
         outputs = prepared.predict(images.test)
@@ -108,8 +118,10 @@ def carry_out(
         log.write(result.steps, figures)
         _show(log.events, setting, images, outputs, test, result.steps)
         _finish(log.events, setting, figures, tensors, result.steps)
-    save_model(prepared.model, folder / "model.keras")
-    return Outcome(result, test.as_record(), tensors)
+    told = dataclasses.replace(origin, test={"accuracy": test.accuracy, "loss": test.loss})
+    left = {METRICS: files.sha256(folder / METRICS)}
+    left[MODEL] = model_file.save(folder / MODEL, prepared.model, told)
+    return Outcome(result, test.as_record(), tensors, left)
 
 
 def pretrain(
@@ -134,7 +146,7 @@ def pretrain(
         log.write(result.steps, figures)
         _show_pretraining(log.events, prepared, images, result.steps)
         _finish(log.events, setting, figures, body, result.steps)
-    return Outcome(result, test, body)
+    return Outcome(result, test, body, {METRICS: files.sha256(folder / METRICS)})
 
 
 @contextlib.contextmanager
@@ -146,7 +158,8 @@ def _trained(
         folder.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(RunLog(folder)) as log:
         log.events.config_text(setting.config.flat())
-        loop = Loop(task, setting.training, setting.strategy, folder, log, title)
+        pace = Pace.parse(setting.config.checkpoint_every)
+        loop = Loop(task, setting.training, setting.strategy, folder, log, title, pace)
         yield log, loop.run()
 
 
@@ -199,14 +212,6 @@ def _finish(
         settings[name] = getattr(setting.training, name)
     events.hparams(settings, figures, step)
     events.histograms(tensors, step)
-
-
-def save_model(model: keras.Model, path: Path) -> None:
-    """Write a model that keras.models.load_model reads, whole or not at all."""
-    unfinished = path.with_name(f"unfinished.{path.name}")
-    with files.writing(path):
-        model.save(unfinished)
-        unfinished.replace(path)
 
 
 @contextlib.contextmanager

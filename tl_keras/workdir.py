@@ -1,60 +1,102 @@
 """The folder that holds everything an experiment makes, and what makes it that experiment's."""
 
+import contextlib
 import json
 import logging
+import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from tl_keras import files
 from tl_keras.config import Config, digest
-from tl_keras.errors import DataError, UsageError
+from tl_keras.errors import StoppedError, TransferError, UsageError, WriteError
 
 LOG = logging.getLogger("tl_keras")
 
+FOUND_WEIGHTS = "source_weights_found"
+
 
 class Workdir:
-    """WORKDIR: config.json, log.txt, report.json, report.txt, source/, transfer-0/, scratch-0/."""
+    """WORKDIR: config.json, log.txt, report.json, report.txt, source/, transfer-0/, scratch-0/.
+
+    One process has it at a time: use it in a `with`, which gives it back.
+    """
 
     def __init__(self, config: Config, apart_from: Collection[str] = ()):
         """Make the folder, or open the one an earlier run of the same experiment left.
 
         Args:
             config: all flags.
-            apart_from: names of settings that may differ from those of the earlier run.
+            apart_from: names of settings that may differ from those of the earlier run, besides
+                those of --allow_changed.
 
         Raises:
             UsageError: the folder belongs to an experiment with other settings.
+            DataError: its config.json is damaged.
             WriteError: the folder cannot be made or written.
+            StoppedError: another process has it.
         """
         root = Path(config.workdir or Path("runs") / default_name(config))
         # A shell leaves the ~ of --workdir=~/runs as it is.
         self.root = root.expanduser() if root.parts[:1] == ("~",) else root
         self._config = self.root / "config.json"
-        refuse_other_settings(self._config, config, apart_from)
-        self._start_log()
+        self.history: dict[str, Any] = {}
+        with files.writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.root)
+        try:
+            refuse_other_settings(self._config, config, apart_from)
+            self._log = _start_log(self.root / "log.txt")
+        except TransferError:
+            self._lock.release()
+            raise
 
-    def claim(self, config: Config, source_weights_sha256: str = "") -> None:
+    def __enter__(self) -> "Workdir":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handler in self._log:
+            LOG.removeHandler(handler)
+            handler.close()
+        self._lock.release()
+
+    def claim(self, config: Config, source_weights: str, environment: dict[str, str]) -> None:
         """Write config.json: from here on the folder is this experiment's, and no other's.
 
         Args:
             config: all flags.
-            source_weights_sha256: of the weights in --source_weights; empty without that flag.
+            source_weights: sha256 of the file in --source_weights; empty without that flag.
+            environment: what computes; a folder that was begun with another keeps both.
 
         Raises:
             UsageError: the folder was begun with other weights under the same name.
+            DataError: config.json is damaged.
             WriteError: the file cannot be written.
         """
-        key = "source_weights_sha256"
-        earlier = read_json(self._config).get(key, "") if self._config.is_file() else ""
-        if earlier and earlier != source_weights_sha256:
+        kept = files.read_state(self._config) if self._config.is_file() else {}
+        if kept.get(FOUND_WEIGHTS, source_weights) != source_weights:
             raise UsageError(
                 f"--source_weights={config.source_weights} is not the file that --workdir="
                 f"{self.root} was begun with; choose another --workdir"
             )
-        files.write_json(self._config, {**config.flat(), key: source_weights_sha256})
+        environments = kept.get("environments", [])
+        if environment not in environments:
+            environments = [*environments, environment]
+        if len(environments) > 1:
+            told = "; ".join(_changes(environments[0], environment))
+            LOG.warning("%s was begun elsewhere, and last bits may differ: %s", self.root, told)
+        changes = _changes(kept, _plain(config.experiment()), "--{}")
+        self.history = {
+            "environments": environments,
+            "changes": [*kept.get("changes", []), *changes],
+        }
+        found = {FOUND_WEIGHTS: source_weights}
+        files.write_state(self._config, {**config.flat(), **found, **self.history})
 
     @property
     def source(self) -> Path:
@@ -65,22 +107,57 @@ class Workdir:
         """Return where one run of one arm lies."""
         return self.root / f"{arm}-{seed}"
 
-    def _start_log(self) -> None:
-        """Send the log to the console as plain lines, and to log.txt with times."""
-        for handler in list(LOG.handlers):
-            LOG.removeHandler(handler)
-            handler.close()
-        console = logging.StreamHandler(sys.stderr)
-        console.setFormatter(logging.Formatter("%(message)s"))
-        path = self.root / "log.txt"
+
+class _LogFile(logging.FileHandler):
+    """log.txt; where it cannot be written the run ends, as it would at any other file."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise WriteError(f"{self.baseFilename} cannot be written: {error.strerror}") from error
+        super().handleError(record)
+
+
+def _start_log(path: Path) -> list[logging.Handler]:
+    """Send the log to the console as plain lines, and to the file with times."""
+    for handler in list(LOG.handlers):
+        LOG.removeHandler(handler)
+        handler.close()
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    with files.writing(path):
+        file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    LOG.addHandler(console)
+    LOG.addHandler(file)
+    return [console, file]
+
+
+def _locked(root: Path) -> filelock.FileLock:
+    """Return the lock of a workdir, which is this process's until it ends, however it does.
+
+    Raises:
+        StoppedError: another process has it.
+        WriteError: the folder cannot be written.
+    """
+    path = root / "lock"
+    lock = filelock.FileLock(path, blocking=False)
+    try:
         with files.writing(path):
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        LOG.setLevel(logging.INFO)
-        LOG.propagate = False
-        LOG.addHandler(console)
-        LOG.addHandler(file)
+            lock.acquire()
+            # The lock itself is the system's; what is written here only tells whose it is.
+            path.write_text(f"{os.getpid()}\n")
+    except filelock.Timeout:
+        owner = ""
+        with contextlib.suppress(OSError):
+            owner = path.read_text().strip()
+        raise StoppedError(
+            f"--workdir={root} is in use by process {owner or '?'}; wait until that has ended, or"
+            " choose another --workdir"
+        ) from None
+    return lock
 
 
 def default_name(config: Config) -> str:
@@ -105,31 +182,28 @@ def refuse_other_settings(path: Path, config: Config, apart_from: Collection[str
     """
     if not path.is_file():
         return
+    free = {*apart_from, *config.allowed_changes}
+    wanted = {name: v for name, v in _plain(config.experiment()).items() if name not in free}
     # What was written before there was a flag was run with what is the flag's default now.
-    earlier = {**Config().experiment(), **read_json(path)}
-    wanted: dict[str, Any] = json.loads(json.dumps(config.experiment()))
-    differences = [
-        f"--{name} was {earlier[name]}, is {value}"
-        for name, value in wanted.items()
-        if name not in apart_from and earlier[name] != value
-    ]
+    kept = {**_plain(Config().experiment()), **files.read_state(path)}
+    differences = _changes({name: kept[name] for name in wanted}, wanted, "--{}")
     if differences:
         raise UsageError(
             f"--workdir={path.parent} holds an experiment with other settings:"
-            f" {'; '.join(differences)}. Give those, or choose another --workdir"
+            f" {'; '.join(differences)}. Give those, choose another --workdir, or name in"
+            " --allow_changed what may differ"
         )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file of ours.
+def _changes(earlier: Mapping[str, Any], now: Mapping[str, Any], shown: str = "{}") -> list[str]:
+    """Return "NAME was X, is Y" for each value that was another one before."""
+    return [
+        f"{shown.format(name)} was {earlier[name]}, is {value}"
+        for name, value in now.items()
+        if name in earlier and earlier[name] != value
+    ]
 
-    Raises:
-        DataError: it is damaged.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("it holds no settings by name")
-        return value
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}; remove it, or its folder") from error
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as JSON gives them back."""
+    return json.loads(json.dumps(settings))

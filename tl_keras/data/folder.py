@@ -7,9 +7,10 @@ in any script; everything is sorted by the bytes of its name, whatever the local
 
 - Hidden files and folders (a name that begins with a dot) are ignored. So is a file that is no
   picture, unless its extension says that it is one: then it is corrupt. How many were ignored is
-  logged. What a file is, its content decides; a wrong extension does no harm.
+  logged. What a file is, its content decides; a wrong extension does no harm, except for TGA.
 - Every picture is decoded once when the folder is opened; what is corrupt, unreadable, of floating
-  point, or larger than 50 million pixels (by its header: such a one is not decoded) is listed.
+  point, or larger than picture_file.load allows (by its header: it is not decoded) is listed, and
+  refused: up to `max_bad_images` of them are left out and told in the log, more end the program.
 - Symbolic links that lead out of PATH are refused. PATH itself may be a link.
 - Transparency is laid over white; palettes, CMYK and 16 bits come to 8 bits a channel; of an
   animation the first frame counts; the orientation that a camera noted is applied.
@@ -17,6 +18,7 @@ in any script; everything is sorted by the bytes of its name, whatever the local
 - Pictures come resized to squares, antialiased, their aspect not kept; framed ones are not.
 """
 
+import contextlib
 import logging
 import os
 import stat
@@ -27,12 +29,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from tl_keras.data import catalog, images, picture_file
+from tl_keras.data import catalog, images, memory, picture_file
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.held_out import choose_test
-from tl_keras.data.memory import allocate
 from tl_keras.errors import DataError, UsageError
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +40,9 @@ LOG = logging.getLogger(__name__)
 VALIDATION_FOLDERS = ("val", "valid", "validation", "dev")
 _LISTED = 10
 _AT_A_TIME = 1024
+# Bytes that a picture of the most pixels takes while it is decoded; 0.9 GB were measured.
+_LARGEST = 1_000_000_000
+_CONSOLE = 2
 
 
 class _Pictures(NamedTuple):
@@ -54,25 +57,26 @@ class _Scan(NamedTuple):
     is_grey: bool
 
 
-def open_dataset(name: str, framing: str) -> Dataset:
+def open_dataset(name: str, framing: str, max_bad_images: int = 0) -> Dataset:
     """Open `folder:PATH`; every picture is looked at.
 
     Args:
         name: "folder:" and the path; `~` stands for the home folder.
         framing: "mnist" for pictures of single characters, "auto" or "none" for others.
+        max_bad_images: how many pictures that cannot be used are left out, and told in the log.
 
     Raises:
         UsageError: if there is no path.
         DataError: if there is no such folder, fewer than two classes, a class without a training
-            picture, a test class that is not trained, no test picture, a picture that cannot be
-            read, or a link that leads out of the folder.
+            picture, a test class that is not trained, no test picture, more pictures that cannot
+            be used than may be left out, or a link that leads out of the folder.
     """
     path = name.removeprefix(catalog.FOLDER_PREFIX)
     if not path:
         raise UsageError(f"dataset '{name}' names no folder: write folder:PATH")
-    root = Path(path).expanduser()
+    root = _folder_at(path)
     framed = catalog.is_framed(catalog.find(name), framing)
-    classes, splits, all_grey = _find(root)
+    classes, splits, all_grey = _find(root, max_bad_images)
     channels = 1 if framed or all_grey else 3
 
     def read(split: str, image_size: int = 0) -> ImageSet:
@@ -95,10 +99,20 @@ def open_dataset(name: str, framing: str) -> Dataset:
     return Dataset(name, class_names, channels, size, augment, read)
 
 
-def _find(root: Path) -> tuple[list[str], dict[str, _Pictures], bool]:
+def _folder_at(path: str) -> Path:
+    """Return the folder at a path, or raise DataError where there is none."""
+    try:
+        root = Path(path).expanduser()
+        if root.is_dir():
+            return root
+    except (OSError, RuntimeError) as error:  # too long a name, or a user who is not known
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"there is no folder {path}: {reason}") from error
+    raise DataError(f"there is no folder {root}")
+
+
+def _find(root: Path, max_bad_images: int) -> tuple[list[str], dict[str, _Pictures], bool]:
     """Return the classes, the pictures of both splits, and whether all of them are grey."""
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}")
     folders = [entry.name for entry in _visible(root, root) if entry.is_dir()]
     if "train" in folders and "test" in folders:
         strange = sorted(set(folders) - {"train", "test", *VALIDATION_FOLDERS})
@@ -112,7 +126,7 @@ def _find(root: Path) -> tuple[list[str], dict[str, _Pictures], bool]:
         listed = {"train": _list_classes(root, root)}
     classes = list(listed["train"])
     _check_classes(root, classes, list(listed.get("test", ())))
-    pictures, all_grey = _scan_all(root, listed, classes)
+    pictures, all_grey = _scan_all(root, listed, classes, max_bad_images)
     missing = np.setdiff1d(np.arange(len(classes)), pictures["train"].labels)
     if missing.size:
         names = ", ".join(repr(classes[label]) for label in missing)
@@ -150,6 +164,7 @@ def _visible(folder: Path, root: Path) -> list[os.DirEntry[str]]:
         if entry.is_symlink():
             try:
                 target = Path(entry.path).resolve()
+                entry.is_dir()  # where Python finds out about circles differs with its version
             except (OSError, RuntimeError) as error:
                 raise DataError(f"{entry.path!r} is a link that leads nowhere") from error
             if not target.is_relative_to(root.resolve()):
@@ -175,14 +190,17 @@ def _list_classes(root: Path, folder: Path) -> dict[str, list[Path]]:
 
 
 def _scan_all(
-    root: Path, listed: dict[str, dict[str, list[Path]]], classes: list[str]
+    root: Path,
+    listed: dict[str, dict[str, list[Path]]],
+    classes: list[str],
+    max_bad_images: int,
 ) -> tuple[dict[str, _Pictures], bool]:
     """Look at every file; return the pictures of each split, and whether all are grey."""
     pictures, problems, ignored, all_grey = {}, [], 0, True
     for split, by_class in listed.items():
         labelled = [(path, classes.index(c)) for c, paths in by_class.items() for path in paths]
-        good = []
-        for (path, label), scan in zip(labelled, _scans([p for p, _ in labelled]), strict=True):
+        scans, good = _in_parallel(_scan, [path for path, _ in labelled]), []
+        for (path, label), scan in zip(labelled, scans, strict=True):
             if scan.problem is None:
                 good.append((path, label))
                 all_grey &= scan.is_grey
@@ -192,24 +210,25 @@ def _scan_all(
                 ignored += 1
         labels = np.array([label for _, label in good], np.int64)
         pictures[split] = _Pictures([path for path, _ in good], labels)
-    if problems:
-        more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-        raise DataError(
-            f"{root} has pictures that cannot be used: {', '.join(problems[:_LISTED])}{more};"
-            " mend or remove them"
-        )
+    _tell_problems(root, problems, max_bad_images)
     if ignored:
         LOG.info("%s: %d files that are no pictures are ignored", root, ignored)
     return pictures, all_grey
 
 
-def _scans(paths: list[Path]) -> Iterator[_Scan]:
-    with warnings.catch_warnings():
-        # Threads share the filters, so that they are set here: too many pixels is a problem of the
-        # picture, and what else Pillow mutters about a file it could read is of no use.
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield from _in_parallel(_scan, paths)
+def _tell_problems(root: Path, problems: list[str], max_bad_images: int) -> None:
+    """Log which pictures are left out, or raise DataError where they are too many."""
+    more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+    listed = ", ".join(problems[:_LISTED]) + more
+    if len(problems) > max_bad_images:
+        raise DataError(
+            f"{root} has {len(problems)} pictures that cannot be used: {listed}; mend or remove"
+            f" them, or have that many left out: --max_bad_images={len(problems)}"
+        )
+    if problems:
+        LOG.warning(
+            "%s: %d pictures that cannot be used are left out: %s", root, len(problems), listed
+        )
 
 
 def _scan(path: Path) -> _Scan:
@@ -226,9 +245,34 @@ def _scan(path: Path) -> _Scan:
 
 def _in_parallel(function: Callable[[Path], Any], paths: list[Path]) -> Iterator[Any]:
     """Yield function(path) in order; a limited number waits at any time."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+    def call(path: Path) -> Any:
+        try:
+            return function(path)
+        except MemoryError as error:  # no fault of the picture: another run could read it
+            raise DataError(f"there is not enough memory to decode {path}") from error
+
+    most = memory.available_memory() // _LARGEST
+    with _silence(), ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, most))) as pool:
         for start in range(0, len(paths), _AT_A_TIME):
-            yield from pool.map(function, paths[start : start + _AT_A_TIME])
+            yield from pool.map(call, paths[start : start + _AT_A_TIME])
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep back what Pillow warns of and libtiff writes to the console: problems are listed.
+
+    Threads share both, so that they are silenced around them.
+    """
+    with warnings.catch_warnings(), Path(os.devnull).open("wb") as nowhere:
+        warnings.simplefilter("ignore")
+        console = os.dup(_CONSOLE)
+        os.dup2(nowhere.fileno(), _CONSOLE)
+        try:
+            yield
+        finally:
+            os.dup2(console, _CONSOLE)
+            os.close(console)
 
 
 def _split(pictures: _Pictures) -> dict[str, _Pictures]:
@@ -243,7 +287,7 @@ def _split(pictures: _Pictures) -> dict[str, _Pictures]:
 def _read(
     pictures: _Pictures, decode: Callable[[Path], np.ndarray], shape: tuple[int, int, int]
 ) -> ImageSet:
-    decoded = allocate((len(pictures.paths), *shape))
+    decoded = memory.allocate((len(pictures.paths), *shape))
 
     def decode_named(path: Path) -> np.ndarray:
         try:

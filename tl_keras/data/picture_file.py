@@ -1,22 +1,41 @@
-"""Decode one picture file of any common format to 8 bits, grey or colour."""
+"""Decode one picture file of any common format to 8 bits, grey or colour.
 
-import contextlib
+A file may be damaged, or made to do harm: each ends in a picture or in a PictureError, and takes no
+more memory and time than a picture of 50 million pixels may. tests/test_fuzz_pictures.py tries it.
+"""
+
+import io
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import BmpImagePlugin, IcoImagePlugin, Image, ImageOps, PngImagePlugin
 
 from tl_keras.data import images
 
 # No others: Pillow hands PostScript to another program, and reads formats nobody photographs in.
 FORMATS = (
-    "AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP",
+    "AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP",
 )  # fmt: skip
+# Nothing in a TGA says that it is one: any file that begins with zeros may look like it.
+FORMATS_BY_EXTENSION = {".tga": ("TGA",)}
 EXTENSIONS = (
     ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe",
     ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
 MOST_PIXELS = 50_000_000
+# What JPEG can hold. Framing a line of 50 million pixels would take 10 GB.
+MOST_SIDE = 65_535
+# A picture of the most pixels with four channels of 16 bits takes 0.4 GB where nothing is packed.
+MOST_BYTES = 1_000_000_000
+# Ten are common. A scan of a few bytes goes through all pixels again: a file of a megabyte could
+# keep the decoder busy for many minutes.
+MOST_SCANS = 100
+# The beginning of a part of a JPEG: not a byte of 255 among its pixels, nor one that restarts them.
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+# Pixels that are brought to 8 bits at a time, in numbers of up to 64 bits.
+_BAND = 1 << 20
 
 
 class PictureError(Exception):
@@ -25,6 +44,25 @@ class PictureError(Exception):
 
 class NotAPictureError(PictureError):
     """A file that is no picture, and has no extension that says so."""
+
+
+class _File(io.BufferedReader):
+    """A file of which no more is read than there is.
+
+    Python makes room for what is asked for, and damaged files have Pillow ask for gigabytes.
+    """
+
+    def __init__(self, path: Path):
+        """Open the file; its `size` is in bytes."""
+        raw = io.FileIO(path)
+        super().__init__(raw)
+        self.size = self.seek(0, io.SEEK_END)
+        self.seek(0)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return what comes next: `size` bytes, or what is left if that is less, or asked for."""
+        left = max(0, self.size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def load(path: Path) -> np.ndarray:
@@ -38,24 +76,23 @@ def load(path: Path) -> np.ndarray:
 
     Raises:
         PictureError: if it is corrupt, cannot be opened, holds floating point numbers, or has a
-            header that declares more than 50 million pixels: nothing is decoded before.
+            header that declares more than 50 million pixels, or 65,535 in a line: nothing is
+            decoded before.
         NotAPictureError: if it is no picture and does not claim to be one.
+        MemoryError: if there is not enough for a picture of that size.
     """
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            width, height = picture.size
-            if width * height > MOST_PIXELS:
-                raise PictureError(f"{width}x{height} is more than {MOST_PIXELS} pixels")
+        with _File(path) as file, _open(file, path.suffix.lower()) as picture:
+            _check(picture, file)
             picture.load()
-            return _to_8_bits(_upright(picture))
-    except UnidentifiedImageError as error:
-        if path.suffix.lower() in EXTENSIONS:
-            raise PictureError("not a picture, by its content") from error
-        raise NotAPictureError("not a picture") from error
+            # What is inside may differ from what the header said.
+            _check_size(*picture.size)
+            _turn_upright(picture)
+            return _to_8_bits(picture)
     except (PictureError, MemoryError):
         raise
     except Exception as error:  # damaged files make Pillow raise nearly anything
-        raise PictureError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise PictureError(_reason(error)) from error
 
 
 def is_grey(image: np.ndarray) -> bool:
@@ -70,11 +107,75 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return image if image.shape[-1] == 3 else np.repeat(image, 3, axis=-1)
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    # Damaged notes of a camera do not make the picture unreadable.
-    with contextlib.suppress(Exception):
-        return ImageOps.exif_transpose(picture)
-    return picture
+def _open(file: _File, extension: str) -> Image.Image:
+    """Read the header; what fails here and has no extension of a picture is none."""
+    try:
+        if file.size > MOST_BYTES:
+            raise PictureError(f"{file.size} bytes are more than {MOST_BYTES}")
+        _check_icon(file)
+        return Image.open(file, formats=(*FORMATS, *FORMATS_BY_EXTENSION.get(extension, ())))
+    except MemoryError:
+        raise
+    except Exception as error:
+        if extension not in EXTENSIONS:
+            raise NotAPictureError("not a picture") from error
+        if isinstance(error, Image.UnidentifiedImageError):
+            raise PictureError("not a picture, by its content") from error
+        raise
+
+
+def _check_icon(file: _File) -> None:
+    """Check the picture inside an icon, which Pillow decodes as soon as it opens the file."""
+    if file.peek(4).startswith(b"\0\0\1\0"):
+        file.seek(IcoImagePlugin.IcoFile(file).entry[0].offset)
+        is_png = file.peek(8).startswith(b"\x89PNG")
+        kind = PngImagePlugin.PngImageFile if is_png else BmpImagePlugin.DibImageFile
+        width, height = kind(file).size
+        # A bitmap inside an icon has its mask below it.
+        _check_size(width, height if is_png else height // 2)
+
+
+def _check(picture: Image.Image, file: _File) -> None:
+    """Raise PictureError for what would take too much memory or time to decode."""
+    _check_size(*picture.size)
+    if picture.format == "TIFF":
+        # A tile is decoded whole, however little of it the picture needs.
+        tags = picture.tag_v2  # type: ignore[attr-defined]
+        _check_size(tags.get(322, 1), tags.get(323, 1))
+    if picture.format in ("JPEG", "MPO"):
+        position = file.tell()
+        file.seek(0)
+        _check_scans(file.read())
+        file.seek(position)
+
+
+def _check_scans(content: bytes) -> None:
+    """Raise PictureError for a JPEG of too many scans."""
+    scans, position = 0, 2
+    # To the end of the picture: behind it, telephones leave films.
+    while (marker := _MARKER.search(content, position)) and marker[1] != b"\xd9":
+        scans += marker[1] == b"\xda"
+        if scans > MOST_SCANS:
+            raise PictureError(f"it has more than {MOST_SCANS} scans")
+        position = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise PictureError(f"{width}x{height} holds no pixel")
+    if width * height > MOST_PIXELS:
+        raise PictureError(f"{width}x{height} is more than {MOST_PIXELS} pixels")
+    if max(width, height) > MOST_SIDE:
+        raise PictureError(f"{width}x{height} has a side of more than {MOST_SIDE} pixels")
+
+
+def _turn_upright(picture: Image.Image) -> None:
+    try:
+        ImageOps.exif_transpose(picture, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # damaged notes of a camera do not make the picture unreadable
+        return
 
 
 def _to_8_bits(picture: Image.Image) -> np.ndarray:
@@ -82,10 +183,36 @@ def _to_8_bits(picture: Image.Image) -> np.ndarray:
     if mode == "F":
         raise PictureError("its pixels are floating point numbers")
     if mode.startswith("I"):
-        values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
-        return ((values + 128) // 257).astype(np.uint8)[..., None]
+        return _in_bands(_from_16_bits, np.asarray(picture), 1)
     if "transparency" in picture.info or mode in ("RGBA", "RGBa", "LA", "La", "PA"):
-        return images.over_white(np.asarray(picture.convert("RGBA")))
+        return _in_bands(images.over_white, np.asarray(_in_mode(picture, "RGBA")), 3)
     if mode in ("1", "L"):
-        return np.asarray(picture.convert("L"))[..., None]
-    return np.asarray(picture.convert("RGB"))
+        return np.asarray(_in_mode(picture, "L"))[..., None]
+    return np.asarray(_in_mode(picture, "RGB"))
+
+
+def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """Convert a picture; Pillow would copy one that is in that mode."""
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _from_16_bits(pixels: np.ndarray) -> np.ndarray:
+    values = np.clip(pixels.astype(np.int64), 0, 65535)
+    return ((values + 128) // 257).astype(np.uint8)[..., None]
+
+
+def _in_bands(
+    change: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, channels: int
+) -> np.ndarray:
+    """Return change(pixels), (height, width, channels) uint8, worked out some rows at a time."""
+    height, width = pixels.shape[:2]
+    changed = np.empty((height, width, channels), np.uint8)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        changed[top : top + rows] = change(pixels[top : top + rows])
+    return changed
+
+
+def _reason(error: Exception) -> str:
+    said = error.strerror if isinstance(error, OSError) else str(error)
+    return " ".join((said or str(error)).split()) or type(error).__name__

@@ -5,7 +5,9 @@ from tl_keras.data.dataset import Dataset
 from tl_keras.errors import UsageError
 
 
-def open_dataset(name: str, *, framing: str = "auto", data_dir: str = "") -> Dataset:
+def open_dataset(
+    name: str, *, framing: str = "auto", data_dir: str = "", max_bad_images: int = 0
+) -> Dataset:
     """Make sure that a dataset is there, and say what it holds; its pictures are not decoded yet.
 
     A dataset of tensorflow-datasets that is not prepared yet is prepared here. A folder's pictures
@@ -19,6 +21,8 @@ def open_dataset(name: str, *, framing: str = "auto", data_dir: str = "") -> Dat
             1 channel and 28x28 pixels.
         data_dir: the first folder to look for prepared datasets in, before $TFDS_DATA_DIR and
             ~/tensorflow_datasets; empty for these alone.
+        max_bad_images: how many pictures of a folder that cannot be used are left out, and told in
+            the log; more of them are a DataError.
 
     Raises:
         UsageError: if no dataset has that name, or it is not one of classified images.
@@ -31,7 +35,7 @@ def open_dataset(name: str, *, framing: str = "auto", data_dir: str = "") -> Dat
     if reader == "folder":
         from tl_keras.data import folder
 
-        return folder.open_dataset(name, framing)
+        return folder.open_dataset(name, framing, max_bad_images)
     if reader == "embedded":
         from tl_keras.data import embedded
 

@@ -4,13 +4,13 @@ The frozen part sees each picture once in the life of a workdir; its features li
 trained on them is the head of the whole model itself, so that nothing has to be put together after.
 """
 
-import hashlib
 from typing import Any
 
 import keras
 import numpy as np
 
 from tl_keras.data.dataset import ImageSet
+from tl_keras.data.seals import fingerprint
 from tl_keras.methods.feature_cache import FeatureCache
 from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of
 from tl_keras.models import weights
@@ -92,18 +92,10 @@ class _Features:
 
     def of(self, images: ImageSet, indices: np.ndarray) -> ImageSet:
         """Return the features, in place of images, and labels of the examples at `indices`."""
-        key: dict[str, Any] = {**self._key, "images": _fingerprint(images.images)}
+        key: dict[str, Any] = {**self._key, "images": fingerprint(images.images)}
         cache = FeatureCache(self._folder, key)
         rows = cache.rows(indices, lambda i: self._compute(images.images[i]))
         return ImageSet(rows, images.labels[indices])
 
     def _compute(self, images: np.ndarray) -> np.ndarray:
         return self._predictor.predict(images, self._image_size).features
-
-
-def _fingerprint(images: np.ndarray) -> str:
-    """Return the sha256 of (n, height, width, channels) uint8 pictures, a part at a time."""
-    total = hashlib.sha256(str(images.shape).encode())
-    for start in range(0, len(images), 4096):
-        total.update(np.ascontiguousarray(images[start : start + 4096]).data)
-    return total.hexdigest()

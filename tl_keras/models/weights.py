@@ -4,10 +4,9 @@ A tensor's name is `layer/variable`, the same in every process (`building.tensor
 goes by name, and in the head by the classes' names, so that knowledge lands where it belongs.
 """
 
-import contextlib
 import hashlib
+import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ import h5py
 import keras
 import numpy as np
 
-from tl_keras.errors import DataError, WriteError
+from tl_keras import files
+from tl_keras.errors import DataError
 from tl_keras.models.building import tensor_names
 
 Tensors = Mapping[str, np.ndarray]
@@ -150,28 +150,20 @@ def digest(tensors: Tensors) -> str:
     return total.hexdigest()
 
 
-def save(path: Path, tensors: Tensors, origin: Origin | None = None) -> None:
-    """Write tensors to an HDF5 file, whole or not at all.
+def save(path: Path, tensors: Tensors, origin: Origin | None = None) -> str:
+    """Write tensors to an HDF5 file, whole or not at all, and return the file's sha256.
 
     Raises:
         WriteError: the file cannot be written; one that was there before is as it was.
     """
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(unfinished, "w") as file:
-            for name, value in tensors.items():
-                file.create_dataset(name, data=value)
-            if origin is not None:
-                file.attrs[METADATA] = json.dumps(asdict(origin))
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        reason = os.strerror(error.errno) if error.errno else error
-        raise WriteError(f"{path} cannot be written: {reason}") from error
+    # Not straight to the disk: where that is full, HDF5 brings the process down at its end.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        for name, value in tensors.items():
+            file.create_dataset(name, data=value)
+        if origin is not None:
+            file.attrs[METADATA] = json.dumps(asdict(origin))
+    return files.write_bytes(path, content.getvalue())
 
 
 def load(path: Path, flag: str = "") -> Weights:

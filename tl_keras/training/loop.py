@@ -1,30 +1,29 @@
 """The training loop. There is one: for every method, arm and strategy.
 
 Many steps run in each call of a `tf.function`, with `strategy.run` inside. Between calls the loop
-records, validates, stops early and saves; all of this falls on steps that depend on the settings
-alone, so that a continued run does exactly what an uninterrupted one does.
+records, validates and stops early, on steps that depend on the settings alone; and it saves, which
+changes nothing and may come after any step. So a continued run does what an uninterrupted one does.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.special import log_softmax
 
+from tl_keras import faults, interruption
 from tl_keras.config import Training
-from tl_keras.data.dataset import ImageSet
 from tl_keras.errors import TransferError
-from tl_keras.models import weights
+from tl_keras.hyperparameters import Pace
 from tl_keras.training.averaging import Average
-from tl_keras.training.checkpoints import Checkpoints
+from tl_keras.training.checkpoints import Checkpoints, Clock
+from tl_keras.training.judging import Judge
 from tl_keras.training.optimizers import Schedule, make_optimizer, total_steps
-from tl_keras.training.prediction import Predictor
 from tl_keras.training.progress import Progress
 from tl_keras.training.task import Batch, Stage, Task
 
@@ -32,15 +31,22 @@ SECONDS_A_CALL = 0.5
 MOST_VALIDATIONS = 20
 RECORDS_A_VALIDATION = 5
 
+FIGURES = "figures"
+USUAL = Pace()
+
+
+# What was measured after a number of steps, by names such as `train/loss`.
+Record = tuple[int, dict[str, float]]
+
 
 class Recorder(Protocol):
     """Who is told of the run's figures."""
 
-    def resume(self, step: int) -> None:
-        """Forget all that was recorded after `step`."""
+    def resume(self, records: Sequence[Record]) -> None:
+        """Begin, with what was recorded up to the state the run goes on from, and no more."""
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Record `values`, by names such as `train/loss`, at `step`."""
+        """Record `values` at `step`."""
 
 
 class Result(NamedTuple):
@@ -53,14 +59,12 @@ class Result(NamedTuple):
 
 @dataclass
 class State:
-    """How far a run is: what a checkpoint holds besides the variables."""
+    """How far a run is: what a checkpoint holds besides variables and what the judge knows."""
 
     step: int = 0
     seconds: float = 0.0
-    best_loss: float | None = None
-    since_best: int = 0
-    since_decay: int = 0
     stopped: bool = False
+    records: list[Record] = field(default_factory=list)
 
 
 class Loop:
@@ -74,6 +78,7 @@ class Loop:
         folder: Path,
         recorder: Recorder,
         title: str,
+        pace: Pace = USUAL,
     ):
         """Prepare to train `task`, keeping checkpoints in `folder`; `title` names the run."""
         self._task = task
@@ -87,7 +92,6 @@ class Loop:
             math.ceil(target.steps_per_epoch), math.ceil(self._total / MOST_VALIDATIONS)
         )
         self._record_steps = max(1, self._eval_steps // RECORDS_A_VALIDATION)
-        self._best_weights = folder / "best.weights.h5"
         with strategy.scope():
             self._schedule = Schedule(training, self._total)
             self._optimizer = make_optimizer(
@@ -96,8 +100,12 @@ class Loop:
             self._average = Average(
                 training, self._total, _each_once([*task.model.variables, *task.variables])
             )
+        self._judge = Judge(task, training, strategy, self._average, self._schedule)
         self._checkpoints = Checkpoints(folder / "checkpoints", self._variables())
+        self._clock = Clock(pace)
         self._state = State()
+        # (steps, figures) of the calls since the last record.
+        self._figures: list[np.ndarray] = []
         self._steps_a_call = 1
         self._stages = task.stages or [Stage(0.0, lambda: None)]
         # The last stage has a step at least, however short the run.
@@ -105,7 +113,6 @@ class Loop:
         self._starts = [min(round(stage.start * self._total), last) for stage in self._stages]
         self._training_now: list[keras.Variable] = []
         self._names: list[str] = []
-        self._predictor = Predictor(task.model, strategy)
         self._recorder = recorder
         self._progress = Progress(title, self._total, target.batch_size)
 
@@ -115,25 +122,51 @@ class Loop:
         Raises:
             TransferError: the loss is not finite any more.
         """
-        state = self._state = State(**(self._checkpoints.restore() or {}))
-        self._recorder.resume(state.step)
-        while state.step < self._total and not state.stopped:
-            self._enter_stage()
-            calls, end = self._calls(), self._stage_end()
-            while state.step < end and not state.stopped:
-                values = self._train_to(self._next_stop(), calls)
-                at_validation = state.step % self._eval_steps == 0 or state.step == end
-                if at_validation:
-                    values |= self._validate()
-                self._recorder.write(state.step, values)
-                if at_validation:
-                    self._checkpoints.save(state.step, asdict(state))
+        self._restore()
+        state = self._state
+        with interruption.saving():
+            while state.step < self._total and not state.stopped:
+                self._enter_stage()
+                calls, end = self._calls(), self._end(self._stage(state.step))
+                while state.step < end and not state.stopped:
+                    self._train(calls)
+                    if self._clock.is_due(state.step) or interruption.told():
+                        self._save()
+                    if interruption.told():
+                        self._progress.close()
+                        raise interruption.stop()
+            self._save()
         self._progress.close()
         self._average.keep()
-        if self._training.early_stopping and state.best_loss is not None:
-            weights.assign(self._task.model, weights.load(self._best_weights).tensors)
+        self._judge.keep_best()
         images = state.step * self._streams["target"].batch_size
         return Result(state.step, state.seconds, images / max(state.seconds, 1e-9))
+
+    def _restore(self) -> None:
+        """Go on from the newest checkpoint, or from the beginning."""
+        restored = self._checkpoints.restore()
+        if restored is not None:
+            record = dict(restored.record)
+            self._judge.restore(record.pop("judge"), restored.arrays)
+            records = [(step, _known(values)) for step, values in record.pop("records")]
+            self._state = State(**record, records=records)
+            if FIGURES in restored.arrays:
+                self._figures = [restored.arrays[FIGURES]]
+        self._clock.saved(self._state.step, 0.0)
+        self._recorder.resume(self._state.records)
+
+    def _save(self) -> None:
+        """Write the state as it is now, unless that is on the disk already."""
+        if self._state.step == self._clock.saved_step:
+            return
+        started = time.perf_counter()
+        record = {**asdict(self._state), "judge": self._judge.record()}
+        record["records"] = [(step, _plain(values)) for step, values in self._state.records]
+        arrays = self._judge.arrays()
+        if self._figures:
+            arrays[FIGURES] = np.concatenate(self._figures)
+        self._checkpoints.save(self._state.step, record, arrays)
+        self._clock.saved(self._state.step, time.perf_counter() - started)
 
     def _variables(self) -> list[keras.Variable]:
         """Return every variable that training changes, each once, in an order of its own."""
@@ -141,12 +174,12 @@ class Loop:
         everything += [*self._optimizer.variables, *self._schedule.variables]
         return _each_once([*everything, *self._average.variables])
 
-    def _stage(self) -> int:
-        """Return which stage the next step belongs to."""
-        return max(i for i, start in enumerate(self._starts) if start <= self._state.step)
+    def _stage(self, step: int) -> int:
+        """Return which stage the step after `step` steps belongs to."""
+        return max(i for i, start in enumerate(self._starts) if start <= step)
 
-    def _stage_end(self) -> int:
-        return [*self._starts[1:], self._total][self._stage()]
+    def _end(self, stage: int) -> int:
+        return [*self._starts[1:], self._total][stage]
 
     def _enter_stage(self) -> None:
         """Set what trains from here on; a stage that begins here begins with a fresh optimizer.
@@ -154,20 +187,21 @@ class Loop:
         Adam's corrections count the steps since its moments were zero. Layers that thaw would take
         first steps three times too long if the count went on for them.
         """
-        number, state = self._stage(), self._state
+        state = self._state
+        number = self._stage(state.step)
         self._stages[number].enter()
         self._training_now = [v for v in self._task.variables if v.trainable]
         if state.step == self._starts[number] and state.step:
             self._schedule.restart(state.step)
             for variable in self._optimizer.variables:
                 variable.assign(tf.zeros(variable.shape, variable.dtype))
-            state.since_best = state.since_decay = 0
+            self._judge.begin_stage()
 
-    def _next_stop(self) -> int:
+    def _next_record(self) -> int:
         """Return the next step after which something is recorded."""
         step = self._state.step
         due = [step - step % every + every for every in (self._record_steps, self._eval_steps)]
-        return min(*due, self._stage_end())
+        return min(*due, self._end(self._stage(step)))
 
     def _calls(self) -> Callable[[int], np.ndarray]:
         """Return a function that trains a number of steps and gives their figures.
@@ -217,62 +251,60 @@ class Loop:
         self._names = [*shown, *figures]
         return tf.stack([loss, *shown.values(), *figures.values()])
 
-    def _train_to(self, stop: int, calls: Callable[[int], np.ndarray]) -> dict[str, float]:
-        """Train up to step `stop` and return the mean figures of the steps on the way there."""
-        state = self._state
-        first, stage, started = state.step, self._stage(), time.perf_counter()
-        parts = []
-        while state.step < stop:
-            steps = min(stop - state.step, self._steps_a_call)
-            before = time.perf_counter()
-            parts.append(calls(steps))
-            spent = time.perf_counter() - before
-            self._steps_a_call = max(1, round(steps * SECONDS_A_CALL / max(spent, 1e-3)))
-            state.step += steps
-            self._progress.update(state.step, float(parts[-1][-1, 0]))
-        state.seconds += time.perf_counter() - started
-        figures = np.concatenate(parts).astype(np.float64)
-        if not np.isfinite(figures).all():
-            bad = first + 1 + int(np.argmin(np.isfinite(figures).all(axis=1)))
+    def _train(self, calls: Callable[[int], np.ndarray]) -> None:
+        """Train in one call, as far as the next record at most, and make that if it is due."""
+        state, record = self._state, self._next_record()
+        steps = min(record - state.step, self._steps_a_call)
+        steps = self._clock.at_most(state.step, steps)
+        started = time.perf_counter()
+        figures = calls(steps)
+        spent = time.perf_counter() - started
+        self._steps_a_call = max(1, round(steps * SECONDS_A_CALL / max(spent, 1e-3)))
+        self._check_finite(figures)
+        state.step += steps
+        state.seconds += spent
+        self._figures.append(figures)
+        faults.reached("steps trained")
+        self._progress.update(state.step, float(figures[-1, 0]))
+        if state.step == record:
+            self._record()
+
+    def _check_finite(self, figures: np.ndarray) -> None:
+        finite = np.isfinite(figures).all(axis=1)
+        if not finite.all():
             self._progress.close()
             raise TransferError(
-                f"the loss is not finite any more at step {bad} of {self._total};"
-                " lower --learning_rate, or give --clip_norm"
+                f"the loss is not finite any more at step {self._state.step + 1 + finite.argmin()}"
+                f" of {self._total}; lower --learning_rate, or give --clip_norm"
             )
-        means = zip(["loss", *self._names], figures.mean(axis=0).tolist(), strict=True)
-        values = {f"train/{name}": mean for name, mean in means}
+
+    def _record(self) -> None:
+        """Record the means of the steps since the last record; validate where it is time to."""
+        state = self._state
+        means = np.concatenate(self._figures).astype(np.float64).mean(axis=0).tolist()
+        self._figures = []
+        values = {
+            f"train/{name}": mean for name, mean in zip(["loss", *self._names], means, strict=True)
+        }
+        stage = self._stage(state.step - 1)
         if len(self._stages) > 1:
             values["train/stage"] = float(stage + 1)
-        return values | {"train/learning_rate": float(self._schedule.at(state.step - 1))}
+        values["train/learning_rate"] = float(self._schedule.at(state.step - 1))
+        if state.step % self._eval_steps == 0 or state.step == self._end(stage):
+            values |= self._judge.look()
+            # Only the last stage ends early: what comes after another may do better yet.
+            state.stopped = self._judge.is_impatient and state.step > self._starts[-1]
+        state.records.append((state.step, values))
+        self._recorder.write(state.step, values)
 
-    def _validate(self) -> dict[str, float]:
-        """Look at the validation images, note progress, and decide on decay and on stopping."""
-        validation = self._task.validation
-        if validation is None or len(validation.labels) == 0:
-            return {}
-        with self._average.in_place():
-            return self._judge(validation)
 
-    def _judge(self, validation: ImageSet) -> dict[str, float]:
-        state, training = self._state, self._training
-        outputs = self._predictor.predict(validation.images, self._task.image_size)
-        labels = validation.labels
-        log_likelihoods = log_softmax(outputs.logits.astype(np.float64), axis=1)
-        loss = -float(log_likelihoods[np.arange(len(labels)), labels].mean())
-        state.since_best += 1
-        state.since_decay += 1
-        if state.best_loss is None or loss < state.best_loss:
-            state.best_loss, state.since_best, state.since_decay = loss, 0, 0
-            if training.early_stopping:
-                weights.save(self._best_weights, weights.tensors_of(self._task.model))
-        if training.schedule == "plateau" and state.since_decay >= training.plateau_patience:
-            self._schedule.factor.assign(self._schedule.factor * training.decay_rate)
-            state.since_decay = 0
-        patient = not training.early_stopping or state.since_best < training.early_stopping
-        # Only the last stage ends early: what comes after another may do better yet.
-        state.stopped = not patient and state.step > self._starts[-1]
-        accuracy = float((outputs.logits.argmax(axis=1) == labels).mean())
-        return {"validation/loss": loss, "validation/accuracy": accuracy}
+def _plain(values: dict[str, float]) -> dict[str, float | None]:
+    """Return figures as JSON can hold them: it has no NaN and no infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _known(values: dict[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def _each_once(variables: Iterable[keras.Variable]) -> list[keras.Variable]:

@@ -1,0 +1,131 @@
+"""Pictures decoded in processes of their own, which may crash, hang, or take too much memory.
+
+Run as a program, it decodes the files whose paths come in, a line each, and answers with what
+became of each: "picture", "refused", or how it went wrong.
+"""
+
+import os
+import queue
+import resource
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from tl_keras.data import picture_file
+
+SECONDS = 30
+# Over what the process has when it begins. A picture of 50 million pixels, the most there may be,
+# takes 0.2 GB with transparency; some are there three times on their way through a decoder.
+MEMORY = 1_500_000_000
+
+GOOD = ("picture", "refused")
+
+
+class Decoder:
+    """A process that decodes; a new one takes its place when it is lost."""
+
+    def __init__(self, path: Path):
+        """Decode what is written to `path`."""
+        self._path = path
+        self._start()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        )
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def outcome(self, name: str, content: bytes) -> str:
+        """Return what becomes of a file of that name and content: one of GOOD, or what went wrong.
+
+        Args:
+            name: whose extension the file has.
+            content: of the file.
+        """
+        path = self._path.with_suffix(Path(name).suffix)
+        path.write_bytes(content)
+        self._process.stdin.write(f"{path}\n")
+        self._process.stdin.flush()
+        ready, _, _ = select.select([self._process.stdout], [], [], SECONDS)
+        answer = self._process.stdout.readline().strip() if ready else ""
+        path.unlink()
+        if answer:
+            return answer
+        self.close()
+        code = self._process.returncode
+        self._start()
+        return f"the process ended with {code}" if ready else f"not done after {SECONDS} seconds"
+
+
+class Decoders:
+    """As many decoders as there are processors."""
+
+    def __init__(self, folder: Path):
+        """Start them, with their files in `folder`."""
+        count = os.cpu_count() or 1
+        self._idle: queue.Queue[Decoder] = queue.Queue()
+        self._pool = ThreadPoolExecutor(count)
+        for index in range(count):
+            self._idle.put(Decoder(folder / f"picture{index}"))
+
+    def outcomes(self, files: Sequence[tuple[str, bytes]]) -> list[str]:
+        """Return what becomes of each file, of a name and a content; see Decoder."""
+        return list(self._pool.map(self._outcome, files))
+
+    def _outcome(self, file: tuple[str, bytes]) -> str:
+        decoder = self._idle.get()
+        try:
+            return decoder.outcome(*file)
+        finally:
+            self._idle.put(decoder)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.shutdown()
+        while not self._idle.empty():
+            self._idle.get().close()
+
+
+def decode(path: Path) -> str:
+    """Decode a picture and return what became of it."""
+    try:
+        image = picture_file.load(path)
+    except picture_file.PictureError as error:
+        return "refused" if str(error) else "refused without a word"
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    height, width, channels = image.shape
+    fits = channels in (1, 3) and 0 < height * width <= picture_file.MOST_PIXELS
+    return "picture" if image.dtype == np.uint8 and fits else f"{image.dtype} {image.shape}"
+
+
+def main() -> None:
+    """Decode the files whose paths come in."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    for line in sys.stdin:
+        begun = time.monotonic()
+        outcome = decode(Path(line.removesuffix("\n")))
+        if os.environ.get("TIMES"):
+            print(f"{time.monotonic()-begun:.2f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1000} {outcome}",file=sys.stderr)
+        print(" ".join(outcome.split()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

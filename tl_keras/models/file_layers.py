@@ -1,0 +1,149 @@
+"""Which tensors of a file belong to which layer of a model, by what Keras writes of them.
+
+Keras 3 writes a group of numbered variables for each layer, Keras 2 lists of names. In both, the
+order of a layer's tensors is that of its variables.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+import keras
+
+from tl_keras.errors import DataError
+from tl_keras.models.building import HEAD
+from tl_keras.models.file_structure import Structure
+from tl_keras.models.naming import named_layers
+
+VARIABLE = re.compile(r"(?:(?P<layer>.*)/)?vars/(?P<number>[0-9]{1,9})")
+NUMBERED = re.compile(r"(?P<kind>.*?)(?:_(?P<number>[0-9]{1,9}))?")
+
+# Layers by the name they have in the model, each with its tensors' paths in the file, in order.
+Layers = dict[str, list[str]]
+
+
+def layers_of(structure: Structure, model: keras.Model) -> Layers | None:
+    """Return the layers that a file has tensors of; None where the tensors have names of their own.
+
+    Layers that the model lacks are among them, and those are not whose name is not unique.
+
+    Args:
+        structure: of the file.
+        model: one that `building.build` made.
+
+    Raises:
+        DataError: the file names tensors that it does not have. What it says goes on from the
+            file's name.
+    """
+    if any(VARIABLE.fullmatch(path) for path in structure.tensors):
+        return _of_keras_3(structure, model)
+    for place in ("", "model_weights"):
+        if any(name.startswith("layer_names") for name in structure.texts.get(place, {})):
+            return _renumbered(_of_keras_2(structure, place), model)
+    return None
+
+
+def _of_keras_3(structure: Structure, model: keras.Model) -> Layers:
+    """Return the paths of each layer's tensors: "layers/conv2d_1/vars/0" and so on.
+
+    The group says the class and the place among the model's layers of that class; newer files have
+    the layer's name too.
+    """
+    numbered: dict[str, dict[int, str]] = defaultdict(dict)
+    for path in structure.tensors:
+        if match := VARIABLE.fullmatch(path):
+            numbered[match["layer"] or ""][int(match["number"])] = path
+    groups = {
+        group: [paths[number] for number in sorted(paths)] for group, paths in numbered.items()
+    }
+    names = {
+        group: name
+        for group in groups
+        for name in structure.texts.get(f"{group}/vars", {}).get("name", [])[:1]
+    }
+    if names:
+        named = [(name, groups[group]) for group, name in names.items()]
+        return _renumbered(_unique(named), model)
+    of_class: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
+    for group in groups:
+        container, _, last = group.rpartition("/")
+        kind, number = _split(last)
+        of_class[kind].append((container, number, group))
+    layers: Layers = {}
+    for kind, places in _layers_by_class(model).items():
+        known = sorted(of_class.get(kind, []))
+        # Where models are nested, nobody knows whose layers come first.
+        if len({container for container, *_ in known}) == 1:
+            layers |= {
+                name: groups[group] for name, (*_, group) in zip(places, known, strict=False)
+            }
+    return layers
+
+
+def _layers_by_class(model: keras.Model) -> Layers:
+    """Return the names of the body's layers by class, in order, with the class as `_split` does."""
+    layers: Layers = defaultdict(list)
+    for name, layer in named_layers(model).items():
+        if name != HEAD:
+            layers[type(layer).__name__.lower()].append(name)
+    return layers
+
+
+def _split(name: str) -> tuple[str, int]:
+    """Return class and number of an automatic name: depthwiseconv2d, 3 of depthwise_conv2d_3."""
+    match = NUMBERED.fullmatch(name)
+    kind, number = (match["kind"], match["number"]) if match else (name, None)
+    return kind.replace("_", "").lower(), int(number or 0)
+
+
+def _of_keras_2(structure: Structure, place: str) -> Layers:
+    """Return the paths of each layer's tensors, as the attributes of Keras 2 list them."""
+    found = []
+    for layer in _listed(structure.texts[place], "layer_names"):
+        group = f"{place}/{layer}".lstrip("/")
+        names = _listed(structure.texts.get(group, {}), "weight_names")
+        missing = [name for name in names if f"{group}/{name}" not in structure.tensors]
+        if missing:
+            raise DataError(f"is damaged: it names {missing[0]!r}, and has no such tensor")
+        # A model among the layers has tensors of many layers, which their names tell.
+        owners: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            owners[name.rpartition("/")[0].rpartition("/")[2]].append(f"{group}/{name}")
+        found += list(owners.items()) if len(owners) > 1 else [(layer, sum(owners.values(), []))]
+    return _unique(found)
+
+
+def _listed(texts: dict[str, list[str]], name: str) -> list[str]:
+    """Return a list that Keras may have cut into `name0`, `name1` and so on."""
+    parts = [texts.get(name, [])]
+    while (part := texts.get(f"{name}{len(parts) - 1}")) is not None:
+        parts.append(part)
+    return [text for part in parts for text in part]
+
+
+def _unique(layers: Iterable[tuple[str, list[str]]]) -> Layers:
+    """Return the layers by name, without those that share one: nobody knows which is meant."""
+    paths: dict[str, list[list[str]]] = defaultdict(list)
+    for name, tensors in layers:
+        paths[name].append(tensors)
+    return {name: tensors[0] for name, tensors in paths.items() if len(tensors) == 1}
+
+
+def _renumbered(layers: Layers, model: keras.Model) -> Layers:
+    """Return the layers with automatic names numbered from zero, as `naming` does for the model.
+
+    A process that built another model before saves this one's first as conv2d_94.
+    """
+    classes = {type(layer).__name__.lower() for layer in named_layers(model).values()}
+    counts: dict[str, int] = defaultdict(int)
+    renamed = {}
+    for name in sorted(layers, key=lambda name: _split(name)[1]):
+        kind, number = _split(name)
+        prefix = name.removesuffix(f"_{number}")
+        if kind in classes:
+            count = counts[prefix]
+            counts[prefix] += 1
+            renamed[f"{prefix}_{count}" if count else prefix] = layers[name]
+        else:
+            renamed[name] = layers[name]
+    return renamed

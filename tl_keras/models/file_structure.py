@@ -1,0 +1,297 @@
+"""What a weights file of others holds, found out without trusting it, and without its tensors.
+
+HDF5's C library computes for ever on about one in a thousand files whose inner tables are damaged
+(30 of 30,000 that we damaged at random), and no Python code can stop it there. So it looks at a
+file in a process of its own, whose memory and computing are limited, and says where each tensor
+lies. The tensors are then read from these places without the library.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from io import RawIOBase
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import h5py
+import numpy as np
+
+from tl_keras.errors import DataError
+from tl_keras.models import model_file
+
+WAY_OUT = "write it anew with Keras, by model.save_weights('name.weights.h5')"
+
+HDF5_START = b"\x89HDF\r\n\x1a\n"
+ARCHIVE_START = b"PK\x03\x04"
+
+# What is said of layers and of origins; all other attributes stay unread.
+TEXTS = re.compile(r"tl_keras|name|(layer|weight)_names\d*")
+
+MEMORY_BYTES = 2**29
+# A second for a file of up to a megabyte. In larger ones there may be thousands of layers, with a
+# kilobyte or more for each; and an archive's checksum is computed over all of it.
+COMPUTING_SECONDS = (1.0, 10.0)
+STRUCTURE_BYTES_PER_SECOND = 2**22
+CHECKSUM_BYTES_PER_SECOND = 2**28
+# Only a disk or a network that does not answer takes so long.
+WAITING_SECONDS = 60.0
+
+
+class Stored(NamedTuple):
+    """Where in the file a tensor lies, in one piece: its shape, numpy's name of its dtype, bytes.
+
+    Attributes:
+        shape: of the tensor.
+        dtype: such as "<f4".
+        start: of its first byte, counted from the file's first.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    start: int
+
+
+class Structure(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        tensors: by their path in the HDF5 file, such as "layers/conv2d/vars/0".
+        texts: what attributes of groups say, by path and name of the attribute.
+        description: what tl_keras wrote of where the weights come from, as JSON; "" in others'
+            files.
+    """
+
+    tensors: dict[str, Stored]
+    texts: dict[str, dict[str, list[str]]]
+    description: str
+
+
+class _Part(RawIOBase):
+    """A part of a file, which reads like a file: the HDF5 file inside an archive."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int):
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move, as files do, and return the new place."""
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` from the file, as far as the part goes, and return how far that is."""
+        view = memoryview(buffer)
+        wanted = max(0, min(len(view), self._size - self._at))
+        self._file.seek(self._start + self._at)
+        data = self._file.read(wanted)
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def read(path: Path, *, trusted: bool = False) -> Structure:
+    """Return what a `.h5` or `.keras` file holds, from a process of its own.
+
+    Args:
+        path: the file; it has to be there.
+        trusted: look at it in this process, which saves a fifth of a second.
+
+    Raises:
+        DataError: it is no such file, is damaged, or is not stored as Keras stores weights. What
+            it says goes on from the file's name.
+    """
+    if trusted:
+        return look(path)
+    package = str(Path(__file__).resolve().parents[2])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    # More threads than one would need memory of their own, and are of no use.
+    environment = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", __name__, str(path)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, **environment},
+            timeout=WAITING_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(f"was not read within {WAITING_SECONDS:.0f} seconds") from None
+    except OSError as error:
+        raise DataError(f"cannot be looked at: {error.strerror or error}") from error
+    if done.returncode:
+        raise DataError(f"is damaged, or made to do harm ({_why(done)}): {WAY_OUT}")
+    answer = json.loads(done.stdout)
+    if isinstance(answer, str):
+        raise DataError(answer)
+    tensors = {path: Stored(tuple(shape), *rest) for path, (shape, *rest) in answer[0].items()}
+    return Structure(tensors, *answer[1:])
+
+
+def _why(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Return in a few words how the process that looked at a file came to its end."""
+    if done.returncode == -signal.SIGPROF:
+        return "looking at its structure takes too long"
+    if done.returncode < 0:
+        return f"looking at its structure ended with signal {-done.returncode}"
+    last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    return ascii(last[:200])
+
+
+def main() -> None:
+    """Print as JSON what the file named by the first argument holds, or why it is refused."""
+    path = Path(sys.argv[1])
+    _limit(path.stat().st_size)
+    try:
+        answer: Structure | str = look(path)
+    except DataError as error:
+        answer = str(error)
+    print(json.dumps(answer))
+
+
+def _limit(file_size: int) -> None:
+    """Limit what this process may use; what goes beyond ends it at once."""
+    import resource  # Unix has it
+
+    # macOS cannot limit memory so.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Of computing, not of the clock's: a busy machine makes no file bad. Python has no part in
+    # what the signal does, so it ends the C library's loops too.
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    least, most = COMPUTING_SECONDS
+    seconds = min(least + file_size / STRUCTURE_BYTES_PER_SECOND, most)
+    signal.setitimer(signal.ITIMER_PROF, seconds + file_size / CHECKSUM_BYTES_PER_SECOND)
+
+
+def look(path: Path) -> Structure:
+    """Return what a file holds, in this process; see `read`."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(HDF5_START))
+            size = path.stat().st_size
+            if start == HDF5_START:
+                return _look(file, model_file.Member(0, size, ""))
+            if start.startswith(ARCHIVE_START):
+                return _look(file, model_file.find_weights(file, size))
+    except (DataError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # h5py raises OSError, RuntimeError, KeyError, TypeError and others
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"is damaged ({ascii(reason[:200])}): {WAY_OUT}") from error
+    raise DataError(_no_weights(start, path))
+
+
+def _no_weights(start: bytes, path: Path) -> str:
+    if not start:
+        return "is empty"
+    kind = "neither HDF5 nor a .keras archive"
+    if start[0] == 0x80 and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        kind = "a pickle, which is code, and we run none"
+    elif ".data-" in path.name or path.suffix in (".index", ".ckpt", ".pb", ".meta"):
+        kind = "part of a TensorFlow checkpoint or SavedModel"
+    return f"is {kind}. Load it with what wrote it, and {WAY_OUT}"
+
+
+def _look(file: BinaryIO, member: model_file.Member) -> Structure:
+    with h5py.File(_Part(file, member.start, member.size), "r") as opened:
+        found = _Walk(member.start, member.size)
+        found.all_of(opened)
+    own = found.texts[""].get("tl_keras", [])
+    return Structure(found.tensors, found.texts, member.description or "".join(own[:1]))
+
+
+class _Walk:
+    """A walk through an HDF5 file that follows no link which leads anywhere else."""
+
+    def __init__(self, start: int, size: int):
+        """Begin one in a file that lies at `start` of another and is of `size` bytes."""
+        self.tensors: dict[str, Stored] = {}
+        self.texts: dict[str, dict[str, list[str]]] = {}
+        self._start, self._size = start, size
+        self._declared = self._said = 0
+
+    def all_of(self, file: h5py.File) -> None:
+        """Visit every object once.
+
+        Raises:
+            DataError: one is not what Keras writes.
+        """
+        seen = {h5py.h5o.get_info(file["/"].id).addr}
+        waiting: list[tuple[str, h5py.Group]] = [("", file["/"])]
+        while waiting:
+            place, group = waiting.pop()
+            self.texts[place] = self._texts_of(group, place)
+            for name in group:
+                path = f"{place}/{name}" if place else name
+                self._count(path)
+                if type(group.get(name, getlink=True)) is not h5py.HardLink:
+                    raise DataError(f"has a link at {path!r}, and links are not followed")
+                item = group[name]
+                address = h5py.h5o.get_info(item.id).addr
+                if address in seen:
+                    raise DataError(f"has {path!r} by another name too: {WAY_OUT}")
+                seen.add(address)
+                if isinstance(item, h5py.Group):
+                    waiting.append((path, item))
+                elif isinstance(item, h5py.Dataset):
+                    self.tensors[path] = self._stored(item, path)
+                else:
+                    raise DataError(f"has {path!r}, which is no tensor: {WAY_OUT}")
+
+    def _count(self, *texts: str) -> None:
+        """Refuse a file that says more than it holds, by saying the same again and again."""
+        self._said += sum(map(len, texts))
+        if self._said > self._size:
+            raise DataError(f"has names longer than the file: {WAY_OUT}")
+
+    def _stored(self, dataset: h5py.Dataset, path: str) -> Stored:
+        """Return where a tensor lies; it may neither be packed, nor lie in other files."""
+        layout = dataset.id.get_create_plist()
+        if layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count():
+            raise DataError(
+                f"has {path!r} in pieces, compressed or in another file, and Keras stores each"
+                f" tensor whole: {WAY_OUT}"
+            )
+        dtype = dataset.dtype
+        # As bytes are read without the library, the file's type must be numpy's, bit for bit.
+        plain = dtype.kind in "fiu" and dataset.id.get_type().equal(h5py.h5t.py_create(dtype))
+        if not plain or dataset.shape is None:
+            raise DataError(f"has {path!r} of {dtype}, and tensors are of plain numbers: {WAY_OUT}")
+        size = math.prod(dataset.shape) * dtype.itemsize
+        start = dataset.id.get_offset() if size else 0
+        self._declared += size
+        if start is None or start + size > self._size or self._declared > self._size:
+            raise DataError(
+                f"has {path!r} of {size:,} bytes, which the file of {self._size:,} does not hold"
+            )
+        return Stored(dataset.shape, dtype.str, self._start + start)
+
+    def _texts_of(self, group: h5py.Group, place: str) -> dict[str, list[str]]:
+        """Return the attributes that tell of layers: a text, or a list of texts."""
+        found: dict[str, list[str]] = {}
+        for name in group.attrs:
+            if not TEXTS.fullmatch(name):
+                continue
+            attribute = group.attrs.get_id(name)
+            # A list of no names is saved as one of no numbers.
+            if not math.prod(attribute.shape):
+                found[name] = []
+                continue
+            is_text = isinstance(attribute.get_type(), h5py.h5t.TypeStringID)
+            if not is_text or attribute.get_storage_size() > self._size:
+                raise DataError(f"has an attribute {name!r} of {place!r} that is no text")
+            values = np.ravel(group.attrs[name])
+            texts = [one.decode() if isinstance(one, bytes) else str(one) for one in values]
+            self._count(*texts)
+            found[name] = texts
+        return found
+
+
+if __name__ == "__main__":
+    main()

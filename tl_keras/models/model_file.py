@@ -1,0 +1,203 @@
+"""The `.keras` archive: written so that the same model gives the same bytes, and looked into.
+
+It is a zip file of three members, none of them compressed: `config.json` names the layers,
+`metadata.json` tells of who wrote it, and `model.weights.h5` has the tensors. Light to import:
+`file_structure` looks into archives of others in a process of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import stat
+import struct
+import zipfile
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from tl_keras import files
+from tl_keras.errors import DataError
+
+if TYPE_CHECKING:
+    import keras
+
+    from tl_keras.models.weights import Origin
+
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+ORIGIN = "tl_keras"
+
+# Hundreds of times what Keras writes for the largest of its networks.
+MOST_TEXT_BYTES = 2**26
+PIECE_BYTES = 2**20
+
+LOCAL_HEADER = struct.Struct("<26xHH")
+
+
+class Member(NamedTuple):
+    """Where the HDF5 file of the weights lies in another file.
+
+    Attributes:
+        start: of its first byte, counted from the other file's first.
+        size: in bytes.
+        description: what tl_keras wrote of where the weights come from, as JSON, or "".
+    """
+
+    start: int
+    size: int
+    description: str
+
+
+def save(path: Path, model: keras.Model, origin: Origin | None = None) -> str:
+    """Write a model that `keras.models.load_model` reads, whole or not at all.
+
+    The bytes depend on the model and its weights only: not on the time, nor on what else the
+    process built.
+
+    Args:
+        path: of the file, which ends in .keras.
+        model: what to write.
+        origin: what its weights come from, for those who take them over.
+
+    Returns:
+        The sha256 of the file's bytes.
+
+    Raises:
+        WriteError: the file cannot be written; one that was there before is as it was.
+    """
+    # Keras numbers the generators of all models in the process, and writes their names.
+    for layer in model.layers:
+        if generator := getattr(layer, "seed_generator", None):
+            generator.name = "seed_generator"
+    unfinished = path.with_name(f"unfinished.{path.name}")
+    with files.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            model.save(unfinished)
+            data = _settled(unfinished, origin)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    files.write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _settled(path: Path, origin: Origin | None) -> bytes:
+    """Return the archive that Keras wrote at `path` without what changes from time to time."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as written, zipfile.ZipFile(buffer, "w") as settled:
+        metadata = json.loads(written.read(METADATA))
+        del metadata["date_saved"]
+        if origin is not None:
+            metadata[ORIGIN] = asdict(origin)
+        texts = {
+            METADATA: json.dumps(metadata),
+            CONFIG: json.dumps(_renumbered(written.read(CONFIG))),
+        }
+        for name in [*texts, *sorted(set(written.namelist()) - set(texts))]:
+            member = zipfile.ZipInfo(name)
+            member.external_attr = 0o600 << 16
+            settled.writestr(member, texts.get(name) or written.read(name))
+    return buffer.getvalue()
+
+
+def _renumbered(config: bytes) -> Any:
+    """Return a model's configuration, in which objects that are shared are numbered from 1.
+
+    Keras numbers them by their addresses in memory.
+    """
+    numbers: dict[int, int] = {}
+
+    def renumber(part: dict[str, Any]) -> dict[str, Any]:
+        if "shared_object_id" in part:
+            known = numbers.setdefault(part["shared_object_id"], len(numbers) + 1)
+            part["shared_object_id"] = known
+        return part
+
+    return json.loads(config, object_hook=renumber)
+
+
+def find_weights(file: BinaryIO, size: int) -> Member:
+    """Return where in an archive of anybody's the weights lie; nothing of it is run.
+
+    Args:
+        file: the archive.
+        size: of it, in bytes.
+
+    Raises:
+        DataError: it is damaged, is not what Keras writes, or needs code that is not Keras's. What
+            it says goes on from the file's name.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            _check_members(archive.infolist(), size)
+            missing = {CONFIG, METADATA, WEIGHTS} - set(archive.namelist())
+            if missing:
+                raise DataError(f"is a zip file without {min(missing)}, and so no .keras archive")
+            _check_config(_json(archive, CONFIG))
+            metadata = _json(archive, METADATA)
+            # The archive has a checksum of each member, which is compared when all is read.
+            with archive.open(WEIGHTS) as member:
+                while member.read(PIECE_BYTES):
+                    pass
+            found = archive.getinfo(WEIGHTS)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RecursionError) as error:
+        raise DataError(f"is damaged ({ascii(str(error))}): download or save it again") from error
+    file.seek(found.header_offset)
+    header = file.read(LOCAL_HEADER.size)
+    start = found.header_offset + LOCAL_HEADER.size + sum(LOCAL_HEADER.unpack(header))
+    own = metadata.get(ORIGIN) if isinstance(metadata, dict) else None
+    return Member(start, found.file_size, "" if own is None else json.dumps(own))
+
+
+def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
+    """Refuse members that Keras never writes, such as a few bytes that unpack to gigabytes."""
+    seen: set[str] = set()
+    for member in members:
+        name = member.filename
+        path = PurePosixPath(name.replace("\\", "/"))
+        if name in seen:
+            raise DataError(f"has {name!r} twice")
+        seen.add(name)
+        if path.is_absolute() or ".." in path.parts or stat.S_ISLNK(member.external_attr >> 16):
+            raise DataError(f"has {name!r}, which leads out of the archive")
+        if member.flag_bits & 1:
+            raise DataError(f"is encrypted: unpack it, and give the {WEIGHTS} that is in it")
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise DataError(
+                f"has {name!r} compressed, of {member.file_size:,} bytes in"
+                f" {member.compress_size:,}, and Keras compresses nothing: unpack it, and give the"
+                f" {WEIGHTS} that is in it"
+            )
+    if sum(member.file_size for member in members) > size:
+        raise DataError("has members of more bytes than the archive")
+
+
+def _json(archive: zipfile.ZipFile, name: str) -> Any:
+    if archive.getinfo(name).file_size > MOST_TEXT_BYTES:
+        raise DataError(f"has a {name} of {archive.getinfo(name).file_size:,} bytes")
+    try:
+        return json.loads(archive.read(name))
+    except ValueError as error:
+        raise DataError(f"has a {name} that is no JSON: {ascii(str(error))}") from error
+
+
+def _check_config(config: Any) -> None:
+    """Refuse a model that is more than layers of Keras: its weights alone would not be it."""
+    if not isinstance(config, dict) or "class_name" not in config:
+        raise DataError(f"has a {CONFIG} that describes no model")
+    waiting: list[Any] = [config]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            module, name = part.get("module"), part.get("class_name")
+            custom = isinstance(module, str) and not f"{module}.".startswith("keras.")
+            if custom or name in ("Lambda", "__lambda__"):
+                raise DataError(
+                    f"has {name!r} of {module!r}, which is code, and code that comes with weights"
+                    f" is not run: unpack it, and give the {WEIGHTS} that is in it"
+                )
+            # Losses and metrics are no part of the model.
+            waiting += [value for key, value in part.items() if key != "compile_config"]

@@ -1,0 +1,268 @@
+"""Weights from files: our own, and those that Keras writes, taken as tensors and nothing else.
+
+Read are our own files (`weights.save`, `model_file.save`), Keras 3's `.weights.h5` and `.keras`,
+and the older `.h5` of Keras 2, of weights alone or of a whole model. Nothing that a file says is
+run, and what it holds is compared with the model before any of it is read.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from tl_keras.errors import DataError
+from tl_keras.models import file_layers, file_structure
+from tl_keras.models.building import HEAD, tensor_names
+from tl_keras.models.naming import named_layers
+from tl_keras.models.weights import Origin, Weights
+
+LOG = logging.getLogger(__name__)
+
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+# What is in Keras's files beside the layers' weights.
+NO_WEIGHTS = re.compile(r"optimizer/|optimizer_weights/|(.*/)?seed_generator(_\d+)?/")
+
+SHOWN = 8
+
+
+class Wanted(NamedTuple):
+    """What a model has a place for."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class WeightsFile:
+    """A weights file whose structure was looked at, and none of whose tensors was read.
+
+    Attributes:
+        path: of the file.
+        origin: what our own files, and our `.keras` files, say of where their weights come from;
+            None for those of others.
+        sha256: of the file's bytes.
+    """
+
+    def __init__(self, path: Path, flag: str, sha256: str = ""):
+        """Look at a file.
+
+        Args:
+            path: the file.
+            flag: what named it, for errors, such as "--source_weights=a.h5".
+            sha256: what the file's is to be; "" where nobody knows.
+
+        Raises:
+            DataError: there is no such file, it is not one of weights, it is damaged, not stored
+                as Keras stores weights, or not the one that was meant.
+        """
+        self.path = path
+        self._flag = flag
+        try:
+            self._check_path()
+            if sha256:
+                self._check_hash(sha256)
+            # A file that its user knows to be the right one has no need of a process of its own.
+            self._structure = file_structure.read(path, trusted=bool(sha256))
+            self.origin = _origin(self._structure.description)
+            # Last, because it takes long where somebody gives a disk image by mistake.
+            self.sha256 = sha256.lower() or self._hash()
+            self._stamp = self._seen()
+        except OSError as error:
+            raise DataError(f"{flag} cannot be read: {error.strerror or error}") from error
+        except DataError as error:
+            raise DataError(f"{flag} {error}") from error.__cause__
+
+    def read(self, model: keras.Model) -> Weights:
+        """Return the tensors that `model` has a place for, by its names, as float32 or integers.
+
+        Numbers of 16 bits become those of 32, and those of 64 are rounded to them. Of our own
+        files, that is the body and the source's head; of all others the body alone, and the
+        constants of a Normalization are the model's: how images are prepared is up to the model.
+
+        Args:
+            model: one that `building.build` made; it is not changed.
+
+        Raises:
+            DataError: tensors of the body are missing, of another shape, or not finite numbers;
+                our own file has tensors that the model has no place for.
+        """
+        wanted = {
+            name: Wanted(tuple(one.shape), np.dtype(one.dtype))
+            for name, one in tensor_names(model).items()
+        }
+        if self.origin:
+            wanted = _with_head_of(self.origin, wanted)
+            kept = {}
+        else:
+            kept = _constants(model)
+            wanted = {
+                name: one
+                for name, one in wanted.items()
+                if name not in kept and not name.startswith(f"{HEAD}/")
+            }
+        found = self._found(model, wanted)
+        self._check_fits(model, wanted, found)
+        self._check_rest(set(self._structure.tensors) - set(found.values()))
+        tensors = {name: self._tensor(found[name], name, one) for name, one in wanted.items()}
+        if self._stamp != self._seen():
+            raise DataError(f"{self._flag} has changed while it was read: start again")
+        return Weights({**tensors, **kept}, self.origin)
+
+    def _check_path(self) -> None:
+        if not self.path.exists() and URL.match(str(self.path)):
+            raise DataError("is an address: download it, and give the file")
+        if self.path.is_dir():
+            raise DataError("is a folder: give a file of weights, such as model.weights.h5 in it")
+        if not self.path.exists():
+            raise DataError("cannot be read: there is no such file")
+        if not self.path.is_file():
+            raise DataError("is no file, but a device or a pipe")
+
+    def _check_hash(self, sha256: str) -> None:
+        found = self._hash()
+        if found != sha256.lower():
+            raise DataError(
+                f"is not the file that --source_weights_sha256={sha256} means: its own is {found}."
+                " Download it again, or, where you trust it as it is, give its own"
+            )
+
+    def _hash(self) -> str:
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _seen(self) -> tuple[int, int]:
+        found = self.path.stat()
+        return found.st_size, found.st_mtime_ns
+
+    def _found(self, model: keras.Model, wanted: Iterable[str]) -> dict[str, str]:
+        """Return the path in the file of each wanted tensor that it has."""
+        layers = file_layers.layers_of(self._structure, model)
+        if layers is None:
+            return {name: name for name in wanted if name in self._structure.tensors}
+        names = defaultdict(list)
+        for name in wanted:
+            names[name.rpartition("/")[0]].append(name)
+        return {
+            name: path
+            for layer, of_layer in names.items()
+            # By order, so one too many or too few could put a shift where a scale belongs.
+            if len(layers.get(layer, [])) == len(of_layer)
+            for name, path in zip(of_layer, layers[layer], strict=True)
+        }
+
+    def _check_fits(
+        self, model: keras.Model, wanted: dict[str, Wanted], found: dict[str, str]
+    ) -> None:
+        """Raise DataError with all that is missing, or of another shape or kind."""
+        wrong = []
+        for name, (shape, dtype) in wanted.items():
+            stored = self._structure.tensors.get(found.get(name, ""))
+            if stored is None:
+                wrong.append(f"no {name!r} of {shape}")
+            elif stored.shape != shape:
+                wrong.append(f"{name!r} of {stored.shape} and not {shape}")
+            elif not _fits(np.dtype(stored.dtype), dtype):
+                wrong.append(f"{name!r} of {np.dtype(stored.dtype)} and not {dtype}")
+        if wrong:
+            has = _shortened(map(repr, self._structure.tensors)) or "nothing"
+            raise DataError(
+                f"{self._flag} does not fit --model={model.name}, in {len(wrong)} of"
+                f" {len(wanted)} tensors: it has {_shortened(wrong)}. It holds {has}. Choose the"
+                " --model, --image_size and --dense_units it was made with"
+            )
+
+    def _check_rest(self, rest: set[str]) -> None:
+        """Say which tensors are not taken over; our own files have none."""
+        names = sorted(path for path in rest if not NO_WEIGHTS.match(path))
+        if names and self.origin:
+            raise DataError(
+                f"{self._flag} has {_shortened(map(repr, names))}, for which"
+                f" {self.origin.model} has no place"
+            )
+        if names:
+            LOG.info("%s: skipped %s", self._flag, _shortened(map(repr, names)))
+
+    def _tensor(self, path: str, name: str, wanted: Wanted) -> np.ndarray:
+        """Read a tensor."""
+        shape, dtype, start = self._structure.tensors[path]
+        try:
+            count = math.prod(shape)
+            value = np.fromfile(self.path, dtype, count, offset=start).reshape(shape)
+            # What is too large for 32 bits becomes infinite, and is refused as such.
+            with np.errstate(over="ignore"):
+                tensor = value.astype(wanted.dtype, copy=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self._flag}: {name!r} cannot be read: {error}") from error
+        whole = np.array_equal(tensor, value) if wanted.dtype.kind in "iu" else True
+        if not whole or not np.isfinite(tensor).all():
+            raise DataError(f"{self._flag}: {name!r} holds numbers that are not finite")
+        return tensor
+
+
+def _constants(model: keras.Model) -> dict[str, np.ndarray]:
+    """Return the tensors of a model's preprocessing, by name."""
+    preparing = [
+        name
+        for name, layer in named_layers(model).items()
+        if isinstance(layer, keras.layers.Normalization)
+    ]
+    return {
+        name: variable.numpy()
+        for name, variable in tensor_names(model).items()
+        if name.rpartition("/")[0] in preparing
+    }
+
+
+def _with_head_of(origin: Origin, wanted: dict[str, Wanted]) -> dict[str, Wanted]:
+    """Return what our own file has to hold: a head with a column for each of its own classes."""
+    columns = len(origin.class_names)
+    of_source = {}
+    for name, (shape, dtype) in wanted.items():
+        if not name.startswith(f"{HEAD}/"):
+            of_source[name] = Wanted(shape, dtype)
+        elif columns:
+            of_source[name] = Wanted((*shape[:-1], columns), dtype)
+    return of_source
+
+
+def _fits(found: np.dtype, wanted: np.dtype) -> bool:
+    """Return whether numbers of one kind can be taken for those of another."""
+    return found.kind == "f" if wanted.kind == "f" else found.kind in "iu"
+
+
+def _origin(description: str) -> Origin | None:
+    """Return what our own file says of where its weights come from."""
+    if not description:
+        return None
+    try:
+        fields: dict[str, Any] = json.loads(description)
+        origin = Origin(**{**fields, "class_names": tuple(fields["class_names"])})
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(f"is damaged: its description cannot be read ({error})") from error
+    texts = [origin.dataset, origin.model, *origin.class_names]
+    numbers = [origin.image_size, origin.body_channels]
+    figures = origin.test if isinstance(origin.test, dict) else {}
+    sound = (
+        isinstance(fields["class_names"], list)
+        and all(isinstance(text, str) for text in texts)
+        and all(type(number) is int and number > 0 for number in numbers)
+        and len(set(origin.class_names)) == len(origin.class_names)
+        and origin.test in (None, figures)
+        and all(type(figure) in (int, float) for figure in figures.values())
+    )
+    if not sound:
+        raise DataError("is damaged: its description is not what tl_keras writes")
+    return origin
+
+
+def _shortened(texts: Iterable[str]) -> str:
+    every = list(texts)
+    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
+    return "; ".join(every[:SHOWN]) + more

@@ -1,0 +1,129 @@
+"""The knowledge to transfer: weights from a file, from ImageNet, or from a pretraining of ours."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tl_keras import results, runs
+from tl_keras.checks import needs_head
+from tl_keras.config import Config
+from tl_keras.errors import DataError, UsageError
+from tl_keras.methods import catalog as methods
+from tl_keras.models import building, weights
+from tl_keras.models.weights import Origin, Weights
+from tl_keras.models.weights_file import WeightsFile
+from tl_keras.plan import Images, Plan
+
+LOG = logging.getLogger(__name__)
+
+WEIGHTS = "source.weights.h5"
+
+
+class Source(NamedTuple):
+    """The knowledge to transfer, and its part of report.json."""
+
+    weights: Weights
+    record: dict[str, Any]
+
+
+def named(config: Config) -> str:
+    """Return the flag that names the source, with its value."""
+    if config.source_weights:
+        return f"--source_weights={config.source_weights}"
+    return f"--source={config.source}"
+
+
+def opened(config: Config) -> WeightsFile | None:
+    """Open the file in --source_weights, where there is one and it is wanted; nothing is read yet.
+
+    Raises:
+        DataError: it cannot be used, or it says that it was made with another --model.
+    """
+    if not config.source_weights or not methods.find(config.method).copies_weights:
+        return None
+    path = Path(config.source_weights).expanduser()
+    file = WeightsFile(path, named(config), config.source_weights_sha256)
+    if file.origin is not None and file.origin.model != config.model:
+        raise DataError(f"{named(config)} holds {file.origin.model}, not --model={config.model}")
+    return file
+
+
+def check_head(config: Config, file: WeightsFile | None) -> None:
+    """Raise UsageError where a head has to go on that the weights in --source_weights lack."""
+    classes = file.origin.class_names if file and file.origin else ()
+    if file and not classes and (wanting := needs_head(config)):
+        raise UsageError(
+            f"{wanting} goes on with the source's head, and {named(config)} has none with names for"
+            " its classes: give weights that we trained with labels, or choose another --method"
+        )
+
+
+def known(settled: Plan, file: WeightsFile | None) -> Source | None:
+    """Return what is to be transferred where it is there before any training.
+
+    Raises:
+        DataError: the weights do not fit the model, or are not finite.
+    """
+    config = settled.config
+    if file is not None:
+        tensors, origin = file.read(settled.build(settled.target.dataset, 0))
+        if origin is None:
+            size, channels = settled.image_size, settled.body_channels
+            origin = Origin(file.path.name, (), config.model, size, channels)
+    elif config.source == "imagenet" and methods.find(config.method).copies_weights:
+        tensors, origin = _imagenet(settled)
+    else:
+        return None
+    sha256 = weights.digest(tensors)
+    record: dict[str, Any] = {
+        "dataset": origin.dataset,
+        "test": origin.test,
+        "weights_sha256": sha256,
+    }
+    if file is not None:
+        record["files"] = {file.path.name: file.sha256}
+    return Source(Weights(tensors, origin), record)
+
+
+def _imagenet(settled: Plan) -> tuple[weights.Tensors, Origin]:
+    config = settled.config
+    model = building.build(
+        config.model,
+        1,
+        image_size=settled.image_size,
+        input_channels=3,
+        body_channels=3,
+        dense_units=config.dense_units,
+        weights="imagenet",
+    )
+    tensors = weights.tensors_of(model)
+    body = {name: value for name, value in tensors.items() if not name.startswith(weights.HEAD)}
+    return body, Origin("imagenet", (), config.model, settled.image_size, 3)
+
+
+def pretrained(settled: Plan, images: Images, folder: Path) -> Source:
+    """Train on the source, or take what an earlier call trained, and return the weights."""
+    config = settled.config
+    path = folder / WEIGHTS
+    if (record := results.read(folder)) is not None:
+        LOG.info("source: %s is trained already", config.source)
+        return Source(weights.load(path), record)
+    LOG.info("source: training %s on %s, %s", config.model, config.source, config.pretrain)
+    setting = settled.setting(images, config.source_training, config.source_seed)
+    prepared = methods.pretraining(config.pretrain)(setting)
+    title, origin = f"source {config.source}", settled.origin(images)
+    if config.pretrain == "supervised":
+        outcome = runs.carry_out(setting, prepared, images, folder, title, origin)
+        found = {name: outcome.test[name] for name in ("accuracy", "loss")}
+    else:
+        outcome = runs.pretrain(setting, prepared, images, folder, title)
+        origin = dataclasses.replace(origin, class_names=())
+        found = outcome.test
+    origin = dataclasses.replace(origin, test=found)
+    outcome.files[WEIGHTS] = weights.save(path, outcome.tensors, origin)
+    record = {"dataset": config.source, **outcome.record(), "test": found}
+    results.write(folder, record)
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
+    LOG.info("source: on its test images, %s", told)
+    return Source(Weights(outcome.tensors, origin), record)

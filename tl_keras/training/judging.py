@@ -1,0 +1,103 @@
+"""Looking at the validation images: what was best so far, when to decay, and when to stop."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from scipy.special import log_softmax
+
+from tl_keras.config import Training
+from tl_keras.models import weights
+from tl_keras.training.averaging import Average
+from tl_keras.training.optimizers import Schedule
+from tl_keras.training.prediction import Predictor
+from tl_keras.training.task import Task
+
+BEST = "best/"
+
+
+class Judge:
+    """What a run knows of its validation; a checkpoint holds `record()` and `arrays()`."""
+
+    def __init__(
+        self,
+        task: Task,
+        training: Training,
+        strategy: tf.distribute.Strategy,
+        average: Average,
+        schedule: Schedule,
+    ):
+        """Prepare to validate `task`, with the averaged weights where there are such."""
+        self._task = task
+        self._training = training
+        self._average = average
+        self._schedule = schedule
+        self._predictor = Predictor(task.model, strategy)
+        self._best_loss: float | None = None
+        self._since_best = self._since_decay = 0
+        self._best: dict[str, np.ndarray] = {}
+
+    def look(self) -> dict[str, float]:
+        """Validate, note progress, and decay where the plateau schedule says so.
+
+        Returns:
+            The figures by name; none where there are no validation images.
+        """
+        validation = self._task.validation
+        if validation is None or len(validation.labels) == 0:
+            return {}
+        with self._average.in_place():
+            outputs = self._predictor.predict(validation.images, self._task.image_size)
+            labels = validation.labels
+            log_likelihoods = log_softmax(outputs.logits.astype(np.float64), axis=1)
+            loss = -float(log_likelihoods[np.arange(len(labels)), labels].mean())
+            self._note(loss)
+        accuracy = float((outputs.logits.argmax(axis=1) == labels).mean())
+        return {"validation/loss": loss, "validation/accuracy": accuracy}
+
+    def _note(self, loss: float) -> None:
+        training = self._training
+        self._since_best += 1
+        self._since_decay += 1
+        if self._best_loss is None or loss < self._best_loss:
+            self._best_loss, self._since_best, self._since_decay = loss, 0, 0
+            if training.early_stopping:
+                self._best = weights.tensors_of(self._task.model)
+        if training.schedule == "plateau" and self._since_decay >= training.plateau_patience:
+            self._schedule.factor.assign(self._schedule.factor * training.decay_rate)
+            self._since_decay = 0
+
+    @property
+    def is_impatient(self) -> bool:
+        """Whether early stopping has seen enough."""
+        patience = self._training.early_stopping
+        return bool(patience) and self._since_best >= patience
+
+    def begin_stage(self) -> None:
+        """Be patient anew: other weights train from here on."""
+        self._since_best = self._since_decay = 0
+
+    def keep_best(self) -> None:
+        """Give the model the weights that validated best, where early stopping looked for them."""
+        if self._best:
+            weights.assign(self._task.model, self._best)
+
+    def record(self) -> dict[str, Any]:
+        """Return the figures a checkpoint holds."""
+        return {
+            "best_loss": self._best_loss,
+            "since_best": self._since_best,
+            "since_decay": self._since_decay,
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays a checkpoint holds: the best weights."""
+        return {f"{BEST}{name}": value for name, value in self._best.items()}
+
+    def restore(self, record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Know again what was known when a checkpoint was written."""
+        self._best_loss = record["best_loss"]
+        self._since_best = record["since_best"]
+        self._since_decay = record["since_decay"]
+        self._best = {n.removeprefix(BEST): v for n, v in arrays.items() if n.startswith(BEST)}
