@@ -1,7 +1,7 @@
 """Pictures decoded in processes of their own, which may crash, hang, or take too much memory.
 
 Run as a program, it decodes the files whose paths come in, a line each, and answers with what
-became of each: "picture", "refused", or how it went wrong.
+became of each: one of GOOD, or how it went wrong.
 """
 
 import os
@@ -10,7 +10,6 @@ import resource
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,25 +18,25 @@ import numpy as np
 
 from tl_keras.data import picture_file
 
-SECONDS = 30
-# Over what the process has when it begins. A picture of 50 million pixels, the most there may be,
-# takes 0.2 GB with transparency; some are there three times on their way through a decoder.
-MEMORY = 1_500_000_000
+PICTURE, REFUSED, NO_PICTURE = GOOD = ("a picture", "refused", "not a picture")
 
-GOOD = ("picture", "refused")
+SECONDS = 30.0
+# Beside what the process has when it begins. The largest picture that is allowed takes 0.9 GB.
+MEMORY = 1_500_000_000
 
 
 class Decoder:
     """A process that decodes; a new one takes its place when it is lost."""
 
-    def __init__(self, path: Path):
-        """Decode what is written to `path`."""
+    def __init__(self, path: Path, command: Sequence[str] = (sys.executable, __file__)):
+        """Write what is to be decoded to `path`; `command` is what decodes."""
         self._path = path
+        self._command = command
         self._start()
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -66,10 +65,12 @@ class Decoder:
         path.unlink()
         if answer:
             return answer
+        if ready:
+            self._process.wait()
         self.close()
         code = self._process.returncode
         self._start()
-        return f"the process ended with {code}" if ready else f"not done after {SECONDS} seconds"
+        return f"ended with code {code}" if ready else f"not done after {SECONDS} seconds"
 
 
 class Decoders:
@@ -78,8 +79,8 @@ class Decoders:
     def __init__(self, folder: Path):
         """Start them, with their files in `folder`."""
         count = os.cpu_count() or 1
-        self._idle: queue.Queue[Decoder] = queue.Queue()
         self._pool = ThreadPoolExecutor(count)
+        self._idle: queue.Queue[Decoder] = queue.Queue()
         for index in range(count):
             self._idle.put(Decoder(folder / f"picture{index}"))
 
@@ -105,13 +106,15 @@ def decode(path: Path) -> str:
     """Decode a picture and return what became of it."""
     try:
         image = picture_file.load(path)
+    except picture_file.NotAPictureError:
+        return NO_PICTURE
     except picture_file.PictureError as error:
-        return "refused" if str(error) else "refused without a word"
+        return REFUSED if len(str(error).splitlines()) == 1 else f"said {str(error)!r}"
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
     height, width, channels = image.shape
     fits = channels in (1, 3) and 0 < height * width <= picture_file.MOST_PIXELS
-    return "picture" if image.dtype == np.uint8 and fits else f"{image.dtype} {image.shape}"
+    return PICTURE if image.dtype == np.uint8 and fits else f"{image.dtype} {image.shape}"
 
 
 def main() -> None:
@@ -120,11 +123,7 @@ def main() -> None:
     most = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     for line in sys.stdin:
-        begun = time.monotonic()
-        outcome = decode(Path(line.removesuffix("\n")))
-        if os.environ.get("TIMES"):
-            print(f"{time.monotonic()-begun:.2f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1000} {outcome}",file=sys.stderr)
-        print(" ".join(outcome.split()), flush=True)
+        print(" ".join(decode(Path(line.removesuffix("\n"))).split()), flush=True)
 
 
 if __name__ == "__main__":

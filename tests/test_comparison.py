@@ -32,9 +32,9 @@ def trained(monkeypatch):
     folders = []
     carry_out = runs.carry_out
 
-    def noted(setting, prepared, images, folder, title):
+    def noted(setting, prepared, images, folder, *rest):
         folders.append(folder)
-        return carry_out(setting, prepared, images, folder, title)
+        return carry_out(setting, prepared, images, folder, *rest)
 
     monkeypatch.setattr(runs, "carry_out", noted)
     return folders
@@ -83,10 +83,10 @@ def test_stopped_comparison_goes_on_where_it_was(finished, tmp_path, monkeypatch
     stop = tmp_path / "stopped"
     carry_out = runs.carry_out
 
-    def killed(setting, prepared, images, folder, title):
+    def killed(setting, prepared, images, folder, *rest):
         if folder.parent.parent.name == "features":
             raise KeyboardInterrupt
-        return carry_out(setting, prepared, images, folder, title)
+        return carry_out(setting, prepared, images, folder, *rest)
 
     monkeypatch.setattr(runs, "carry_out", killed)
     with pytest.raises(KeyboardInterrupt):

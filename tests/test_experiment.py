@@ -11,6 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tl_keras
+from tl_keras import files
 from tl_keras.config import from_flat
 from tl_keras.data.reading import open_dataset
 from tl_keras.errors import DataError, UsageError
@@ -127,12 +128,96 @@ def test_experiment_takes_a_finished_source_from_another_workdir(finished, tmp_p
     assert not (tmp_path / "w" / "source" / "checkpoints").exists()
 
 
+def test_experiment_takes_over_a_saved_model_with_its_head(finished, tmp_path):
+    workdir, report = finished
+    path = workdir / "source" / "model.keras"
+    again = run(tmp_path / "w", source_weights=str(path), seeds=(0,))
+    assert again["source"]["files"] == {"model.keras": files.sha256(path)}
+    assert again["source"]["test"] == report["source"]["test"]
+    assert again["runs"][0]["weights_sha256"] == report["runs"][0]["weights_sha256"]
+
+
+def test_experiment_takes_over_the_body_of_a_model_of_others(finished, tmp_path):
+    """Weights as Keras itself saves them: without names of classes, so that the head is fresh."""
+    workdir, report = finished
+    path = tmp_path / "theirs.weights.h5"
+    keras.models.load_model(workdir / "source" / "model.keras").save_weights(path)
+    theirs = run(tmp_path / "w", source_weights=str(path), seeds=(0,))
+    ours = workdir / "source" / "source.weights.h5"
+    fresh = run(tmp_path / "v", source_weights=str(ours), seeds=(0,), head="new")
+    assert theirs["runs"][0]["weights_sha256"] == fresh["runs"][0]["weights_sha256"]
+    assert theirs["source"]["dataset"] == "theirs.weights.h5"
+    assert theirs["runs"][0]["zero_shot"] is None
+    with pytest.raises(UsageError, match="joint goes on with the source's head"):
+        run(tmp_path / "u", source_weights=str(path), method="joint")
+
+
+def test_experiment_holds_the_source_weights_to_their_sha256(finished, tmp_path):
+    path = finished[0] / "source" / "source.weights.h5"
+    flags = {"source_weights": str(path), "seeds": (0,), "steps": 1, "baseline": False}
+    with pytest.raises(DataError, match="source_weights_sha256"):
+        run(tmp_path / "w", **flags, source_weights_sha256="0" * 64)
+    run(tmp_path / "w", **flags, source_weights_sha256=files.sha256(path))
+    kept = json.loads((tmp_path / "w" / "config.json").read_text())
+    assert kept["source_weights_found"] == kept["source_weights_sha256"] == files.sha256(path)
+
+
+def test_experiment_heals_what_was_damaged_after_the_end(finished, tmp_path):
+    workdir, report = finished
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    (copy / "source" / "source.weights.h5").write_bytes(b"damaged")
+    (copy / "transfer-0" / "model.keras").unlink()
+    (copy / "scratch-1" / "result.json").write_text("{}")
+    (copy / "zero_shot.json").write_text('{"accuracy": 1.0}')
+    again = run(copy)
+    for one, wanted in zip(again["runs"], report["runs"], strict=True):
+        assert {**one, "seconds": 0, "images_per_second": 0} == {
+            **wanted, "seconds": 0, "images_per_second": 0,
+        }  # fmt: skip
+    for name in ("source/source.weights.h5", "transfer-0/model.keras", "scratch-1/metrics.jsonl"):
+        assert (copy / name).read_bytes() == (workdir / name).read_bytes()
+
+
+def test_experiment_refuses_a_folder_whose_pictures_changed(tmp_path):
+    def picture(split, label, number, shade):
+        path = tmp_path / "set" / split / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), shade).save(path)
+
+    for split in ("train", "test"):
+        for number in range(6):
+            picture(split, "dark", number, number)
+            picture(split, "light", number, 255 - number)
+    flags = {
+        "source": "none", "method": "scratch", "target": f"folder:{tmp_path / 'set'}",
+        "image_size": 8, "steps": 2, "shots": 0,
+    }  # fmt: skip
+    run(tmp_path / "w", **flags, seeds=(0,))
+    picture("test", "dark", 0, 9)
+    with pytest.raises(DataError, match="the test images of 'folder:.*' are not those"):
+        run(tmp_path / "w", **flags, seeds=(1,))
+    picture("test", "dark", 0, 0)
+    picture("train", "dark", 7, 0)
+    with pytest.raises(DataError, match=r"the train images .* \(12 then, 13 now\)"):
+        run(tmp_path / "w", **flags, seeds=(1,))
+
+
+def test_experiment_goes_on_with_changed_settings_that_the_user_names(tmp_path):
+    flags = {"source": "none", "method": "scratch", "seeds": (0,)}
+    run(tmp_path, **flags, steps=4)
+    (tmp_path / "scratch-0" / "result.json").unlink()
+    longer = run(tmp_path, **flags, steps=9, allow_changed="steps")
+    assert longer["changes"] == ["--steps was 4, is 9"]
+    assert "changed on the way: --steps was 4, is 9" in (tmp_path / "report.txt").read_text()
+    assert longer["runs"][0]["steps"] == 9
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"dense_units": 20}, ["'dense'", "(5408, 16)", "(5408, 20)"]),
+        ({"dense_units": 20}, ["dense/kernel", "(5408, 16)", "(5408, 20)"]),
         ({"model": "mobilenet_025", "image_size": 32}, ["small_cnn", "mobilenet_025"]),
-        ({"image_size": 20}, ["'dense'", "(5408, 16)", "(2592, 16)"]),
+        ({"image_size": 20}, ["dense/kernel", "(5408, 16)", "(2592, 16)"]),
     ],
 )
 def test_experiment_refuses_weights_that_do_not_fit(finished, tmp_path, flags, words):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tl_keras import files
-from tl_keras.errors import WriteError
+from tl_keras.errors import DataError, WriteError
 
 
 def names(folder: Path) -> list[str]:
@@ -68,7 +68,8 @@ def test_write_bytes_puts_the_data_on_the_disk_before_it_gives_them_the_name(
 
     monkeypatch.setattr(os, "fsync", fsync)
     files.write_bytes(path, b"12345")
-    assert seen == [(5, False)]
+    # The second time it is the folder: the name has to be there too.
+    assert [there for _, there in seen] == [False, True] and seen[0][0] == 5
 
 
 def test_write_bytes_tells_of_a_folder_in_the_way(tmp_path) -> None:
@@ -124,3 +125,53 @@ def test_write_json_refuses_what_json_has_no_word_for(tmp_path, value) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(path, {"loss": value})
     assert path.read_text() == "1\n"
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=())), JSON))
+def test_read_state_gives_back_what_was_written(tmp_path_factory, values) -> None:
+    path = tmp_path_factory.mktemp("state") / "state.json"
+    values.pop("sha256", None)
+    files.write_state(path, values)
+    assert files.read_state(path) == values
+
+
+def test_read_state_refuses_whatever_bit_is_flipped(tmp_path) -> None:
+    path = tmp_path / "state.json"
+    values = {"accuracy": 0.9375, "steps": 200, "name": "scratch", "none": None}
+    files.write_state(path, values)
+    data = path.read_bytes()
+    refused = 0
+    for place in range(len(data) * 8):
+        changed = bytearray(data)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            # A blank may become a line break, or an "e" an "E": the values are what counts.
+            assert files.read_state(path) == values
+        except DataError as error:
+            assert "state.json is damaged" in str(error) and "remove it" in str(error)
+            refused += 1
+    assert refused > 0.9 * len(data) * 8
+
+
+def test_read_state_tells_of_a_file_that_is_not_there(tmp_path) -> None:
+    with pytest.raises(DataError, match="none.json cannot be read: No such file"):
+        files.read_state(tmp_path / "none.json")
+
+
+def test_is_whole_tells_files_by_what_they_hold(tmp_path) -> None:
+    sha256 = files.write_bytes(tmp_path / "file", b"data")
+    assert files.is_whole(tmp_path / "file", sha256)
+    assert sha256 == files.sha256(tmp_path / "file")
+    (tmp_path / "file").write_bytes(b"date")
+    assert not files.is_whole(tmp_path / "file", sha256)
+    assert not files.is_whole(tmp_path / "none", sha256)
+    with pytest.raises(DataError, match="none cannot be read"):
+        files.sha256(tmp_path / "none")
+
+
+def test_set_aside_keeps_the_file_under_another_name(tmp_path) -> None:
+    (tmp_path / "file").write_bytes(b"odd")
+    for _ in range(2):
+        files.set_aside(tmp_path / "file")
+    assert names(tmp_path) == ["file.damaged"]

@@ -1,7 +1,11 @@
 """Tests of folders of pictures: layouts, formats, and what is refused."""
 
 import os
+import re
+import socket
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -9,15 +13,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_keras.data import catalog, memory, reading
+from tl_keras import main
+from tl_keras.data import catalog, folder, memory, picture_file, reading
 from tl_keras.data.dataset import Dataset
 from tl_keras.errors import DataError, UsageError
 
 HANDWRITTEN = Path(__file__).resolve().parents[2] / "shared/data/image_folders/handwritten62"
 
 
-def open_folder(root: Path, framing: str = "auto") -> Dataset:
-    return reading.open_dataset(f"folder:{root}", framing=framing)
+def open_folder(root: Path, framing: str = "auto", max_bad_images: int = 0) -> Dataset:
+    return reading.open_dataset(f"folder:{root}", framing=framing, max_bad_images=max_bad_images)
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is logged of a folder, from any level on and whoever set up the log before."""
+    messages: list[str] = []
+    for level in ("info", "warning"):
+        monkeypatch.setattr(folder.LOG, level, lambda form, *args: messages.append(form % args))
+    return messages
 
 
 def save(path: Path, image: Image.Image | None = None, **options) -> Path:
@@ -73,13 +87,41 @@ def test_folder_sorts_names_of_any_script_by_bytes(tmp_path: Path) -> None:
     assert open_folder(tmp_path).class_names == tuple(expected)
 
 
-def test_folder_takes_a_name_that_is_no_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "de_DE.ISO-8859-1"])
+def test_folder_sorts_names_the_same_in_any_locale(locale: str, tmp_path: Path) -> None:
+    # The last two sort otherwise as letters than as bytes, where letters are known at all.
+    names = ["b", "a", "Z", "é", "10", "9", "\uff21", os.fsdecode(b"\xff")]
+    make_classes(tmp_path, *names)
+    code = (
+        "import sys; from tl_keras.data import reading;"
+        "found = reading.open_dataset('folder:' + sys.argv[1]);"
+        "print(ascii(found.class_names), found.read('train', 6).images[:, 0, 0, 0].tolist())"
+    )
+    # Python would else mend a locale that knows no more than ASCII.
+    environment = {**os.environ, "LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True, text=True, check=False, env=environment,
+        cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    dataset = open_folder(tmp_path)
+    values = dataset.read("train", 6).images[:, 0, 0, 0].tolist()
+    assert (done.stdout, done.stderr) == (f"{ascii(dataset.class_names)} {values}\n", "")
+
+
+def test_folder_takes_names_that_are_no_text(tmp_path: Path) -> None:
     make_classes(tmp_path, "a")
-    os.mkdir(os.fsencode(tmp_path) + b"/\xff")  # noqa: PTH102
+    odd = os.fsdecode(b"\xff")
     for index in range(5):
-        save(tmp_path / os.fsdecode(b"\xff") / f"{index}.png")
-    names = open_folder(tmp_path).class_names
-    assert names == ("a", "\\xff")
+        save(tmp_path / odd / f"{index}{odd}.png", Image.new("L", (6, 6), 70 + index))
+    dataset = open_folder(tmp_path)
+    assert dataset.class_names == ("a", "\\xff")
+    images = np.concatenate([dataset.read(split, 6).images for split in ("train", "test")])
+    assert sorted(images[:, 0, 0, 0].tolist()) == [0, 1, 2, 3, 4, 70, 71, 72, 73, 74]
+    (tmp_path / odd / f"bad{odd}.png").write_text("x")
+    with pytest.raises(DataError, match=r"'\\udcff/bad\\udcff\.png' \(not a picture") as raised:
+        open_folder(tmp_path)
+    str(raised.value).encode()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +162,33 @@ def test_folder_with_one_coloured_picture_has_three_channels(tmp_path: Path) -> 
     assert framed.read("test", 0).images.shape == (5, 28, 28, 1)
 
 
-def test_folder_ignores_hidden_files_and_files_that_are_no_pictures(tmp_path: Path) -> None:
+def test_folder_takes_a_picture_of_another_format_than_its_extension(tmp_path: Path) -> None:
+    make_splits(tmp_path, "a", "b")
+    for name in ("00.jpg", "01.txt", "02"):
+        save(tmp_path / "train" / "a" / name, Image.new("L", (6, 6), 200), format="PNG")
+    values = open_folder(tmp_path).read("train", 6).images[:, 0, 0, 0]
+    assert np.count_nonzero(values == 200) == 3
+
+
+def test_folder_ignores_what_is_no_regular_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_splits(tmp_path, "a", "b")
+    a = tmp_path / "train" / "a"
+    os.mkfifo(a / "pipe.png")
+    monkeypatch.chdir(a)  # the name of a socket may be no longer than a hundred letters
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket.png")
+        try:
+            os.mknod(a / "device.png", 0o600 | 0o020000, os.makedev(1, 5))  # as /dev/zero
+        except PermissionError:
+            assert os.getuid() != 0
+        assert len(open_folder(tmp_path).read("train", 6).images) == 10
+
+
+def test_folder_ignores_hidden_files_and_files_that_are_no_pictures(
+    tmp_path: Path, logged: list[str]
+) -> None:
     make_splits(tmp_path, "a", "b")
     (tmp_path / ".git").mkdir()
     (tmp_path / "train" / ".cache").mkdir()
@@ -131,6 +199,7 @@ def test_folder_ignores_hidden_files_and_files_that_are_no_pictures(tmp_path: Pa
     dataset = open_folder(tmp_path)
     assert dataset.class_names == ("a", "b")
     assert len(dataset.read("train", 6).images) == 10
+    assert logged == [f"{tmp_path}: 3 files that are no pictures are ignored"]
 
 
 def huge_png(path: Path) -> None:
@@ -171,6 +240,91 @@ def test_folder_shortens_a_long_list_of_corrupt_pictures(tmp_path: Path) -> None
         (tmp_path / "train" / "a" / f"bad{index:02}.png").write_text("x")
     with pytest.raises(DataError, match=r"bad09\.png.* and 15 more"):
         open_folder(tmp_path)
+
+
+def test_folder_leaves_out_as_many_corrupt_pictures_as_it_may_and_logs_them(
+    tmp_path: Path, logged: list[str]
+) -> None:
+    make_splits(tmp_path, "a", "b")
+    (tmp_path / "train" / "a" / "1.png").write_text("x")
+    (tmp_path / "test" / "b" / "0.png").write_text("x")
+    huge_png(tmp_path / "train" / "b" / "huge.png")
+    for allowed in (0, 2):
+        with pytest.raises(DataError, match=r"cannot be used \(3 in all\): .*--max_bad_images=3$"):
+            open_folder(tmp_path, max_bad_images=allowed)
+    assert logged == []
+    for allowed in (3, 100):
+        logged.clear()
+        dataset = open_folder(tmp_path, max_bad_images=allowed)
+        train, test = dataset.read("train", 6), dataset.read("test", 6)
+        assert train.images[:, 0, 0, 0].tolist() == [0, 2, 3, 4, 0, 1, 2, 3, 4]
+        assert train.labels.tolist() == [0] * 4 + [1] * 5
+        assert (test.images[:, 0, 0, 0].tolist(), test.labels.tolist()) == ([0, 1, 1], [0, 0, 1])
+        (message,) = logged
+        assert message.startswith(
+            f"{tmp_path}: pictures that cannot be used are left out (3 in all): 'train/a/1.png'"
+            " (not a picture, by its content), 'train/b/huge.png' ("
+        )
+        assert "'test/b/0.png' (not a picture, by its content)" in message
+
+
+def test_folder_splits_the_same_with_a_corrupt_picture_and_without_it(tmp_path: Path) -> None:
+    make_classes(tmp_path, "a", "b", count=10)
+    before = open_folder(tmp_path).read("train", 6)
+    bad = tmp_path / "a" / "3bad.png"
+    bad.write_text("x")
+    after = open_folder(tmp_path, max_bad_images=1).read("train", 6)
+    np.testing.assert_array_equal(before.images, after.images)
+    np.testing.assert_array_equal(before.labels, after.labels)
+
+
+def test_folder_shortens_the_log_of_many_corrupt_pictures(
+    tmp_path: Path, logged: list[str]
+) -> None:
+    make_splits(tmp_path, "a", "b")
+    for index in range(25):
+        (tmp_path / "train" / "a" / f"bad{index:02}.png").write_text("x")
+    open_folder(tmp_path, max_bad_images=25)
+    assert re.search(r"\(25 in all\): .*bad09\.png' \([a-z, ]*\) and 15 more$", logged[0])
+
+
+def test_folder_refuses_a_class_of_which_all_training_pictures_are_corrupt(tmp_path: Path) -> None:
+    make_splits(tmp_path, "a", "b")
+    for path in (tmp_path / "train" / "b").iterdir():
+        path.write_text("x")
+    with pytest.raises(DataError, match="without a training picture: 'b'"):
+        open_folder(tmp_path, max_bad_images=5)
+
+
+def test_folder_never_leaves_out_a_picture_for_want_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise MemoryError
+
+    make_splits(tmp_path, "a", "b")
+    monkeypatch.setattr(picture_file, "load", full)
+    with pytest.raises(DataError, match=r"not enough memory to decode .*/train/a/0\.png$"):
+        open_folder(tmp_path, max_bad_images=100)
+
+
+def test_folder_lets_no_library_write_about_pictures_to_the_console(
+    tmp_path: Path, capfd: pytest.CaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    make_splits(tmp_path, "a", "b")
+    save(tmp_path / "train" / "a" / "a.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    damaged = save(tmp_path / "train" / "a" / "a.tif", Image.new("L", (60, 60)), compression="lzma")
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:8] + bytes(20) + content[28:])
+    with pytest.raises(picture_file.PictureError):
+        picture_file.load(damaged)
+    assert "LZMADecode" in capfd.readouterr().err
+    open_folder(tmp_path, max_bad_images=1).read("train", 6)
+    os.write(2, b"heard again")
+    assert capfd.readouterr().err == "heard again"
+    assert not recwarn.list
+    picture_file.load(tmp_path / "train" / "a" / "a.png")
+    assert "Corrupt EXIF" in str(recwarn.pop().message)
 
 
 def test_folder_larger_than_memory_is_read_into_a_file(
@@ -246,6 +400,60 @@ def test_folder_that_is_missing_or_has_no_path_is_refused(tmp_path: Path) -> Non
         open_folder(save(tmp_path / "a.png"))
     with pytest.raises(UsageError, match="folder:PATH"):
         reading.open_dataset("folder:")
+    for path, reason in (("~no-such-user/a", "home dir"), ("a" * 300, "name too long"), ("\0", "")):
+        with pytest.raises(DataError, match=f"there is no folder .*{reason}"):
+            reading.open_dataset(f"folder:{path}")
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ((), "has no class"),
+        (("train/a", "train/b", "test/a"), "has classes without a training picture: 'a', 'b'"),
+        (("a/1.png",), "has only the class 'a'"),
+        (("a/1.png", "b/1.png", "c/notes.txt"), "without a training picture: 'c'"),
+        (("a/1.png", "b/1.png", "b/bad.png"), "'b/bad.png' (not a picture, by its content)"),
+    ],
+)
+def test_program_refuses_a_folder_before_it_builds_a_model(
+    made: tuple[str, ...],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    from tl_keras.models import building
+
+    monkeypatch.setattr(building, "build", None)
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for name in made:
+        path = root / name
+        if name.endswith("1.png"):
+            save(path)
+        elif path.suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("x")
+        else:
+            path.mkdir(parents=True)
+    words = [f"--target=folder:{root}", "--image_size=8", f"--workdir={tmp_path / 'work'}"]
+    assert main.main(["tl_keras", *words]) == 65
+    assert told in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_program_leaves_out_corrupt_pictures_and_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    root = make_splits(tmp_path / "pictures", "a", "b")
+    (root / "train" / "a" / "bad.png").write_text("x")
+    words = [f"--target=folder:{root}", f"--source=folder:{root}", "--image_size=8", "--epochs=1"]
+    words += ["--source_epochs=1", f"--workdir={tmp_path / 'work'}", "--nobaseline"]
+    assert main.main(["tl_keras", *words]) == 65
+    capfd.readouterr()
+    assert main.main(["tl_keras", *words, "--max_bad_images=1"]) == 0
+    told = "that cannot be used are left out (1 in all): 'train/a/bad.png' (not a picture, by"
+    assert capfd.readouterr().err.count(told) == 2
+    assert told in (tmp_path / "work" / "log.txt").read_text()
 
 
 def test_folder_refuses_links_that_lead_out_and_takes_others(tmp_path: Path) -> None:
@@ -259,9 +467,17 @@ def test_folder_refuses_links_that_lead_out_and_takes_others(tmp_path: Path) -> 
         with pytest.raises(DataError, match="leads out of"):
             open_folder(root)
         link.unlink()
-    (root / "train" / "a" / "loop.png").symlink_to(root / "train" / "a" / "loop.png")
-    with pytest.raises(DataError, match="leads nowhere|cannot be used"):
-        open_folder(root)
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [("train/a/x.png", "x.png"), ("train/a/x", ".."), ("train/x", "../train"), ("train/x", "x")],
+)
+def test_folder_refuses_links_in_a_circle(link: str, target: str, tmp_path: Path) -> None:
+    make_splits(tmp_path, "a", "b")
+    (tmp_path / link).symlink_to(target)
+    with pytest.raises(DataError, match="leads nowhere|is a folder inside a class"):
+        open_folder(tmp_path)
 
 
 @pytest.mark.skipif(not HANDWRITTEN.exists(), reason=f"no {HANDWRITTEN}")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tl_keras.data import augment_spec, pipeline
-from tl_keras.data.pipeline import Stream
+from tl_keras.data.pipeline import PARTNERS, PICTURES, Stream
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 6, 6, 1), np.uint8)
 LABELS = np.arange(24)
@@ -214,3 +214,19 @@ def test_stream_of_some_examples_is_a_stream_of_a_copy_of_them():
     for (images, labels), (same_images, same_labels) in pairs:
         np.testing.assert_array_equal(images, same_images)
         np.testing.assert_array_equal(labels, same_labels)
+
+
+def orders(seed, epochs, number=PICTURES):
+    """Return the order of 24 examples in each epoch of `epochs`, as a set."""
+    stream = Stream(IMAGES, LABELS, 24, seed)
+    zero = tf.constant(0, tf.int64)
+    return {
+        tuple(stream.order(tf.constant(epoch, tf.int64), zero, 1, number)[0].numpy())
+        for epoch in epochs
+    }
+
+
+@pytest.mark.parametrize("number", [PICTURES, PARTNERS])
+def test_no_order_comes_again_after_256_epochs_or_256_seeds(number):
+    assert len(orders(3, range(600), number)) == 600
+    assert not orders(3, range(50), number) & orders(259, range(50), number)

@@ -58,7 +58,7 @@ def test_metrics_log_where_no_folder_can_be_is_a_write_error(path):
 
 def test_metrics_log_on_a_full_disk_is_a_write_error(path, monkeypatch):
     log = MetricsLog(path)
-    monkeypatch.setattr(log, "_file", Path("/dev/full").open("a"))
+    monkeypatch.setattr(log, "_file", Path("/dev/full").open("a"))  # noqa: SIM115
     with pytest.raises(WriteError, match="No space left"):
         log.write(1, {"a/x": 1.0})
     with pytest.raises(WriteError, match="No space left"):

@@ -1,5 +1,7 @@
 """Weights as named tensors: what is copied, what is refused, what is hashed and saved."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -104,7 +106,7 @@ def test_save_keeps_the_old_file_where_the_new_one_cannot_be_written(tmp_path, m
     def full(*arguments, **named):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(h5py.Group, "create_dataset", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(WriteError, match=r"s\.weights\.h5"):
         weights.save(path, {"a": np.zeros(3, np.float32)})
     monkeypatch.undo()

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tl_keras.config import Config, Training, from_flat, named_options
-from tl_keras.errors import DataError, UsageError, WriteError
-from tl_keras.workdir import LOG, Workdir, default_name, read_json
+from tl_keras.errors import DataError, StoppedError, UsageError, WriteError
+from tl_keras.files import read_state, write_state
+from tl_keras.workdir import LOG, Workdir, default_name
 
 
 @pytest.fixture(autouse=True)
@@ -30,28 +31,81 @@ def config(tmp_path) -> Config:
     return Config(workdir=str(tmp_path / "work"))
 
 
-def claimed(config: Config) -> Workdir:
-    workdir = Workdir(config)
-    workdir.claim(config)
-    return workdir
+HERE = {"processor": "one", "intra_op_threads": "2"}
+
+
+def opened(config: Config, apart_from=()) -> Workdir:
+    with Workdir(config, apart_from) as workdir:
+        return workdir
+
+
+def claimed(config: Config, source_weights: str = "", environment=HERE) -> Workdir:
+    with Workdir(config) as workdir:
+        workdir.claim(config, source_weights, environment)
+        return workdir
 
 
 def test_workdir_is_free_until_an_experiment_claims_it(config) -> None:
-    Workdir(config)
+    opened(config)
     claimed(dataclasses.replace(config, shots=5))
     with pytest.raises(UsageError):
         Workdir(config)
 
 
+def test_workdir_is_that_of_one_process_at_a_time(config) -> None:
+    with Workdir(config), pytest.raises(StoppedError) as caught:
+        Workdir(config)
+    assert f"--workdir={config.workdir} is in use by process {os.getpid()};" in str(caught.value)
+    opened(config)
+    with pytest.raises(KeyboardInterrupt), Workdir(config):
+        raise KeyboardInterrupt
+    claimed(config)
+    with pytest.raises(UsageError):
+        Workdir(dataclasses.replace(config, shots=5))
+    opened(config)
+
+
+def test_workdir_refuses_other_weights_of_the_same_name(config) -> None:
+    config = dataclasses.replace(config, source_weights="a.weights.h5")
+    claimed(config, "abc")
+    with pytest.raises(UsageError, match="a.weights.h5 is not the file that --workdir="):
+        claimed(config, "def")
+    claimed(config, "abc")
+
+
+def test_workdir_tells_of_another_environment_and_keeps_both(config, capfd) -> None:
+    there = {**HERE, "intra_op_threads": "8"}
+    assert claimed(config).history == {"environments": [HERE], "changes": []}
+    assert capfd.readouterr().err == ""
+    assert claimed(config, environment=there).history["environments"] == [HERE, there]
+    told = capfd.readouterr().err
+    assert "last bits may differ: intra_op_threads was 2, is 8" in told
+    assert claimed(config).history["environments"] == [HERE, there]
+
+
+def test_workdir_lets_settings_change_that_the_user_names_and_keeps_that_they_did(config) -> None:
+    claimed(config)
+    longer = dataclasses.replace(config, training=Training(steps=9, learning_rate=0.5))
+    with pytest.raises(UsageError, match="--steps was 0, is 9"):
+        claimed(dataclasses.replace(longer, allow_changed="learning_rate"))
+    changed = claimed(dataclasses.replace(longer, allow_changed="learning_rate,steps"))
+    assert changed.history["changes"] == [
+        "--steps was 0, is 9", "--learning_rate was 0.001, is 0.5",
+    ]  # fmt: skip
+    assert claimed(longer).history["changes"] == changed.history["changes"]
+    with pytest.raises(UsageError, match="--steps was 9, is 0"):
+        Workdir(config)
+
+
 def test_workdir_keeps_the_settings_by_flag_name(config) -> None:
     workdir = claimed(config)
-    settings = read_json(workdir.root / "config.json")
+    settings = read_state(workdir.root / "config.json")
     settings["seeds"] = tuple(settings["seeds"])
     assert from_flat(settings) == config
 
 
 def test_workdir_has_a_place_for_each_part(config) -> None:
-    workdir = Workdir(config)
+    workdir = opened(config)
     assert workdir.source == Path(config.workdir) / "source"
     assert workdir.arm("transfer", 3) == Path(config.workdir) / "transfer-3"
 
@@ -70,7 +124,7 @@ def test_workdir_accepts_what_does_not_change_the_experiment(config, change) -> 
     claimed(config)
     name, value = next(iter(change.items()))
     again = claimed(dataclasses.replace(config, **change))
-    kept = read_json(again.root / "config.json")[name]
+    kept = read_state(again.root / "config.json")[name]
     assert kept == (list(value) if isinstance(value, tuple) else value)
 
 
@@ -91,10 +145,10 @@ def test_workdir_refuses_other_settings_and_lists_the_differences(config) -> Non
 
 def test_workdir_from_before_a_flag_was_run_with_its_default(config) -> None:
     path = claimed(config).root / "config.json"
-    settings = read_json(path)
+    settings = read_state(path)
     del settings["penalty"]
-    path.write_text(json.dumps(settings))
-    Workdir(config)
+    write_state(path, settings)
+    opened(config)
     with pytest.raises(UsageError, match="--penalty was , is l2"):
         Workdir(dataclasses.replace(config, penalty="l2"))
 
@@ -102,7 +156,7 @@ def test_workdir_from_before_a_flag_was_run_with_its_default(config) -> None:
 def test_workdir_lets_settings_differ_that_it_is_told_of(config) -> None:
     claimed(config)
     other = dataclasses.replace(config, method="joint")
-    assert Workdir(other, apart_from=("method",)).root == Path(config.workdir)
+    assert opened(other, apart_from=("method",)).root == Path(config.workdir)
     with pytest.raises(UsageError, match="--shots was 0, is 5"):
         Workdir(dataclasses.replace(other, shots=5), apart_from=("method",))
 
@@ -115,7 +169,10 @@ def another(value):
     return value + 1 if isinstance(value, (int, float)) else f"{value}x"
 
 
-FREE = {"workdir", "data_dir", "debug", "seeds", "baseline"}
+FREE = {
+    *("workdir", "data_dir", "debug", "seeds", "baseline", "source_weights_sha256"),
+    *("checkpoint_every", "allow_changed", "deterministic", "max_bad_images"),
+}
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in named_options(Config())])
@@ -125,12 +182,12 @@ def test_every_setting_makes_another_experiment_unless_it_changes_no_result(name
     assert (default_name(other) == default_name(Config())) == (name in FREE)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"shots": '])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"shots": ', '{"shots": 5}'])
 def test_workdir_tells_of_a_damaged_config(config, text) -> None:
     claimed(config)
     path = Path(config.workdir) / "config.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=r"config\.json cannot be read: .*; remove it"):
+    with pytest.raises(DataError, match=r"config\.json is damaged: .*; remove it"):
         Workdir(config)
     assert path.read_text() == text
 
@@ -139,13 +196,13 @@ def test_workdir_tells_of_a_config_that_is_no_text(config) -> None:
     path = Path(config.workdir) / "config.json"
     path.parent.mkdir()
     path.write_bytes(b'{"target": "\xff"}')
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is damaged"):
         Workdir(config)
 
 
 def test_workdir_that_cannot_be_made_is_told_in_one_line(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(WriteError, match="log.txt cannot be written: Not a directory$"):
+    with pytest.raises(WriteError, match="work cannot be written: Not a directory$"):
         Workdir(Config(workdir=str(tmp_path / "file" / "work")))
 
 
@@ -157,13 +214,13 @@ def test_workdir_log_that_cannot_be_written_is_told_in_one_line(config) -> None:
 
 def test_workdir_takes_the_home_folder_that_a_shell_leaves_to_us(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert Workdir(Config(workdir="~/work")).root == tmp_path / "work"
+    assert opened(Config(workdir="~/work")).root == tmp_path / "work"
 
 
 def test_workdir_logs_plain_lines_to_the_console_and_times_to_the_file(config, capfd) -> None:
     for line in ("first", "second"):
-        workdir = Workdir(config)
-        LOG.info("%s line: 数字 %s", line, os.fsdecode(b"\xff"))
+        with Workdir(config) as workdir:
+            LOG.info("%s line: 数字 %s", line, os.fsdecode(b"\xff"))
     written = (workdir.root / "log.txt").read_text(encoding="utf-8").splitlines()
     assert [re.sub(r"^[-\d]+ [\d:,]+ ", "", line) for line in written] == [
         "INFO first line: 数字 \\udcff",

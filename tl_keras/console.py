@@ -7,11 +7,11 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import IO, Protocol, TypeVar
 
 from tl_keras import interruption
 from tl_keras.config import Config
-from tl_keras.errors import StoppedError, TransferError
+from tl_keras.errors import StoppedError, TransferError, WriteError
 
 
 class Read(Protocol):
@@ -45,20 +45,38 @@ def answer(
         if settings is None:
             # `--help | head` shall end as quietly as any other program does.
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            print(help_text())
+            _print(help_text())
             return 0
         debug = settings.debug
         with interruption.listening():
-            print(work(settings))
+            _print(work(settings))
         return 0
     except TransferError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"tl_keras: {' '.join(str(error).split())}", file=sys.stderr)
+        # Where nobody can read it, there is the exit code still.
+        with contextlib.suppress(OSError):
+            if debug:
+                traceback.print_exc()
+            print(f"tl_keras: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"tl_keras: {interruption.MESSAGE}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"tl_keras: {interruption.MESSAGE}", file=sys.stderr)
         return StoppedError.exit_code
+
+
+def _print(text: str) -> None:
+    """Print a result.
+
+    Raises:
+        WriteError: the standard output goes to a full disk, or to nobody.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # What the buffer holds would be tried once more, and told of, when Python ends.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise WriteError(f"the output cannot be written: {error.strerror or error}") from error
 
 
 def find_datasets(names: Sequence[str], config: Config) -> None:
@@ -78,7 +96,7 @@ def quiet(debug: bool) -> Iterator[None]:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     console = os.dup(sys.stderr.fileno())
-    with tempfile.TemporaryFile() as unseen:
+    with _temporary_file() as unseen:
         os.dup2(unseen.fileno(), sys.stderr.fileno())
         try:
             yield
@@ -89,3 +107,17 @@ def quiet(debug: bool) -> Iterator[None]:
         finally:
             os.dup2(console, sys.stderr.fileno())
             os.close(console)
+
+
+def _temporary_file() -> IO[bytes]:
+    """Return a new file without a name; a WriteError where there is no place for any.
+
+    Keras wants such a place too, to write a model: better said now than when that is trained.
+    """
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise WriteError(
+            f"no folder takes temporary files ({error.strerror or error}): set TMPDIR to one that"
+            " does"
+        ) from error

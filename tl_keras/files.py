@@ -58,6 +58,50 @@ def write_bytes(path: Path, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+class GrowingFile:
+    """A file that grows by whole pieces: where the disk is full, half a piece is taken back.
+
+    Each goes to the system at once. What a buffer kept would fail again where the file is closed,
+    or where the process ends and nobody tells of it in one line.
+    """
+
+    def __init__(self, path: Path):
+        """Open the file at `path`, or make it; what it holds stays.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
+        self._path = path
+        with writing(path):
+            self._file = path.open("ab", buffering=0)
+
+    def write(self, data: bytes) -> None:
+        """Add a piece.
+
+        Raises:
+            WriteError: the disk is full or gone.
+        """
+        with writing(self._path):
+            size = os.fstat(self._file.fileno()).st_size
+            rest = memoryview(data)
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(size)
+                raise
+
+    def close(self) -> None:
+        """Close the file.
+
+        Raises:
+            WriteError: a disk elsewhere says only now that it did not take what was written.
+        """
+        with writing(self._path):
+            self._file.close()
+
+
 def _sync_folder(folder: Path) -> None:
     """Have the new name on the disk too; there are file systems that have no such thing."""
     with contextlib.suppress(OSError):
@@ -82,10 +126,12 @@ def write_json(path: Path, value: Any) -> None:
 def write_state(path: Path, values: Mapping[str, Any]) -> None:
     """Write what a later call reads back with `read_state`: JSON that carries its own sha256.
 
+    That covers the file's name: one that was given another's name is not taken for it.
+
     Raises:
         WriteError: the file cannot be written.
     """
-    write_json(path, {**values, SHA256: _digest(values)})
+    write_json(path, {**values, SHA256: _digest(path, values)})
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -98,7 +144,7 @@ def read_state(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("it holds no values by name")
-        if values.pop(SHA256, None) != _digest(values):
+        if values.pop(SHA256, None) != _digest(path, values):
             raise ValueError("its sha256 is not that of what it holds")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -107,8 +153,8 @@ def read_state(path: Path) -> dict[str, Any]:
     return values
 
 
-def _digest(values: Mapping[str, Any]) -> str:
-    text = json.dumps(values, sort_keys=True)
+def _digest(path: Path, values: Mapping[str, Any]) -> str:
+    text = json.dumps([path.name, values], sort_keys=True)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 

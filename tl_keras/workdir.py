@@ -1,6 +1,5 @@
 """The folder that holds everything an experiment makes, and what makes it that experiment's."""
 
-import contextlib
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ import filelock
 
 from tl_keras import files
 from tl_keras.config import Config, digest
-from tl_keras.errors import StoppedError, TransferError, UsageError, WriteError
+from tl_keras.errors import StoppedError, TransferError, UsageError
 
 LOG = logging.getLogger("tl_keras")
 
@@ -108,14 +107,19 @@ class Workdir:
         return self.root / f"{arm}-{seed}"
 
 
-class _LogFile(logging.FileHandler):
+class _LogFile(logging.Handler):
     """log.txt; where it cannot be written the run ends, as it would at any other file."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError):
-            raise WriteError(f"{self.baseFilename} cannot be written: {error.strerror}") from error
-        super().handleError(record)
+    def __init__(self, path: Path):
+        super().__init__()
+        self._file = files.GrowingFile(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _start_log(path: Path) -> list[logging.Handler]:
@@ -125,8 +129,7 @@ def _start_log(path: Path) -> list[logging.Handler]:
         handler.close()
     console = logging.StreamHandler(sys.stderr)
     console.setFormatter(logging.Formatter("%(message)s"))
-    with files.writing(path):
-        file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
+    file = _LogFile(path)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
@@ -144,20 +147,24 @@ def _locked(root: Path) -> filelock.FileLock:
     """
     path = root / "lock"
     lock = filelock.FileLock(path, blocking=False)
-    try:
-        with files.writing(path):
+    with files.writing(path):
+        try:
             lock.acquire()
-            # The lock itself is the system's; what is written here only tells whose it is.
-            path.write_text(f"{os.getpid()}\n")
-    except filelock.Timeout:
-        owner = ""
-        with contextlib.suppress(OSError):
-            owner = path.read_text().strip()
-        raise StoppedError(
-            f"--workdir={root} is in use by process {owner or '?'}; wait until that has ended, or"
-            " choose another --workdir"
-        ) from None
+        except filelock.Timeout:
+            raise StoppedError(
+                f"--workdir={root} is in use by process {_owner(path)}; wait until that has ended,"
+                " or choose another --workdir"
+            ) from None
+        # The lock itself is the system's; what is written here only tells whose it is.
+        path.write_text(f"{os.getpid()}\n")
     return lock
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.read_text().strip() or "?"
+    except OSError:
+        return "?"
 
 
 def default_name(config: Config) -> str:

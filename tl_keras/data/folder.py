@@ -219,16 +219,14 @@ def _scan_all(
 def _tell_problems(root: Path, problems: list[str], max_bad_images: int) -> None:
     """Log which pictures are left out, or raise DataError where they are too many."""
     more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-    listed = ", ".join(problems[:_LISTED]) + more
+    listed = f"({len(problems)} in all): {', '.join(problems[:_LISTED])}{more}"
     if len(problems) > max_bad_images:
         raise DataError(
-            f"{root} has {len(problems)} pictures that cannot be used: {listed}; mend or remove"
-            f" them, or have that many left out: --max_bad_images={len(problems)}"
+            f"{root} has pictures that cannot be used {listed}; mend or remove them, or have that"
+            f" many left out: --max_bad_images={len(problems)}"
         )
     if problems:
-        LOG.warning(
-            "%s: %d pictures that cannot be used are left out: %s", root, len(problems), listed
-        )
+        LOG.warning("%s: pictures that cannot be used are left out %s", root, listed)
 
 
 def _scan(path: Path) -> _Scan:

@@ -42,8 +42,9 @@ def allocate(shape: tuple[int, ...]) -> np.ndarray:
     size = int(np.prod(shape, dtype=np.int64))
     if size <= MEMORY_SHARE * available_memory():
         return np.zeros(shape, np.uint8)
-    folder = tempfile.gettempdir()
+    folder = "the folder for temporary files"
     try:
+        folder = tempfile.gettempdir()
         with tempfile.TemporaryFile(dir=folder) as file:
             # Reserved now: a full disk would else kill the process at some later write.
             os.posix_fallocate(file.fileno(), 0, size)

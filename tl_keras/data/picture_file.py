@@ -85,8 +85,6 @@ def load(path: Path) -> np.ndarray:
         with _File(path) as file, _open(file, path.suffix.lower()) as picture:
             _check(picture, file)
             picture.load()
-            # What is inside may differ from what the header said.
-            _check_size(*picture.size)
             _turn_upright(picture)
             return _to_8_bits(picture)
     except (PictureError, MemoryError):
@@ -161,8 +159,6 @@ def _check_scans(content: bytes) -> None:
 
 
 def _check_size(width: int, height: int) -> None:
-    if width < 1 or height < 1:
-        raise PictureError(f"{width}x{height} holds no pixel")
     if width * height > MOST_PIXELS:
         raise PictureError(f"{width}x{height} is more than {MOST_PIXELS} pixels")
     if max(width, height) > MOST_SIDE:

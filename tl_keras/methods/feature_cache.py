@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tl_keras import files
+from tl_keras import faults, files
+from tl_keras.errors import DataError
 
 LOG = logging.getLogger(__name__)
 
@@ -67,9 +68,11 @@ class FeatureCache:
         np.savez(content, indices=indices, features=features)
         data = content.getvalue()
         files.write_bytes(self._folder / name, data)
+        faults.reached("cache shard written")
         self._shards.append({"file": name, "sha256": hashlib.sha256(data).hexdigest()})
         manifest = {"key": self._key, "shards": self._shards}
-        files.write_json(self._folder / MANIFEST, manifest)
+        files.write_state(self._folder / MANIFEST, manifest)
+        faults.reached("cache manifest written")
         self._rows.update(zip(indices.tolist(), features, strict=True))
 
     def _read(self) -> None:
@@ -78,8 +81,10 @@ class FeatureCache:
         if not manifest.is_file():
             return
         try:
-            listed = json.loads(manifest.read_text())["shards"]
-            for shard in listed:
+            kept = files.read_state(manifest)
+            if kept["key"] != self._key:
+                raise ValueError(f"{MANIFEST} is that of other features")
+            for shard in kept["shards"]:
                 data = (self._folder / shard["file"]).read_bytes()
                 if hashlib.sha256(data).hexdigest() != shard["sha256"]:
                     raise ValueError(f"{shard['file']} is damaged")
@@ -87,5 +92,5 @@ class FeatureCache:
                     pairs = zip(arrays["indices"].tolist(), arrays["features"], strict=True)
                     self._rows.update(pairs)
                 self._shards.append(shard)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, DataError) as error:
             LOG.warning("features in %s: %s; computed again from there", self._folder, error)

@@ -29,14 +29,16 @@ WAY_OUT = "write it anew with Keras, by model.save_weights('name.weights.h5')"
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 ARCHIVE_START = b"PK\x03\x04"
 
-# What is said of layers and of origins; all other attributes stay unread.
-TEXTS = re.compile(r"tl_keras|name|(layer|weight)_names\d*")
+# What is said of origins and of layers; all other attributes stay unread.
+OWN = "tl_keras"
+TEXTS = re.compile(rf"{OWN}|name|(layer|weight)_names\d*")
+LONGEST_NAME = 1000
 
 MEMORY_BYTES = 2**29
-# A second for a file of up to a megabyte. In larger ones there may be thousands of layers, with a
+# Enough for a file of up to a megabyte. In larger ones there may be thousands of layers, with a
 # kilobyte or more for each; and an archive's checksum is computed over all of it.
-COMPUTING_SECONDS = (1.0, 10.0)
-STRUCTURE_BYTES_PER_SECOND = 2**22
+COMPUTING_SECONDS = (0.7, 10.0)
+STRUCTURE_BYTES_PER_SECOND = 2**21
 CHECKSUM_BYTES_PER_SECOND = 2**28
 # Only a disk or a network that does not answer takes so long.
 WAITING_SECONDS = 60.0
@@ -202,7 +204,7 @@ def _look(file: BinaryIO, member: model_file.Member) -> Structure:
     with h5py.File(_Part(file, member.start, member.size), "r") as opened:
         found = _Walk(member.start, member.size)
         found.all_of(opened)
-    own = found.texts[""].get("tl_keras", [])
+    own = found.texts[""].get(OWN, [])
     return Structure(found.tensors, found.texts, member.description or "".join(own[:1]))
 
 
@@ -229,7 +231,7 @@ class _Walk:
             self.texts[place] = self._texts_of(group, place)
             for name in group:
                 path = f"{place}/{name}" if place else name
-                self._count(path)
+                self._count([path])
                 if type(group.get(name, getlink=True)) is not h5py.HardLink:
                     raise DataError(f"has a link at {path!r}, and links are not followed")
                 item = group[name]
@@ -244,11 +246,11 @@ class _Walk:
                 else:
                     raise DataError(f"has {path!r}, which is no tensor: {WAY_OUT}")
 
-    def _count(self, *texts: str) -> None:
+    def _count(self, names: list[str], longest: int = LONGEST_NAME) -> None:
         """Refuse a file that says more than it holds, by saying the same again and again."""
-        self._said += sum(map(len, texts))
-        if self._said > self._size:
-            raise DataError(f"has names longer than the file: {WAY_OUT}")
+        self._said += sum(map(len, names))
+        if self._said > self._size or max(map(len, names)) > longest:
+            raise DataError(f"has names that are too long: {WAY_OUT}")
 
     def _stored(self, dataset: h5py.Dataset, path: str) -> Stored:
         """Return where a tensor lies; it may neither be packed, nor lie in other files."""
@@ -285,10 +287,10 @@ class _Walk:
                 continue
             is_text = isinstance(attribute.get_type(), h5py.h5t.TypeStringID)
             if not is_text or attribute.get_storage_size() > self._size:
-                raise DataError(f"has an attribute {name!r} of {place!r} that is no text")
+                raise DataError(f"has an attribute {name!r} of '/{place}' that is no text")
             values = np.ravel(group.attrs[name])
             texts = [one.decode() if isinstance(one, bytes) else str(one) for one in values]
-            self._count(*texts)
+            self._count(texts, self._size if name == OWN else LONGEST_NAME)
             found[name] = texts
         return found
 

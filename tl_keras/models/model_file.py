@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import reprlib
 import stat
 import struct
 import zipfile
@@ -125,24 +126,22 @@ def find_weights(file: BinaryIO, size: int) -> Member:
         size: of it, in bytes.
 
     Raises:
-        DataError: it is damaged, is not what Keras writes, or needs code that is not Keras's. What
-            it says goes on from the file's name.
+        DataError: it is not what Keras writes, or needs code that is not Keras's. What it says goes
+            on from the file's name.
+        Exception: of many kinds, where it is damaged.
     """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            _check_members(archive.infolist(), size)
-            missing = {CONFIG, METADATA, WEIGHTS} - set(archive.namelist())
-            if missing:
-                raise DataError(f"is a zip file without {min(missing)}, and so no .keras archive")
-            _check_config(_json(archive, CONFIG))
-            metadata = _json(archive, METADATA)
-            # The archive has a checksum of each member, which is compared when all is read.
-            with archive.open(WEIGHTS) as member:
-                while member.read(PIECE_BYTES):
-                    pass
-            found = archive.getinfo(WEIGHTS)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RecursionError) as error:
-        raise DataError(f"is damaged ({ascii(str(error))}): download or save it again") from error
+    with zipfile.ZipFile(file) as archive:
+        _check_members(archive.infolist(), size)
+        missing = {CONFIG, METADATA, WEIGHTS} - set(archive.namelist())
+        if missing:
+            raise DataError(f"is a zip file without {min(missing)}, and so no .keras archive")
+        _check_config(_json(archive, CONFIG))
+        metadata = _json(archive, METADATA)
+        # The archive has a checksum of each member, which is compared when all of it is read.
+        with archive.open(WEIGHTS) as member:
+            while member.read(PIECE_BYTES):
+                pass
+        found = archive.getinfo(WEIGHTS)
     file.seek(found.header_offset)
     header = file.read(LOCAL_HEADER.size)
     start = found.header_offset + LOCAL_HEADER.size + sum(LOCAL_HEADER.unpack(header))
@@ -157,15 +156,15 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
         name = member.filename
         path = PurePosixPath(name.replace("\\", "/"))
         if name in seen:
-            raise DataError(f"has {name!r} twice")
+            raise DataError(f"has {reprlib.repr(name)} twice")
         seen.add(name)
         if path.is_absolute() or ".." in path.parts or stat.S_ISLNK(member.external_attr >> 16):
-            raise DataError(f"has {name!r}, which leads out of the archive")
+            raise DataError(f"has {reprlib.repr(name)}, which leads out of the archive")
         if member.flag_bits & 1:
             raise DataError(f"is encrypted: unpack it, and give the {WEIGHTS} that is in it")
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise DataError(
-                f"has {name!r} compressed, of {member.file_size:,} bytes in"
+                f"has {reprlib.repr(name)} compressed, of {member.file_size:,} bytes in"
                 f" {member.compress_size:,}, and Keras compresses nothing: unpack it, and give the"
                 f" {WEIGHTS} that is in it"
             )
@@ -192,12 +191,22 @@ def _check_config(config: Any) -> None:
         if isinstance(part, list):
             waiting += part
         elif isinstance(part, dict):
-            module, name = part.get("module"), part.get("class_name")
-            custom = isinstance(module, str) and not f"{module}.".startswith("keras.")
-            if custom or name in ("Lambda", "__lambda__"):
+            if _is_code(part):
+                name, module = map(reprlib.repr, (part.get("class_name"), part.get("module")))
                 raise DataError(
-                    f"has {name!r} of {module!r}, which is code, and code that comes with weights"
-                    f" is not run: unpack it, and give the {WEIGHTS} that is in it"
+                    f"has a {name} of {module}, which is code, and code that comes with weights is"
+                    f" not run: unpack it, and give the {WEIGHTS} that is in it"
                 )
             # Losses and metrics are no part of the model.
             waiting += [value for key, value in part.items() if key != "compile_config"]
+
+
+def _is_code(part: dict[str, Any]) -> bool:
+    """Return whether a part of a configuration is built by other code than Keras's own."""
+    module, registered = part.get("module"), part.get("registered_name")
+    return (
+        (isinstance(module, str) and not f"{module}.".startswith("keras."))
+        # Of what others made known to Keras: "package>Name".
+        or (isinstance(registered, str) and ">" in registered)
+        or part.get("class_name") in ("Lambda", "__lambda__")
+    )

@@ -171,7 +171,7 @@ class WeightsFile:
             elif not _fits(np.dtype(stored.dtype), dtype):
                 wrong.append(f"{name!r} of {np.dtype(stored.dtype)} and not {dtype}")
         if wrong:
-            has = _shortened(map(repr, self._structure.tensors)) or "nothing"
+            has = _shortened(map(repr, sorted(self._structure.tensors))) or "nothing"
             raise DataError(
                 f"{self._flag} does not fit --model={model.name}, in {len(wrong)} of"
                 f" {len(wanted)} tensors: it has {_shortened(wrong)}. It holds {has}. Choose the"
@@ -187,7 +187,8 @@ class WeightsFile:
                 f" {self.origin.model} has no place"
             )
         if names:
-            LOG.info("%s: skipped %s", self._flag, _shortened(map(repr, names)))
+            listed = _shortened(map(repr, names))
+            LOG.info("%s: skipped %d tensors: %s", self._flag, len(names), listed)
 
     def _tensor(self, path: str, name: str, wanted: Wanted) -> np.ndarray:
         """Read a tensor."""
@@ -245,13 +246,16 @@ def _origin(description: str) -> Origin | None:
         fields: dict[str, Any] = json.loads(description)
         origin = Origin(**{**fields, "class_names": tuple(fields["class_names"])})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DataError(f"is damaged: its description cannot be read ({error})") from error
+        raise DataError(
+            f"is damaged: its description cannot be read ({ascii(str(error)[:200])})"
+        ) from error
     texts = [origin.dataset, origin.model, *origin.class_names]
     numbers = [origin.image_size, origin.body_channels]
     figures = origin.test if isinstance(origin.test, dict) else {}
     sound = (
         isinstance(fields["class_names"], list)
         and all(isinstance(text, str) for text in texts)
+        and (origin.dataset + origin.model).isprintable()
         and all(type(number) is int and number > 0 for number in numbers)
         and len(set(origin.class_names)) == len(origin.class_names)
         and origin.test in (None, figures)

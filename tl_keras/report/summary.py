@@ -35,7 +35,8 @@ def table(report: Mapping[str, Any]) -> str:
     """Return the text that is printed at the end and written to report.txt.
 
     Args:
-        report: report.json as a dict, with "config" (settings by flag name), "source" ({"dataset",
+        report: report.json as a dict, with "config" (settings by flag name), "changes" (those that
+            differed in earlier calls, in words; may be left out), "source" ({"dataset",
             "test"} or None), "runs" (see `summarise`, with "steps", "seconds",
             "images_per_second" and "zero_shot" too) and "summary".
 
@@ -78,7 +79,8 @@ def _task(report: Mapping[str, Any]) -> list[str]:
     ]
     target = config["target"]
     title = f"{source_name(report)} -> {target}" if has_transfer else target
-    return [title, ", ".join(how)]
+    changes = [f"changed on the way: {text}" for text in report.get("changes", ())]
+    return [title, ", ".join(how), *changes]
 
 
 def _seed_list(seeds: Sequence[int]) -> str:

@@ -2,25 +2,36 @@
 
 TensorBoard's log directory is the workdir, and each run has a folder in it (`source`,
 `transfer-0`, `scratch-0`), so that equal names lie over each other in one chart. Event files are
-derived data. After an interruption they are written anew from metrics.jsonl, because steps that
-are trained twice would be drawn twice.
+derived data. After an interruption they are written anew from what the checkpoint holds, because
+steps that are trained twice would be drawn twice.
+
+The files are TensorBoard's, the writer is ours. That of TensorFlow keeps events back and ignores
+what becomes of some: on a full disk it tells of others in lines of C++, or of none.
 """
 
-import contextlib
+import io
+import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.hparams import api, api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
+from tensorboard.plugins.image.metadata import create_summary_metadata
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util.tensor_util import make_tensor_proto
 
 from tl_keras import files
-from tl_keras.errors import WriteError
 from tl_keras.report import pictures
 
 
@@ -45,20 +56,19 @@ class EventLog:
             self.folder.mkdir(parents=True, exist_ok=True)
             for old in self.folder.glob("events.out.tfevents.*"):
                 old.unlink()
-        with self._told_in_one_line():
-            self._writer = tf.summary.create_file_writer(str(self.folder))
+        name = f"events.out.tfevents.{int(self._started)}.{os.getpid()}.v2"
+        self._file = files.GrowingFile(self.folder / name)
+        self._writer = RecordWriter(self._file)
+        self._record(Event(wall_time=self._started, file_version="brain.Event:2"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to the chart of each name in `values`, at `step` steps."""
-        with self._writing():
-            for name, value in values.items():
-                tf.summary.scalar(name, value, step=step)
-                self._newest[name] = step
+        self._add(step, *(scalar_pb(name, value) for name, value in values.items()))
+        self._newest |= dict.fromkeys(values, step)
 
     def text(self, name: str, markdown: str, step: int = 0) -> None:
         """Show `markdown` in the text tab."""
-        with self._writing():
-            tf.summary.text(name, markdown, step=step)
+        self._add(step, text_pb(name, markdown.encode(errors="backslashreplace")))
 
     def config_text(self, settings: Mapping[str, Any]) -> None:
         """Show settings (flag name -> value) as a table in the text tab, under `config`."""
@@ -136,11 +146,9 @@ class EventLog:
             named_weights: name -> array of any shape. Values that are not finite are left out.
             step: of the histograms.
         """
-        with self._writing():
-            for name, values in named_weights.items():
-                values = np.asarray(values, np.float32)
-                finite = values[np.isfinite(values)]
-                tf.summary.histogram(f"weights/{name}", finite, step=step)
+        for name, values in named_weights.items():
+            values = np.asarray(values, np.float32)
+            self._add(step, histogram_pb(f"weights/{name}", values[np.isfinite(values)]))
 
     def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
         """Make the run a row of the HPARAMS tab; call it once, when the run is finished.
@@ -161,15 +169,13 @@ class EventLog:
         own_id = str(self.folder).encode(errors="backslashreplace").decode()
         start = api.hparams_pb(row, trial_id=own_id, start_time_secs=self._started)
         end = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
-        with self._writing():
-            for part in (start, end):
-                tf.summary.experimental.write_raw_pb(part.SerializeToString(), step=0)
+        # TensorBoard makes these of TensorFlow's class of the same name.
+        self._add(0, *(Summary.FromString(part.SerializeToString()) for part in (start, end)))
         self.scalars(step, {n: v for n, v in metrics.items() if self._newest.get(n) != step})
 
     def close(self) -> None:
-        """Write what is left, and close the file."""
-        with self._told_in_one_line():
-            self._writer.close()
+        """Close the file."""
+        self._file.close()
 
     def __enter__(self) -> "EventLog":
         return self
@@ -183,21 +189,19 @@ class EventLog:
         self.close()
 
     def _picture(self, name: str, pixels: np.ndarray, step: int) -> None:
-        with self._writing():
-            tf.summary.image(name, pixels[np.newaxis], step=step, max_outputs=1)
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).save(encoded, "PNG")
+        height, width = pixels.shape[:2]
+        tensor = make_tensor_proto([str(width).encode(), str(height).encode(), encoded.getvalue()])
+        metadata = create_summary_metadata(display_name=None, description=None)
+        self._add(step, Summary(value=[Summary.Value(tag=name, metadata=metadata, tensor=tensor)]))
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        with self._told_in_one_line(), self._writer.as_default():
-            yield
+    def _add(self, step: int, *parts: Summary) -> None:
+        values = [value for part in parts for value in part.value]
+        self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
-    @contextlib.contextmanager
-    def _told_in_one_line(self) -> Iterator[None]:
-        try:
-            yield
-        except tf.errors.OpError as error:
-            reason = str(error.message).splitlines()[0]
-            raise WriteError(f"event files in {self.folder} cannot be written: {reason}") from error
+    def _record(self, event: Event) -> None:
+        self._writer.write(event.SerializeToString())
 
 
 def _plain(value: Any) -> str | float | int | bool:

@@ -114,12 +114,14 @@ class Checkpoints:
                 files.set_aside(manifest.with_suffix(".npz"))
             else:
                 return Restored(record, self._assign(content, manifest))
-        if any(self._folder.glob("*.json.damaged")):
+        unnamed = list(self._folder.glob("[0-9]*.npz"))
+        # One that is killed leaves a state without a manifest, and the next call takes its place.
+        if len(unnamed) > 1 or any(self._folder.glob("*.json.damaged")):
             raise DataError(
                 f"{self._folder} has no checkpoint that is whole; remove the folder"
                 f" {self._folder.parent} to train this run anew"
             )
-        for path in self._folder.glob("*.npz"):
+        for path in unnamed:
             LOG.warning("%s was not finished; training begins at step 0", path)
         return None
 

@@ -216,16 +216,18 @@ class Loop:
         }
         iterators = {name: iter(dataset) for name, dataset in batches.items()}
 
-        @tf.function(reduce_retracing=True)
+        # AutoGraph would turn a loop of Python into this one, by way of a file in $TMPDIR.
+        @tf.function(reduce_retracing=True, autograph=False)
         def many(iterators: dict[str, Iterator], first: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-            figures = tf.TensorArray(tf.float32, steps, element_shape=[None])
-            for number in tf.range(steps):
+            def one(number: tf.Tensor, figures: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
                 batch = {name: next(iterator) for name, iterator in iterators.items()}
                 values = self._strategy.run(self._replica_step, args=(batch,))
                 mean = self._strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
-                figures = figures.write(number, mean)
                 self._average.update(first + number + 1)
-            return figures.stack()
+                return number + 1, figures.write(number, mean)
+
+            figures = tf.TensorArray(tf.float32, steps, element_shape=[None])
+            return tf.while_loop(lambda number, _: number < steps, one, (0, figures))[1].stack()
 
         return lambda steps: many(
             iterators, tf.constant(self._state.step), tf.constant(steps)

@@ -1,0 +1,241 @@
+"""What the tests of interruption share: start the program as users do, kill it, compare the rest.
+
+A case is one workdir, in which one command is started again and again. However often it was
+killed, what lies there at the end has to be what an untouched run leaves, to the bit.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import NamedTuple, TypeVar
+
+from remains import different, facts, leftovers
+from tl_keras import faults
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = (sys.executable, "-m", "tl_keras.main", "--flagfile=experiments/digits.flags")
+SHORTENED = (
+    *("--seeds=0", "--source_steps=60", "--steps=40", "--source_eval_steps=10", "--eval_steps=5"),
+    *("--dense_units=16", "--batch_size=32", "--source_batch_size=32", "--checkpoint_every=7"),
+)
+
+# What a run remembers besides its weights is different in each: the judge's patience, the factor of
+# plateau and the noise of dropout; features on disk; averages, stages and a second head.
+KINDS = {
+    "finetune": (
+        *SHORTENED,
+        *("--model=conv4", "--image_size=12", "--shots=10", "--baseline=false"),
+        *("--early_stopping=2", "--schedule=plateau", "--plateau_patience=1", "--decay_rate=0.5"),
+        *("--learning_rate=0.01", "--augment=shift:0.08,rotate:0.04"),
+        *("--source_schedule=plateau", "--source_plateau_patience=1"),
+    ),
+    "features": (
+        *SHORTENED,
+        *("--method=features", "--feature_head=mlp", "--feature_units=16", "--shots=0"),
+        *("--source=digits", "--target=mnist_5k", "--framing=mnist", "--early_stopping=20"),
+    ),
+    "joint": (*SHORTENED, "--method=joint", "--ema=0.9", "--unfreeze=gradual", "--clip_norm=1"),
+}
+LONG_KINDS = {
+    **KINDS,
+    "simclr": (
+        *SHORTENED,
+        *("--pretrain=simclr", "--head=new", "--method=lp_ft", "--swa=0.5", "--optimizer=sgd"),
+        *("--schedule=cosine", "--augment=crop:4,mixup:0.2", "--penalty=l2sp"),
+    ),
+    "recipe": ("--seeds=0", "--checkpoint_every=20"),
+    "recipe, by the clock": ("--seeds=0",),
+}
+
+PATIENCE_SECONDS = 300.0
+POLL_SECONDS = 0.003
+
+T, R = TypeVar("T"), TypeVar("R")
+
+
+def two_at_a_time(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Return `work` of each item, in their order; it mostly waits for a program, on a core."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(work, items))
+
+
+class Ended(NamedTuple):
+    """What became of a process."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Program:
+    """One process of the program in `workdir`; use it in a `with`, which leaves none behind."""
+
+    def __init__(self, flags: Sequence[str], workdir: Path, die_at: str = ""):
+        """Start it; `die_at` is the point that it kills itself at."""
+        self._log = workdir / "log.txt"
+        self._logged = self._log.stat().st_size if self._log.is_file() else 0
+        # Not beside what is compared.
+        named = workdir.with_name(f"{workdir.name}-{time.monotonic_ns()}")
+        self._out, self._err = named.with_suffix(".out"), named.with_suffix(".err")
+        environment = {n: value for n, value in os.environ.items() if n != faults.VARIABLE}
+        if die_at:
+            environment[faults.VARIABLE] = die_at
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            command = [*PROGRAM, *flags, f"--workdir={workdir}"]
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=err, cwd=ROOT, env=environment
+            )
+
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def logged(self) -> str:
+        """Return what this process wrote to log.txt; it begins when TensorFlow is imported."""
+        if not self._log.is_file():
+            return ""
+        return self._log.read_bytes()[self._logged :].decode()
+
+    def listens(self) -> bool:
+        """Return whether the process answers SIGTERM itself."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        caught = re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
+        return bool(caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+    def wait_until(
+        self, seen: Callable[[], bool | str], seconds: float = PATIENCE_SECONDS
+    ) -> bool:
+        """Wait for what is to be seen, or so long; return False where the process ended before."""
+        until = time.monotonic() + seconds
+        while self.process.poll() is None:
+            if seen() or time.monotonic() > until:
+                return True
+            time.sleep(POLL_SECONDS)
+        return False
+
+    def end(self, seconds: float = PATIENCE_SECONDS) -> Ended:
+        """Wait until the process ends.
+
+        Raises:
+            TimeoutExpired: it does not.
+        """
+        code = self.process.wait(seconds)
+        return Ended(code, *(p.read_text(errors="replace") for p in (self._out, self._err)))
+
+
+class Reference:
+    """An untouched run of one kind: what it leaves, and how long it took."""
+
+    def __init__(self, name: str, flags: Sequence[str], folder: Path):
+        """Run it in a new folder."""
+        self.name, self.flags = name, tuple(flags)
+        self.workdir = folder / name.replace(",", "").replace(" ", "-") / "work"
+        self.workdir.parent.mkdir()
+        started = time.monotonic()
+        with Program(self.flags, self.workdir) as program:
+            program.wait_until(program.logged)
+            self.importing = time.monotonic() - started
+            ended = program.end()
+        self.working = time.monotonic() - started - self.importing
+        assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
+        assert leftovers(self.workdir) == []
+        self.facts = facts(self.workdir)
+
+
+class Case:
+    """One workdir in which the command of a reference is killed and given again."""
+
+    def __init__(self, reference: Reference, folder: Path):
+        """Begin with no workdir, in a new folder."""
+        self.reference = reference
+        self.workdir = folder / "work"
+        folder.mkdir(parents=True)
+        self.kills = Counter[str]()
+        self.problems: list[str] = []
+        self.is_done = False
+
+    def start(self, die_at: str = "") -> Program:
+        """Give the command."""
+        return Program(self.reference.flags, self.workdir, die_at)
+
+    def note(self, program: Program, stage: str, *expected: int) -> Ended:
+        """Wait for the end of a process that something was done to, and note what is wrong."""
+        ended = program.end()
+        if "Traceback" in ended.out + ended.err or ended.code not in (0, *expected):
+            self.problems.append(f"in {stage}: ended with {ended.code}: {ended.err[-2000:]}")
+        if ended.code in expected:
+            self.kills[stage] += 1
+        self.is_done = ended.code == 0
+        return ended
+
+    def kill_after(self, importing: float, working: float) -> bool:
+        """Start it and kill -9 it so long after its start and after the log begins.
+
+        Returns:
+            Whether it was killed; it may have ended before.
+        """
+        with self.start() as program:
+            if working:
+                program.wait_until(program.logged)
+            program.wait_until(lambda: False, importing + working)
+            # What it does now, it may have done a moment later: this is for the counts alone.
+            stage = self.stage(program)
+            program.process.kill()
+            return self.note(program, stage, -signal.SIGKILL).code != 0
+
+    def kill_at_random(self, generator: Random, kills: int) -> None:
+        """Kill it so often, at moments drawn so that it seldom ends before the last of them."""
+        working = self.reference.working
+        # A process that goes on reads the data and traces its graphs anew, for a second or two.
+        reach = working if kills == 1 else min(working, 1.0 + 1.3 * working / kills)
+        for _ in range(kills):
+            if generator.random() < 0.1:
+                moment = (generator.uniform(0.0, self.reference.importing), 0.0)
+            else:
+                moment = (0.0, generator.uniform(0.001, reach))
+            if not self.kill_after(*moment):
+                return
+
+    def kill_at_point(self, point: str, count: int) -> bool:
+        """Have it kill itself at a point; return False where it did not come there."""
+        with self.start(f"{point}:{count}") as program:
+            return self.note(program, point, -signal.SIGKILL).code != 0
+
+    def stage(self, program: Program) -> str:
+        """Return what a process does now, for the counts."""
+        if not program.logged():
+            return "the import of TensorFlow"
+        if not (self.workdir / "source" / "result.json").is_file():
+            return "the source's run"
+        for arm in ("transfer-0", "scratch-0"):
+            ran = f"{arm}/result.json" in self.reference.facts
+            if ran and not (self.workdir / arm / "result.json").is_file():
+                return f"the {arm.partition('-')[0]} run"
+        return "the report"
+
+    def finish(self) -> "Case":
+        """Give the command until it ends, and compare what is there then."""
+        if not self.is_done:
+            with self.start() as program:
+                ended = self.note(program, "the last process")
+            if ended.code == 0 and ended.out != (self.workdir / "report.txt").read_text():
+                self.problems.append("what it printed is not report.txt")
+        self.problems += [f"{name} differs" for name in different(self.reference.facts, self.facts)]
+        self.problems += [f"{name} is left over" for name in leftovers(self.workdir)]
+        return self
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What lies in the workdir."""
+        return facts(self.workdir)

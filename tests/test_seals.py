@@ -1,0 +1,93 @@
+"""Seals: pictures that are not those a workdir was begun with are noticed."""
+
+import numpy as np
+import pytest
+
+from tl_keras.data.dataset import ImageSet
+from tl_keras.data.seals import Seals, fingerprint
+from tl_keras.errors import DataError
+
+
+def images(count=5, seed=0):
+    generator = np.random.default_rng(seed)
+    pictures = generator.integers(0, 256, (count, 4, 4, 1)).astype(np.uint8)
+    return ImageSet(pictures, np.arange(count) % 2)
+
+
+def sealed(path, found, names=("a", "b"), split="train"):
+    seals = Seals(path)
+    seals.check("set", split, found, names)
+    seals.keep()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "work" / "data.json"
+
+
+def test_seals_pass_the_same_pictures(path):
+    for _ in range(2):
+        sealed(path, images())
+    sealed(path, images(3, seed=1), split="test")
+    sealed(path, images())
+
+
+def swapped(found):
+    return ImageSet(found.images[[1, 0, 2, 3, 4]], found.labels)
+
+
+def touched(found):
+    pictures = found.images.copy()
+    pictures[4, 3, 3] ^= 1
+    return ImageSet(pictures, found.labels)
+
+
+CHANGES = {
+    "one more": lambda: (images(6), ("a", "b")),
+    "one bit": lambda: (touched(images()), ("a", "b")),
+    "another order": lambda: (swapped(images()), ("a", "b")),
+    "another label": lambda: (images()._replace(labels=np.array([0, 1, 0, 1, 1])), ("a", "b")),
+    "another class name": lambda: (images(), ("a", "c")),
+    "another shape": lambda: (ImageSet(images().images.reshape(5, 2, 8, 1), images().labels), "ab"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_seals_refuse_whatever_changed(path, change):
+    sealed(path, images())
+    before = path.read_bytes()
+    found, names = CHANGES[change]()
+    with pytest.raises(DataError) as caught:
+        sealed(path, found, tuple(names))
+    assert "the train images of 'set' are not those that" in str(caught.value)
+    assert "choose another --workdir" in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_seals_of_a_command_that_failed_are_not_kept(path):
+    Seals(path).check("set", "train", images(), ("a", "b"))
+    assert not path.exists()
+    sealed(path, images(6))
+
+
+def test_seals_of_splits_that_are_read_later_are_kept_at_once(path):
+    seals = Seals(path)
+    seals.keep()
+    seals.check("set", "test", images(), ("a", "b"))
+    with pytest.raises(DataError, match="5 then, 6 now"):
+        sealed(path, images(6), split="test")
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"set train": 3}'])
+def test_seals_that_are_damaged_are_told(path, text):
+    sealed(path, images())
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"data\.json is damaged"):
+        Seals(path)
+
+
+def test_fingerprint_is_the_same_for_pictures_on_disk(tmp_path):
+    found = images(9000).images
+    mapped = np.memmap(tmp_path / "pictures", np.uint8, "w+", shape=found.shape)
+    mapped[:] = found
+    assert fingerprint(mapped) == fingerprint(found) != fingerprint(found[::-1])
