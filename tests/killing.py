@@ -18,6 +18,7 @@ from random import Random
 from typing import NamedTuple, TypeVar
 
 from remains import different, facts, leftovers
+
 from tl_keras import faults
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +29,7 @@ SHORTENED = (
 )
 
 # What a run remembers besides its weights is different in each: the judge's patience, the factor of
-# plateau and the noise of dropout; features on disk; averages, stages and a second head.
+# plateau and the noise of dropout; features on disk; averages and a second head; stages.
 KINDS = {
     "finetune": (
         *SHORTENED,
@@ -42,10 +43,11 @@ KINDS = {
         *("--method=features", "--feature_head=mlp", "--feature_units=16", "--shots=0"),
         *("--source=digits", "--target=mnist_5k", "--framing=mnist", "--early_stopping=20"),
     ),
-    "joint": (*SHORTENED, "--method=joint", "--ema=0.9", "--unfreeze=gradual", "--clip_norm=1"),
+    "joint": (*SHORTENED, "--method=joint", "--ema=0.9", "--clip_norm=1", "--baseline=false"),
 }
 LONG_KINDS = {
     **KINDS,
+    "stages": (*SHORTENED, "--method=joint", "--ema=0.9", "--unfreeze=gradual"),
     "simclr": (
         *SHORTENED,
         *("--pretrain=simclr", "--head=new", "--method=lp_ft", "--swa=0.5", "--optimizer=sgd"),
@@ -113,9 +115,7 @@ class Program:
         caught = re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
         return bool(caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
-    def wait_until(
-        self, seen: Callable[[], bool | str], seconds: float = PATIENCE_SECONDS
-    ) -> bool:
+    def wait_until(self, seen: Callable[[], bool | str], seconds: float = PATIENCE_SECONDS) -> bool:
         """Wait for what is to be seen, or so long; return False where the process ended before."""
         until = time.monotonic() + seconds
         while self.process.poll() is None:

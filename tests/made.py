@@ -1,9 +1,11 @@
 """Small things that several tests are made of: pictures that can be learned, settings, sources."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -79,6 +81,16 @@ def task(model=None, train: int = 60, validation: int = 15, batch_size: int = 16
         objective=cross_entropy_of(model, CrossEntropy()),
         validation=pictures(validation, seed=1) if validation else None,
     )
+
+
+def kept(path: Path) -> Weights:
+    """Return what stands in a weights file of ours, without any of its checks."""
+    with h5py.File(path, "r") as file:
+        tensors = {
+            f"{layer}/{name}": file[layer][name][()] for layer in file for name in file[layer]
+        }
+        told = json.loads(file.attrs[weights.METADATA])
+    return Weights(tensors, Origin(**{**told, "class_names": tuple(told["class_names"])}))
 
 
 def program(module: str, *words: str) -> subprocess.CompletedProcess[str]:

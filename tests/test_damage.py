@@ -180,12 +180,12 @@ def states(quick: None, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[
 
 
 def files_of(state: State) -> list[str]:
-    paths = sorted(path for path in state.workdir.rglob("*") if path.is_file())
+    paths = sorted(p for p in state.workdir.rglob("*") if p.is_file() and p.stat().st_size)
     return [str(path.relative_to(state.workdir)) for path in paths]
 
 
 def every_case(states: dict[tuple[str, str], State]) -> Iterator[Case]:
-    """Yield cases without end: each file damaged in each way, in a disorder that is always the same.
+    """Yield cases without end: each file damaged in each way, always in the same disorder.
 
     A third of them have another damaged file too. When all are through they come again, with other
     places and other second files.
@@ -205,7 +205,7 @@ def every_case(states: dict[tuple[str, str], State]) -> Iterator[Case]:
 
 
 def outcome(state: State, case: Case, workdir: Path) -> str:
-    """Damage a copy of a state, run again, and return what is wrong with what comes of it, or ""."""
+    """Damage a copy of a state, run again twice, and return what is wrong with that, or ""."""
     shutil.copytree(state.workdir, workdir)
     paths, generator = [workdir / name for name in case.names], random.Random(repr(case))
     if case.kind == SWAPPED:
@@ -215,11 +215,12 @@ def outcome(state: State, case: Case, workdir: Path) -> str:
             damage(path, case.kind, generator)
     try:
         found = run(workdir, case.method)
+        again = run(workdir, case.method)
     except (DataError, UsageError) as error:
         return _wrong_refusal(case, workdir, error)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    changed = sorted(name for name in state.found if found.get(name) != state.found[name])
+    changed = [n for n, v in state.found.items() if not found.get(n) == v == again.get(n)]
     if changed:
         return f"other results: {changed}"
     return "trained anew" if _has_no_checkpoint(case) else ""
@@ -270,15 +271,23 @@ def test_run_that_lost_both_its_checkpoints_is_refused_and_not_begun_anew(
     cases = list(itertools.product(endings[:2], KINDS, endings[2:], KINDS))
     random.Random(0).shuffle(cases)
     cases = cases[: rounds(5, 100)]
-    refused = 0
-    for one, its_kind, other, other_kind in cases:
+    begun = []
+    for case in cases:
+        one, its_kind, other, other_kind = case
         workdir = tmp_path / "run"
         shutil.copytree(kept.workdir, workdir)
         for name, kind in ((one, its_kind), (other, other_kind)):
             damage(workdir / name, kind, random.Random(repr((name, kind))))
-        for _ in range(2):
-            with pytest.raises(DataError, match="has no checkpoint that is whole; remove the"):
-                run(workdir, "finetune")
-        refused += 1
+        begun += [case for _ in range(2) if not _is_refused(workdir)][:1]
         shutil.rmtree(workdir)
+    refused = len(cases) - len(begun)
     tally(f"both checkpoints damaged, {state}: refused", refused, len(cases))
+    assert not begun
+
+
+def _is_refused(workdir: Path) -> bool:
+    try:
+        run(workdir, "finetune")
+    except DataError as error:
+        return "has no checkpoint that is whole; remove the folder" in str(error)
+    return False

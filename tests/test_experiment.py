@@ -5,6 +5,7 @@ import json
 import shutil
 
 import keras
+import made
 import numpy as np
 import pytest
 from PIL import Image
@@ -263,7 +264,7 @@ def test_experiment_refuses_source_images_that_the_given_head_does_not_know(fini
 
 def test_experiment_refuses_other_weights_under_the_same_name(finished, tmp_path):
     path = tmp_path / "w.h5"
-    known = weights.load(finished[0] / "source" / "source.weights.h5")
+    known = made.kept(finished[0] / "source" / "source.weights.h5")
     weights.save(path, known.tensors, known.origin)
     flags = {"source_weights": str(path), "baseline": False}
     report = run(tmp_path / "w", seeds=(0,), **flags)
@@ -326,7 +327,7 @@ def unlabelled(request, tmp_path_factory):
 
 def test_pretraining_without_labels_gives_a_body_and_claims_no_accuracy(unlabelled):
     workdir, report, name = unlabelled
-    known = weights.load(workdir / "source" / "source.weights.h5")
+    known = made.kept(workdir / "source" / "source.weights.h5")
     assert {tensor.split("/")[0] for tensor in known.tensors} == {"conv", "dense"}
     assert known.origin.class_names == () and known.origin.dataset == "digits"
     assert weights.digest(known.tensors) == report["source"]["weights_sha256"]
@@ -350,7 +351,7 @@ def test_pretraining_without_labels_starts_the_transfer(unlabelled, tmp_path):
     still = run(tmp_path / "still", **{**flags, "method": "features", "epochs": 0, "steps": 0})
     assert still["runs"][0]["steps"] == 0
     model = keras.models.load_model(tmp_path / "still" / "transfer-0" / "model.keras")
-    kept = weights.load(path).tensors
+    kept = made.kept(path).tensors
     for tensor, value in weights.tensors_of(model).items():
         if tensor in kept:
             np.testing.assert_array_equal(value, kept[tensor])

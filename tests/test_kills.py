@@ -7,12 +7,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from random import Random
 
 import pytest
-from killing import KINDS, LONG_KINDS, PROGRAM, ROOT, Case, Program, Reference, two_at_a_time
-from remains import different, facts
+from killing import KINDS, LONG_KINDS, ROOT, Case, Program, Reference, two_at_a_time
+from remains import different
 
 from tl_keras import faults, interruption
 from tl_keras.config import Config
@@ -96,3 +95,150 @@ def test_every_named_point_is_placed() -> None:
     placed = re.compile(r'faults\.reached\("([^"]+)"\)')
     texts = [path.read_text() for path in sorted((ROOT / "tl_keras").rglob("*.py"))]
     assert sorted(placed.findall("".join(texts))) == sorted(faults.POINTS)
+
+
+def test_runs_killed_at_every_named_point_continue_to_the_bit(references, tmp_path, rounds, tally):
+    # In the order in which one run comes to them, so that a workdir serves for several.
+    short = [
+        [("temporary written", 3), ("steps trained", 2), ("checkpoint written", 2)]
+        + [("cache shard written", 1)],
+        [("log line written", 2), ("checkpoint pruned", 1), ("file renamed", 9)]
+        + [("cache manifest written", 1)],
+    ]
+    long = [[(point, count) for count in (1, 2, 3, 7)] for point in faults.POINTS]
+    kinds = rounds(["features"], ["features", "finetune", "stages"])
+    chains = [(kind, chain) for kind in kinds for chain in rounds(short, long)]
+
+    def killed(numbered: tuple[int, tuple[str, list[tuple[str, int]]]]) -> Case:
+        number, (kind, chain) = numbered
+        case = Case(references[kind], tmp_path / str(number))
+        for point, count in chain:
+            if not case.kill_at_point(point, count):
+                break
+        return case.finish()
+
+    cases = two_at_a_time(killed, enumerate(chains))
+    wrong = told(cases, tally, "killed at a named point:")
+    reached = Counter(point for case in cases for point in case.kills)
+    assert (wrong, set(faults.POINTS) - set(reached)) == ([], set())
+
+
+def has(*parts: str):
+    """Return what tells whether a file is in a workdir, once the process is at work there."""
+    return lambda case, program: program.logged() and case.workdir.joinpath(*parts).exists()
+
+
+def is_logged(words: str):
+    """Return what tells whether the process has said so in its log."""
+    return lambda case, program: words in program.logged()
+
+
+# In the order in which one run comes to them, and what shows that it is there.
+STAGES = {
+    "the import of TensorFlow": lambda case, program: program.listens(),
+    "source training": has("source", "checkpoints", "0000000014.json"),
+    "source evaluation": has("source", "checkpoints", "0000000060.json"),
+    "feature extraction": is_logged("features: "),
+    "transfer training": has("transfer-0", "checkpoints", "0000000014.json"),
+    "scratch training": has("scratch-0", "checkpoints", "0000000014.json"),
+    "the report": has("scratch-0", "result.json"),
+}
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def stop(case: Case, stage: str, number: signal.Signals) -> bool:
+    """Tell a process to end when it is at a stage, and note what is wrong with how it does."""
+    with case.start() as program:
+        program.wait_until(lambda: STAGES[stage](case, program))
+        program.process.send_signal(number)
+        started = time.monotonic()
+        ended = case.note(program, f"{stage} by {number.name}", StoppedError.exit_code)
+        seconds = time.monotonic() - started
+    if ended.code == 0:
+        return False
+    own = [line for line in ended.err.splitlines() if line.startswith("tl_keras:")]
+    if own != [STOPPED] or not ended.err.endswith(f"{STOPPED}\n") or ended.out:
+        case.problems.append(f"in {stage}: it says {ended.err[-2000:]!r}")
+    if seconds > 10.0:
+        case.problems.append(f"in {stage}: it took {seconds:.1f} s to end")
+    return True
+
+
+def test_runs_told_to_stop_at_any_stage_do_and_continue_to_the_bit(
+    references, tmp_path, rounds, tally
+):
+    names = list(STAGES)
+    short = [
+        [(names[0], signal.SIGINT), (names[3], signal.SIGTERM)],
+        [(names[1], signal.SIGTERM), (names[6], signal.SIGINT)],
+    ]
+    # Each stage with each signal; and, in between, several in one run.
+    long = [[(name, number)] for name in names for number in SIGNALS]
+    long += [[(name, SIGNALS[n % 2]) for name in names[n::2]] for n in range(2)]
+
+    def stopped(numbered: tuple[int, list[tuple[str, signal.Signals]]]) -> Case:
+        number, chain = numbered
+        case = Case(references["features"], tmp_path / str(number))
+        for stage, told_by in chain:
+            # A short stage may be over before the signal is there; the report's is.
+            while not stop(case, stage, told_by) and not case.kills:
+                case = Case(references["features"], tmp_path / f"{number}-{time.monotonic_ns()}")
+        return case.finish()
+
+    chains = rounds(short, long)
+    cases = two_at_a_time(stopped, enumerate(chains))
+    wrong = told(cases, tally, "told to stop:")
+    stops = sum(case.kills.total() for case in cases)
+    assert (wrong, stops >= rounds(4, 20)) == ([], True)
+
+
+def test_same_command_gives_the_same_bytes_whatever_the_order_of_seeds(references, tmp_path, tally):
+    reference = references["joint"]
+    first, second = (Case(reference, tmp_path / name) for name in ("again", "other"))
+
+    def again(case: Case) -> dict[str, str]:
+        case.finish()
+        return seeded(case, "--seeds=1,0")
+
+    def seeded(case: Case, seeds: str) -> dict[str, str]:
+        with Program([*reference.flags, seeds], case.workdir) as program:
+            assert program.end().code == 0
+        return case.facts
+
+    later, at_once = two_at_a_time(
+        lambda work: work(), [lambda: again(first), lambda: seeded(second, "--seeds=0,1")]
+    )
+    # Their order is that of the command.
+    ordered = {"config.json", "report.json", "report.txt"}
+    wrong = [*first.problems, *sorted(set(different(later, at_once)) - ordered)]
+    tally("runs of the same command with the same bytes", 2 - bool(wrong), 2)
+    assert wrong == []
+    added = [name for name in later if name.startswith("transfer-1/")]
+    assert "transfer-1/model.keras" in added
+
+
+def test_second_process_in_a_workdir_ends_and_names_the_first(tmp_path) -> None:
+    workdir = tmp_path / "work"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(workdir)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "has it\n"
+        with Program(["--seeds=0"], workdir) as program:
+            ended = program.end()
+        assert (ended.code, ended.out) == (StoppedError.exit_code, "")
+        assert re.fullmatch(
+            rf"tl_keras: --workdir=\S+ is in use by process {holder.pid}; .*\n", ended.err
+        )
+        assert holder.poll() is None
+        with pytest.raises(StoppedError, match=f"process {holder.pid};"):
+            Workdir(Config(workdir=str(workdir)))
+    finally:
+        holder.kill()
+        holder.communicate()
+    # The system takes the lock from the dead; an error gives it back too.
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error), Workdir(Config(workdir=str(workdir))):
+            raise error
+    assert (workdir / "lock").read_text() == f"{os.getpid()}\n"

@@ -196,8 +196,8 @@ class Config:
     )
     deterministic: bool = option(
         True,
-        "on GPUs, have TensorFlow choose operations that give the same bits each time; on processors"
-        " they do anyway",
+        "on GPUs, have TensorFlow choose operations that give the same bits each time; on"
+        " processors they do anyway",
         RUNNING,
     )
     debug: bool = option(False, "print the traceback of an error", RUNNING)

@@ -108,7 +108,8 @@ def pretrained(settled: Plan, images: Images, folder: Path) -> Source:
     path = folder / WEIGHTS
     if (record := results.read(folder)) is not None:
         LOG.info("source: %s is trained already", config.source)
-        return Source(weights.load(path), record)
+        kept = WeightsFile(path, str(path), record["files"][WEIGHTS])
+        return Source(kept.read(settled.build(images.dataset, 0)), record)
     LOG.info("source: training %s on %s, %s", config.model, config.source, config.pretrain)
     setting = settled.setting(images, config.source_training, config.source_seed)
     prepared = methods.pretraining(config.pretrain)(setting)

@@ -83,8 +83,8 @@ class Stream:
         epochs = places // self.count
         seeds = [tf.fill([share], tf.constant(n, tf.int64)) for n in (self.seed, number)]
         seeds = tf.stack([seeds[0], epochs, seeds[1]], axis=1)
-        # The shuffle takes the low bits of each number, 8 where examples are few: counted up, orders
-        # would come again after 256 epochs, and with them the pairs that are mixed.
+        # The shuffle takes the low bits of each number, 8 where examples are few: counted up,
+        # orders would come again after 256 epochs, and with them the pairs that are mixed.
         large = tf.reduce_any(seeds >= 256, axis=1, keepdims=True) | (number != PICTURES)
         seeds = tf.where(large, augment.draw(seeds, 3), seeds)
         # Not tf.random.experimental.index_shuffle: it pads a seed for each index the wrong way.

@@ -166,54 +166,6 @@ def save(path: Path, tensors: Tensors, origin: Origin | None = None) -> str:
     return files.write_bytes(path, content.getvalue())
 
 
-def load(path: Path, flag: str = "") -> Weights:
-    """Read a weights file that `save` wrote.
-
-    Args:
-        path: the file.
-        flag: what named the file, for the error.
-
-    Raises:
-        DataError: the file is missing, damaged, not ours, or holds what is not a finite number.
-    """
-    shown = flag or str(path)
-    if not path.is_file():
-        raise DataError(f"{shown}: there is no such file")
-    try:
-        with h5py.File(path, "r") as file:
-            found: list[h5py.Dataset] = []
-            file.visititems(
-                lambda name, item: found.append(item) if isinstance(item, h5py.Dataset) else None
-            )
-            for dataset in found:
-                _check_stored(dataset, path.stat().st_size, shown)
-            tensors = {dataset.name.strip("/"): dataset[()] for dataset in found}
-            text = file.attrs.get(METADATA)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise DataError(f"{shown} is not a readable weights file: {error}") from error
-    for name, value in tensors.items():
-        if not np.isfinite(value).all():
-            raise DataError(f"{shown}: '{name}' holds numbers that are not finite")
-    return Weights(tensors, _origin(text, shown))
-
-
-def _check_stored(dataset: h5py.Dataset, file_size: int, shown: str) -> None:
-    """Refuse what `save` never writes: a small file may declare gigabytes or point elsewhere."""
-    odd = dataset.chunks or dataset.external or dataset.is_virtual
-    if odd or dataset.nbytes > file_size or not np.issubdtype(dataset.dtype, np.number):
-        raise DataError(f"{shown}: '{dataset.name}' is not stored as tl_keras writes weights")
-
-
-def _origin(text: object, shown: str) -> Origin | None:
-    if text is None:
-        return None
-    try:
-        fields = json.loads(str(text))
-        return Origin(**{**fields, "class_names": tuple(fields["class_names"])})
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{shown}: its description cannot be read: {error}") from error
-
-
 def _shortened(names: tuple[str, ...], most: int = 12) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

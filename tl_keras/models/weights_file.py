@@ -66,6 +66,7 @@ class WeightsFile:
         self._flag = flag
         try:
             self._check_path()
+            self._stamp = self._seen()
             if sha256:
                 self._check_hash(sha256)
             # A file that its user knows to be the right one has no need of a process of its own.
@@ -73,7 +74,6 @@ class WeightsFile:
             self.origin = _origin(self._structure.description)
             # Last, because it takes long where somebody gives a disk image by mistake.
             self.sha256 = sha256.lower() or self._hash()
-            self._stamp = self._seen()
         except OSError as error:
             raise DataError(f"{flag} cannot be read: {error.strerror or error}") from error
         except DataError as error:
