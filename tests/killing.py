@@ -165,9 +165,9 @@ class Case:
         self.problems: list[str] = []
         self.is_done = False
 
-    def start(self, die_at: str = "") -> Program:
-        """Give the command."""
-        return Program(self.reference.flags, self.workdir, die_at)
+    def start(self, die_at: str = "", *more: str) -> Program:
+        """Give the command, with more flags that change no result."""
+        return Program([*self.reference.flags, *more], self.workdir, die_at)
 
     def note(self, program: Program, stage: str, *expected: int) -> Ended:
         """Wait for the end of a process that something was done to, and note what is wrong."""
@@ -207,9 +207,9 @@ class Case:
             if not self.kill_after(*moment):
                 return
 
-    def kill_at_point(self, point: str, count: int) -> bool:
+    def kill_at_point(self, point: str, count: int, *more: str) -> bool:
         """Have it kill itself at a point; return False where it did not come there."""
-        with self.start(f"{point}:{count}") as program:
+        with self.start(f"{point}:{count}", *more) as program:
             return self.note(program, point, -signal.SIGKILL).code != 0
 
     def stage(self, program: Program) -> str:

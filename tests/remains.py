@@ -27,7 +27,9 @@ def facts(workdir: Path) -> dict[str, str]:
         # Event files have times in them. There is one in each run's folder.
         is_event_file = path.name.startswith("events.out.tfevents.")
         name = f"{path.parent.name}/events" if is_event_file else name
-        data = b"" if is_event_file else _without_times(path)
+        # Features are the same to the bit, and so is what lists them.
+        is_whole = name.startswith("features/")
+        data = path.read_bytes() if is_whole else b"" if is_event_file else _without_times(path)
         found[name] = hashlib.sha256(data).hexdigest()
     for folder in workdir.glob("*/checkpoints"):
         newest = max(folder.glob("*.json"))
@@ -42,7 +44,7 @@ def _without_times(path: Path) -> bytes:
         # The table's last two columns are the time of a run and the images in a second.
         rows = [re.split(r"\s{2,}", line.strip()) for line in path.read_text().splitlines()]
         return json.dumps([row[:4] if len(row) == 6 else row for row in rows]).encode()
-    if path.suffix != ".json" or "features" in path.parts[-3:-2]:
+    if path.suffix != ".json":
         return path.read_bytes()
     values = json.loads(path.read_text(), object_hook=_timeless)
     # It covers the times.

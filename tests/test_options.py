@@ -22,6 +22,8 @@ CHOICES = [name for name, (option, _) in OPTIONS.items() if option.choices]
 WHOLE = [name for name in NUMBERS if not isinstance(OPTIONS[name][1], float)]
 
 
+TEXTS = [n for n, (_, default) in OPTIONS.items() if isinstance(default, str) and n not in CHOICES]
+
 # What stands beside a setting that means something only there.
 BESIDE = {
     "temperature=": ("--pretrain=simclr", "--source_augment=auto"),
@@ -155,6 +157,29 @@ def test_boolean_is_set_and_unset(name) -> None:
         assert f"--{name}={text}: must be true or false" in refusal(f"--{name}={text}")
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_of_several_lines_or_with_control_characters_is_refused(name) -> None:
+    for text in ("a\nb", "\n", "a\0b", "a\x1b[31m", "a\u2028b", "a\tb"):
+        message = refusal(f"--{name}={text}")
+        assert f"--{name}=" in message
+        assert "must be one line, without control characters" in message
+        with pytest.raises(UsageError, match=f"^--{name}=.* must be one line") as refused:
+            checks.check(from_flat({name: text}))
+        assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_flag_does_not_take_the_next_flag_for_its_value(name) -> None:
+    assert f"--{name}=--steps=3: begins as a flag does: is its own value missing?" in refusal(
+        f"--{name}", "--steps=3"
+    )
+
+
+def test_text_of_any_script_and_of_bytes_that_are_no_text_is_taken() -> None:
+    for text in ("folder:/Bücher/語", "folder:/a\xa0b", "folder:/\udcff"):
+        assert parse(f"--target={text}").target == text
+
+
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5, unique=True))
 def test_seeds_are_a_list_of_different_numbers(seeds) -> None:
     assert parse(f"--seeds={','.join(map(str, seeds))}").seeds == tuple(seeds)
@@ -205,6 +230,35 @@ def test_flagfile_that_cannot_be_read_is_named(tmp_path) -> None:
     binary = tmp_path / "binary.flags"
     binary.write_bytes(b"--steps=\xff\xfe\n")
     assert "--flagfile cannot be read" in refusal(f"--flagfile={binary}")
+
+
+def test_flagfile_that_leads_back_to_itself_is_refused(tmp_path, capsys) -> None:
+    first, second = tmp_path / "first.flags", tmp_path / "second.flags"
+    first.write_text(f"--steps=1\n--flagfile={second}\n")
+    second.write_text(f"--flagfile={first}\n")
+    assert refusal(f"--flagfile={first}") == f"--flagfile={first} leads back to itself"
+    assert capsys.readouterr().err == ""
+
+
+def test_flagfiles_that_nest_without_end_are_refused(tmp_path) -> None:
+    for index in range(1100):
+        (tmp_path / str(index)).write_text(f"--flagfile={tmp_path / str(index + 1)}\n")
+    assert "--flagfile: the files name one another" in refusal(f"--flagfile={tmp_path / '0'}")
+
+
+def test_name_of_a_flag_that_is_endless_is_refused_at_once(tmp_path) -> None:
+    path = tmp_path / "a.flags"
+    path.write_text("--" + "x" * 1_000_000)
+    for word in ("--" + "x" * 50_000, "-" * 50_000, f"--flagfile={path}"):
+        message = refusal(word)
+        assert message.endswith("... is not a flag; --help lists the flags")
+        assert len(message) < 200
+    assert len(parse("--target=" + "x" * 50_000).target) == 50_000
+
+
+def test_refusal_is_one_line_whatever_the_name_of_a_flag_or_a_file() -> None:
+    assert refusal("--a\nb=1").startswith("--a b is not a flag")
+    assert refusal("--flagfile=a\nb").startswith("--flagfile=a b cannot be read")
 
 
 def test_flagfiles_nest_and_later_flags_win(tmp_path) -> None:
@@ -353,7 +407,14 @@ def test_check_refuses_a_config_out_of_bounds_by_the_name_of_the_flag(name) -> N
             assert f"from {number(option.low)} to {number(option.high)}" in str(refused.value)
 
 
-@pytest.mark.parametrize("seeds", [(), (1, 1)])
+@pytest.mark.parametrize("name", TEXTS)
+def test_check_refuses_what_is_no_text_by_the_name_of_the_flag(name) -> None:
+    for value in (None, 3, b"a", ["a"]):
+        with pytest.raises(UsageError, match=rf"^--{name}=.* must be text$"):
+            checks.check(from_flat({name: value}))
+
+
+@pytest.mark.parametrize("seeds", [(), (1, 1), 3, None, "12", {1}])
 def test_check_refuses_seeds_that_are_none_or_twice(seeds) -> None:
     with pytest.raises(UsageError, match="--seeds="):
         checks.check(Config(seeds=seeds))

@@ -3,6 +3,7 @@
 import concurrent.futures
 import io
 import json
+import logging
 import multiprocessing
 import os
 import resource
@@ -156,6 +157,23 @@ def test_layer_with_another_number_of_variables_is_refused(tmp_path):
     )
     network.save_weights(tmp_path / "a.weights.h5")
     assert "no 'conv/kernel' of (3, 3, 1, 32)" in refusal(tmp_path / "a.weights.h5")
+
+
+def test_list_of_layers_that_names_no_tensor_is_refused(tmp_path):
+    small_model().save(tmp_path / "a.h5")
+    change(tmp_path / "a.h5", model_weights__conv__conv__bias=None)
+    assert "it names 'conv/bias', and has no such tensor" in refusal(tmp_path / "a.h5")
+
+
+def test_state_of_an_optimizer_is_passed_over_in_silence(tmp_path, caplog):
+    model = small_model()
+    model.compile("adam", "mse")
+    for name in ("a.h5", "a.keras"):
+        model.save(tmp_path / name)
+        with caplog.at_level(logging.INFO):
+            read(tmp_path / name, small_model())
+    assert caplog.text.count("skipped 2 tensors") == 2
+    assert "adam" not in caplog.text and "optimizer" not in caplog.text
 
 
 def test_own_file_with_another_head_than_its_classes_is_refused(path):

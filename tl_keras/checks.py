@@ -4,6 +4,7 @@ Options reads them from flags, and a Config can be made in Python; both are held
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -230,19 +231,36 @@ def _check_bounds(config: Config) -> None:
         try:
             _check_one(value, defaults[name], option)
         except ValueError as error:
-            raise UsageError(f"--{name}={value} {one_line(error)}") from None
+            raise UsageError(one_line(f"--{name}={value} {error}")) from None
 
 
 def _check_one(value: Any, default: Any, option: Option) -> None:
     if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("must be a tuple of whole numbers")
         different([bounded(one, int, option) for one in value])
     elif isinstance(default, bool):
         if not isinstance(value, bool):
             raise ValueError("must be true or false")
     elif isinstance(default, (int, float)):
         bounded(value, type(default), option)
-    elif option.choices and value not in option.choices:
+    elif not option.choices:
+        plain_text(value)
+    elif value not in option.choices:
         raise ValueError(f"must be one of {', '.join(option.choices)}")
+
+
+def plain_text(value: Any) -> str:
+    """Return text of one line, as names and paths are, or raise ValueError."""
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    # No file has a name with a zero in it, and what breaks lines breaks errors and reports.
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in value):
+        raise ValueError("must be one line, without control characters")
+    # What follows a flag without a value is taken for its value: --workdir --steps=3.
+    if value.startswith("--"):
+        raise ValueError("begins as a flag does: is its own value missing?")
+    return value
 
 
 def bounded(value: Any, kind: type, option: Option) -> Number:

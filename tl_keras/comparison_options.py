@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from tl_keras import config as config_module
 from tl_keras import options
@@ -114,7 +113,9 @@ def help_text() -> str:
 def _shots(text: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",")]
     for word in words:
-        if word != "all" and not (word.isdecimal() and int(word) <= 10_000_000):
+        # Python refuses to read thousands of digits, with an error of its own.
+        is_number = word.isdecimal() and len(word) <= 8
+        if word != "all" and not (is_number and int(word) <= 10_000_000):
             raise UsageError(
                 f"--shots={text}: '{word}' is not a whole number from 1 to 10000000, nor all"
             )
@@ -128,23 +129,34 @@ def _named(text: str) -> list[tuple[str, list[str]]]:
     """Return the name of each contestant, and the settings in its brackets."""
     if text == "all":
         return [(name, []) for name in methods.METHODS if name != "scratch"]
-    found: list[tuple[str, list[str]]] = []
-    for item in re.split(r",(?![^()]*\))", text):
+    found: dict[str, list[str]] = {}
+    for item in _items(text):
         match = re.fullmatch(r"\s*([A-Za-z0-9][A-Za-z0-9_.-]*)(?:\(([^()]*)\))?\s*", item)
         if not match:
             raise UsageError(
                 f"--methods={text}: '{item.strip()}' is not NAME or NAME(FLAG=VALUE;FLAG=VALUE)"
             )
-        if match[1] in [name for name, _ in found]:
+        if match[1] in found:
             raise UsageError(f"--methods={text} names '{match[1]}' twice")
         if match[1] == "scratch" and match[2]:
             raise UsageError(
                 f"--methods={text}: scratch is the line to compare with, and has the flags that"
                 " hold for all; give it settings under another name: NAME(method=scratch;...)"
             )
-        found.append((match[1], match[2].split(";") if match[2] else []))
+        found[match[1]] = match[2].split(";") if match[2] else []
     # It runs in any case, once, as the line to compare with.
-    return [(name, settings) for name, settings in found if name != "scratch"]
+    return [(name, settings) for name, settings in found.items() if name != "scratch"]
+
+
+def _items(text: str) -> list[str]:
+    """Split text at the commas that stand in no brackets."""
+    cuts, inside = [-1], False
+    for match in re.finditer("[(),]", text):
+        if match[0] != ",":
+            inside = match[0] == "("
+        elif not inside:
+            cuts.append(match.start())
+    return [text[a + 1 : b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]
 
 
 def _contestant(argv: Sequence[str], name: str, settings: list[str]) -> Config:
@@ -169,7 +181,10 @@ def _contestant(argv: Sequence[str], name: str, settings: list[str]) -> Config:
                 f"--methods={name}(...): {word} holds for all methods, or for none; in the brackets"
                 " stand flags of the transfer and of the training on the target alone"
             )
-    values: dict[str, Any] = options.read([*argv, *method, *words], Comparison())
+    try:
+        values = options.read([*argv, *method, *words], Comparison())
+    except UsageError as error:
+        raise UsageError(f"--methods={name}(...): {error}") from error
     return config_module.from_flat({**values, "shots": 0, "baseline": False})
 
 

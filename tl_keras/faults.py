@@ -13,6 +13,7 @@ POINTS = (
     "steps trained",
     "temporary written",
     "file renamed",
+    "checkpoint half written",
     "checkpoint written",
     "checkpoint pruned",
     "cache shard written",

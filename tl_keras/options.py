@@ -3,7 +3,9 @@
 Nothing heavy is imported here, so that `--help` and a mistyped flag are answered at once.
 """
 
+import contextlib
 import difflib
+import io
 import re
 import textwrap
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from tl_keras import config as config_module
-from tl_keras.checks import Number, bounded, check, different, one_line, range_of
+from tl_keras.checks import Number, bounded, check, different, one_line, plain_text, range_of
 from tl_keras.config import Config, Option, named_options
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError
@@ -27,6 +29,9 @@ transfer was worth against the same model trained from scratch.
 
 Flags, with their defaults; later ones win, and --flagfile=FILE reads more of them from a file.
 """
+
+
+_LONGEST_NAME = 100
 
 
 class _NumberParser(flags.ArgumentParser):
@@ -58,6 +63,13 @@ class _SeedsParser(_NumberParser):
         if isinstance(argument, tuple):
             return argument
         return different([super(_SeedsParser, self).parse(part) for part in argument.split(",")])
+
+
+class _TextParser(flags.ArgumentParser):
+    """Reads text of one line."""
+
+    def parse(self, argument: Any) -> str:
+        return plain_text(argument)
 
 
 class _BooleanParser(flags.BooleanParser):
@@ -109,18 +121,18 @@ def read(argv: Sequence[str], comparison: object | None = None) -> dict[str, Any
     for name, (option, default) in defined.items():
         _define(values, name, option, default)
     try:
-        words = values.read_flags_from_files(list(argv[1:]), force_gnu=False)
+        words = _with_flag_files(values, argv[1:])
         _refuse_silent_flags([*argv[1:], *words])
         rest = values([argv[0], *words])
     except flags.UnrecognizedFlagError as error:
         close = difflib.get_close_matches(error.flagname, list(values), n=1)
         hint = f": did you mean --{close[0]}?" if close else ";"
         raise UsageError(
-            f"--{error.flagname} is not a flag{hint} --help lists the flags"
+            one_line(f"--{error.flagname} is not a flag{hint} --help lists the flags")
         ) from error
     except flags.CantOpenFlagFileError as error:
         path, reason = _open_failure(error)
-        raise UsageError(f"--flagfile={path} cannot be read: {reason}") from error
+        raise UsageError(one_line(f"--flagfile={path} cannot be read: {reason}")) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--flagfile cannot be read: {one_line(error)}") from error
     except (flags.Error, ValueError) as error:
@@ -130,13 +142,35 @@ def read(argv: Sequence[str], comparison: object | None = None) -> dict[str, Any
     return {name: values[name].value for name in defined}
 
 
+def _with_flag_files(values: flags.FlagValues, words: Sequence[str]) -> list[str]:
+    """Return the words of a command line with the lines of each flag file in its place."""
+    warned = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(warned):
+            read_words = values.read_flags_from_files(list(words), force_gnu=False)
+    except RecursionError as error:
+        raise UsageError("--flagfile: the files name one another too many times") from error
+    # It would pass over a file that names itself, and write so.
+    if warned.getvalue():
+        named = one_line(warned.getvalue().splitlines()[0].rpartition(": ")[2])
+        raise UsageError(f"--flagfile={named} leads back to itself")
+    return read_words
+
+
 def _refuse_silent_flags(words: Sequence[str]) -> None:
-    """Refuse what absl passes over without a word, so that a typing error never runs defaults."""
+    """Refuse what absl passes over without a word, so that a typing error never runs defaults.
+
+    And a name so long that absl would not come back.
+    """
     for word in words:
         if re.fullmatch(r"--?flagfile=\s*", word):
             raise UsageError("--flagfile= names no file; give it one, or leave it out")
         if re.match("--?undefok(=|$)", word):
             raise UsageError("--undefok is not a flag; --help lists the flags")
+        # The search for a flag of a similar name would never end.
+        if word.startswith("-") and len(word.partition("=")[0]) > _LONGEST_NAME:
+            shown = one_line(word[:_LONGEST_NAME])
+            raise UsageError(f"{shown}... is not a flag; --help lists the flags")
 
 
 def _open_failure(error: flags.CantOpenFlagFileError) -> tuple[str, str]:
@@ -166,7 +200,7 @@ def _define(values: flags.FlagValues, name: str, option: Option, default: Any) -
     elif option.choices:
         flags.DEFINE_enum(name, default, option.choices, option.help, flag_values=values)
     else:
-        flags.DEFINE_string(name, default, option.help, flag_values=values)
+        flags.DEFINE(_TextParser(), name, default, option.help, values, plain)
 
 
 def help_text(usage: str = USAGE, comparison: object | None = None) -> str:

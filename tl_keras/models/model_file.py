@@ -67,10 +67,6 @@ def save(path: Path, model: keras.Model, origin: Origin | None = None) -> str:
     Raises:
         WriteError: the file cannot be written; one that was there before is as it was.
     """
-    # Keras numbers the generators of all models in the process, and writes their names.
-    for layer in model.layers:
-        if generator := getattr(layer, "seed_generator", None):
-            generator.name = "seed_generator"
     unfinished = path.with_name(f"unfinished.{path.name}")
     with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,8 +27,8 @@ from tl_keras.models.weights import Origin, Weights
 LOG = logging.getLogger(__name__)
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-# What is in Keras's files beside the layers' weights.
-NO_WEIGHTS = re.compile(r"optimizer/|optimizer_weights/|(.*/)?seed_generator(_\d+)?/")
+# The state of what a model was trained with.
+OPTIMIZER = ("optimizer/", "optimizer_weights/")
 
 SHOWN = 8
 
@@ -143,7 +143,10 @@ class WeightsFile:
 
     def _found(self, model: keras.Model, wanted: Iterable[str]) -> dict[str, str]:
         """Return the path in the file of each wanted tensor that it has."""
-        layers = file_layers.layers_of(self._structure, model)
+        try:
+            layers = file_layers.layers_of(self._structure, model)
+        except DataError as error:
+            raise DataError(f"{self._flag} {error}") from error
         if layers is None:
             return {name: name for name in wanted if name in self._structure.tensors}
         names = defaultdict(list)
@@ -180,7 +183,7 @@ class WeightsFile:
 
     def _check_rest(self, rest: set[str]) -> None:
         """Say which tensors are not taken over; our own files have none."""
-        names = sorted(path for path in rest if not NO_WEIGHTS.match(path))
+        names = sorted(path for path in rest if not path.startswith(OPTIMIZER))
         if names and self.origin:
             raise DataError(
                 f"{self._flag} has {_shortened(map(repr, names))}, for which"

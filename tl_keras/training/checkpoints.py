@@ -92,6 +92,7 @@ class Checkpoints:
         np.savez(content, allow_pickle=False, **named, **arrays)
         manifest = self._folder / f"{step:010d}.json"
         sha256 = files.write_bytes(manifest.with_suffix(".npz"), content.getvalue())
+        faults.reached("checkpoint half written")
         files.write_state(manifest, {"step": step, "npz_sha256": sha256, "record": record})
         faults.reached("checkpoint written")
         self._prune()
