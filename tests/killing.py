@@ -134,22 +134,39 @@ class Program:
         return Ended(code, *(p.read_text(errors="replace") for p in (self._out, self._err)))
 
 
+class Part(NamedTuple):
+    """A part of a run: the file that ends it, and when it did, in seconds of work."""
+
+    name: str
+    result: str
+    end: float
+
+
 class Reference:
-    """An untouched run of one kind: what it leaves, and how long it took."""
+    """An untouched run of one kind: what it leaves, and how long its parts took."""
 
     def __init__(self, name: str, flags: Sequence[str], folder: Path):
         """Run it in a new folder."""
         self.name, self.flags = name, tuple(flags)
         self.workdir = folder / name.replace(",", "").replace(" ", "-") / "work"
         self.workdir.parent.mkdir()
-        started = time.monotonic()
+        started = time.time()
         with Program(self.flags, self.workdir) as program:
             program.wait_until(program.logged)
-            self.importing = time.monotonic() - started
+            working = time.time()
             ended = program.end()
-        self.working = time.monotonic() - started - self.importing
         assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
         assert leftovers(self.workdir) == []
+        self.importing = working - started
+        parts = [
+            Part(f"the {path.parent.name.partition('-')[0]} run", str(path), path.stat().st_mtime)
+            for path in self.workdir.glob("*/result.json")
+        ]
+        parts.append(Part("the report", str(self.workdir / "report.txt"), time.time()))
+        self.parts = [
+            Part(name, str(Path(path).relative_to(self.workdir)), end - working)
+            for name, path, end in sorted(parts, key=lambda part: part.end)
+        ]
         self.facts = facts(self.workdir)
 
 
@@ -179,15 +196,22 @@ class Case:
         self.is_done = ended.code == 0
         return ended
 
-    def kill_after(self, importing: float, working: float) -> bool:
-        """Start it and kill -9 it so long after its start and after the log begins.
+    def kill_after(self, importing: float, part: int, working: float) -> bool:
+        """Start it and kill -9 it.
+
+        Args:
+            importing: so many seconds after the start, where this is not 0. Otherwise:
+            part: of the run, which has to have begun; and
+            working: so many seconds after that.
 
         Returns:
             Whether it was killed; it may have ended before.
         """
+        before = self.reference.parts[part - 1].result if part else ""
         with self.start() as program:
-            if working:
-                program.wait_until(program.logged)
+            if not importing:
+                begun = self.workdir / before
+                program.wait_until(lambda: bool(program.logged()) and begun.exists())
             program.wait_until(lambda: False, importing + working)
             # What it does now, it may have done a moment later: this is for the counts alone.
             stage = self.stage(program)
@@ -195,17 +219,18 @@ class Case:
             return self.note(program, stage, -signal.SIGKILL).code != 0
 
     def kill_at_random(self, generator: Random, kills: int) -> None:
-        """Kill it so often, at moments drawn so that it seldom ends before the last of them."""
-        working = self.reference.working
-        # A process that goes on reads the data and traces its graphs anew, for a second or two.
-        reach = working if kills == 1 else min(working, 1.0 + 1.3 * working / kills)
-        for _ in range(kills):
-            if generator.random() < 0.1:
-                moment = (generator.uniform(0.0, self.reference.importing), 0.0)
-            else:
-                moment = (0.0, generator.uniform(0.001, reach))
-            if not self.kill_after(*moment):
+        """Kill it so often, at moments spread evenly over the time that an untouched run takes."""
+        parts, before = self.reference.parts, 0.0
+        for moment in sorted(generator.uniform(0.0, parts[-1].end) for _ in range(kills)):
+            part = next(i for i, part in enumerate(parts) if moment <= part.end)
+            since = max(before, parts[part - 1].end if part else 0.0)
+            # A process that goes on reads the data and traces its graphs anew, for about a second.
+            again = generator.uniform(0.0, 1.5) if before else 0.0
+            is_early = generator.random() < 0.1
+            importing = generator.uniform(0.01, self.reference.importing) if is_early else 0.0
+            if not self.kill_after(importing, part, 0.0 if is_early else moment - since + again):
                 return
+            before = before if is_early else moment
 
     def kill_at_point(self, point: str, count: int, *more: str) -> bool:
         """Have it kill itself at a point; return False where it did not come there."""
@@ -216,13 +241,8 @@ class Case:
         """Return what a process does now, for the counts."""
         if not program.logged():
             return "the import of TensorFlow"
-        if not (self.workdir / "source" / "result.json").is_file():
-            return "the source's run"
-        for arm in ("transfer-0", "scratch-0"):
-            ran = f"{arm}/result.json" in self.reference.facts
-            if ran and not (self.workdir / arm / "result.json").is_file():
-                return f"the {arm.partition('-')[0]} run"
-        return "the report"
+        left = [p for p in self.reference.parts if not (self.workdir / p.result).is_file()]
+        return left[0].name if left else "the report"
 
     def finish(self) -> "Case":
         """Give the command until it ends, and compare what is there then."""
