@@ -77,7 +77,13 @@ class Watched:
         self._file.close()
 
     def write(self, data: Any) -> int:
-        self._disk.take(self._path)
+        try:
+            self._disk.take(self._path)
+        except OSError:
+            # A disk takes what there is room for. (What a buffer of text takes is not on it yet.)
+            if not isinstance(data, str):
+                self._file.write(data[: len(data) // 2])
+            raise
         return self._file.write(data)
 
 

@@ -32,8 +32,7 @@ def facts(workdir: Path) -> dict[str, str]:
         data = path.read_bytes() if is_whole else b"" if is_event_file else _without_times(path)
         found[name] = hashlib.sha256(data).hexdigest()
     for folder in workdir.glob("*/checkpoints"):
-        newest = max(folder.glob("*.json"))
-        for path in (newest, newest.with_suffix(".npz")):
+        for path in [*sorted(folder.glob("*.json"))[-1:], *sorted(folder.glob("*.npz"))[-1:]]:
             name = str(path.relative_to(workdir))
             found[name] = hashlib.sha256(_without_times(path)).hexdigest()
     return found

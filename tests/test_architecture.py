@@ -52,7 +52,8 @@ MAY_IMPORT = {
         "training",
     },
     "source": {
-        *("checks", "config", "data", "errors", "methods", "models", "plan", "results", "runs"),
+        *("checks", "config", "data", "errors", "files", "methods", "models", "plan", "results"),
+        "runs",
     },
     "experiment": {
         *("checks", "config", "data", "environment", "errors", "files", "methods", "models"),

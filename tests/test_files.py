@@ -175,3 +175,9 @@ def test_set_aside_keeps_the_file_under_another_name(tmp_path) -> None:
     for _ in range(2):
         files.set_aside(tmp_path / "file")
     assert names(tmp_path) == ["file.damaged"]
+
+
+def test_expanded_knows_the_home_folder_and_leaves_what_is_none(monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert files.expanded("~/data") == Path("/somewhere/data")
+    assert files.expanded("~nobody-of-that-name/data") == Path("~nobody-of-that-name/data")

@@ -112,6 +112,10 @@ def test_disk_is_full_at_a_write_of_this_process(
     done = name == "compare"
     sites = whole.again if done else whole.sites
     numbers = spread(len(sites), rounds(4, 60) if done else rounds(2, 300))
+    # The second line, and the second event: of these half may not stay.
+    for growing in {"log.txt", "events"} & set(map(site, sites)):
+        numbers.append([n for n, path in enumerate(sites) if site(path) == growing][2])
+    numbers = sorted(set(numbers))
     for number in numbers:
         workdir = tmp_path / "work"
         if done:
@@ -184,6 +188,10 @@ def wrong_end(ended: Ended, told: str) -> str:
     return next((f"{line} in {ended.told}" for line in NEVER if line in ended.told), "")
 
 
+def _last_letter(path: Path) -> str:
+    return path.read_text()[-1:] if path.is_file() else ""
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_disk_is_full_under_the_command(wholes, mounts, tmp_path, name, rounds, tally):
     whole, wrong, seen = wholes[name], [], set()
@@ -196,6 +204,8 @@ def test_disk_is_full_under_the_command(wholes, mounts, tmp_path, name, rounds, 
     limits += [f"nr_inodes={number}" for number in range(3, 15)]
     # In the short form the one alone, and there the same command goes on.
     limits = limits[: rounds(int(name == "features"), len(limits))]
+    if not limits:
+        pytest.skip("in the long form alone")
     for limit in limits:
         script = f"""mount -t tmpfs -o {limit} none {disk} || exit 99
             head -c {PAGE} /dev/zero > {disk}/taken; "$@"; code=$?
@@ -205,6 +215,8 @@ def test_disk_is_full_under_the_command(wholes, mounts, tmp_path, name, rounds, 
         problem = wrong_end(ended, FULL)
         if not problem and any(kept.rglob("*unfinished*")):
             problem = "left half a file"
+        if not problem and _last_letter(kept / "log.txt") not in "\n":
+            problem = "left half a line"
         if not problem:
             if limit != limits[0]:
                 work(kept, name)
@@ -214,7 +226,8 @@ def test_disk_is_full_under_the_command(wholes, mounts, tmp_path, name, rounds, 
         shutil.rmtree(kept, ignore_errors=True)
     good = len(limits) - len(wrong)
     tally(f"tmpfs full, {name}: exit 73, then continued to the bit", good, len(limits))
-    tally(f"tmpfs full, {name}: files that it hit", len(seen & SITES[name]), len(SITES[name]))
+    if len(limits) > 1:
+        tally(f"tmpfs full, {name}: files that it hit", len(seen & SITES[name]), len(SITES[name]))
     assert not wrong, "\n".join(wrong)
 
 

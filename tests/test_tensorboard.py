@@ -124,7 +124,7 @@ def test_hparams_start_and_end_a_session_named_after_the_run_s_folder(tmp_path):
         log.hparams(
             {
                 "arm": "transfer", "seed": np.int64(3), "learning_rate": 0.5, "baseline": True,
-                "seeds": (3, 4), "none": None,
+                "seeds": (3, 4), "none": None, "target": "folder:\udcff",
             },
             {"test/accuracy": 0.75},
             90,
@@ -138,6 +138,7 @@ def test_hparams_start_and_end_a_session_named_after_the_run_s_folder(tmp_path):
     assert start.hparams["baseline"].bool_value is True
     assert start.hparams["seeds"].string_value == "3,4"
     assert start.hparams["none"].string_value == ""
+    assert start.hparams["target"].string_value == "folder:\\udcff"
     assert end.status == api_pb2.STATUS_SUCCESS
     assert end.end_time_secs >= start.start_time_secs > 0
     assert points(events, "test/accuracy") == [(90, 0.75)]

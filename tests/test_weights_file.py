@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import time
 import zipfile
 from collections import Counter
@@ -231,6 +232,12 @@ def test_sha256_is_that_of_the_file(path):
 def test_file_of_another_sha256_is_not_even_looked_at(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"anything")
     assert "--source_weights_sha256" in refusal(tmp_path / "a.h5", sha256="0" * 64)
+
+
+def test_only_a_file_of_a_known_sha256_is_looked_at_in_this_process(path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert "is damaged" in refusal(path)
+    WeightsFile(path, FLAG, files.sha256(path))
 
 
 def test_file_that_changes_between_the_look_and_the_reading_is_refused(path):

@@ -158,6 +158,14 @@ def _digest(path: Path, values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
+def expanded(name: str) -> Path:
+    """Return the path of that name, ~ being the home folder; nobody's ~ stays as it is."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def is_whole(path: Path, expected: str) -> bool:
     """Tell whether a file is there and holds what that sha256 was taken of."""
     try:

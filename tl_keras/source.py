@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tl_keras import results, runs
+from tl_keras import files, results, runs
 from tl_keras.checks import needs_head
 from tl_keras.config import Config
 from tl_keras.errors import DataError, UsageError
@@ -42,7 +42,7 @@ def opened(config: Config) -> WeightsFile | None:
     """
     if not config.source_weights or not methods.find(config.method).copies_weights:
         return None
-    path = Path(config.source_weights).expanduser()
+    path = files.expanded(config.source_weights)
     file = WeightsFile(path, named(config), config.source_weights_sha256)
     if file.origin is not None and file.origin.model != config.model:
         raise DataError(f"{named(config)} holds {file.origin.model}, not --model={config.model}")

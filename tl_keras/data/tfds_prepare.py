@@ -18,6 +18,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from tl_keras import files
 from tl_keras.data import catalog, usps
 from tl_keras.errors import DataError, TransferError, UsageError, WriteError
 
@@ -35,7 +36,7 @@ _CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQ
 def roots(data_dir: str) -> list[Path]:
     """Return the folders that may hold prepared datasets, in the order they are searched."""
     names = (data_dir, os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets")
-    paths = [Path(name).expanduser().absolute() for name in names if name]
+    paths = [files.expanded(name).absolute() for name in names if name]
     return list(dict.fromkeys(paths))
 
 

@@ -166,7 +166,7 @@ class EventLog:
         row = {name: _plain(value) for name, value in settings.items()}
         # Runs of the same id are averaged into one row, and so are runs of equal settings without
         # one. The folder's name alone is that of other methods' and other workdirs' runs too.
-        own_id = str(self.folder).encode(errors="backslashreplace").decode()
+        own_id = _plain(str(self.folder))
         start = api.hparams_pb(row, trial_id=own_id, start_time_secs=self._started)
         end = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
         # TensorBoard makes these of TensorFlow's class of the same name.
@@ -207,8 +207,11 @@ class EventLog:
 def _plain(value: Any) -> str | float | int | bool:
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, (str, float, int, bool)):
+    if isinstance(value, (float, int, bool)):
         return value
+    if isinstance(value, str):
+        # A byte of a path that is not UTF-8 comes as half a character.
+        return value.encode(errors="backslashreplace").decode()
     if value is None:
         return ""
     if isinstance(value, (list, tuple)):

@@ -114,7 +114,10 @@ class Checkpoints:
                 files.set_aside(manifest)
                 files.set_aside(manifest.with_suffix(".npz"))
             else:
-                return Restored(record, self._assign(content, manifest))
+                arrays = self._assign(content, manifest)
+                # Of a process that was killed before it did: there may be no saving any more.
+                self._prune()
+                return Restored(record, arrays)
         unnamed = list(self._folder.glob("[0-9]*.npz"))
         # One that is killed leaves a state without a manifest, and the next call takes its place.
         if len(unnamed) > 1 or any(self._folder.glob("*.json.damaged")):
@@ -124,6 +127,8 @@ class Checkpoints:
             )
         for path in unnamed:
             LOG.warning("%s was not finished; training begins at step 0", path)
+        # The next state may be of another step, and two without a manifest would be refused.
+        self._prune()
         return None
 
     def _manifests(self) -> list[Path]:
