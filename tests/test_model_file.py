@@ -144,7 +144,11 @@ def refusal(path) -> str:
 
 
 def test_find_weights_finds_them_wherever_they_lie(path, members):
-    write(path, {"assets/vocabulary.txt": b"a", **dict(reversed(members.items()))})
+    # Written piece by piece, a member has more in front of it.
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {"assets/a.txt": b"a", **dict(reversed(members.items()))}.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(content)
     with path.open("rb") as file:
         found = model_file.find_weights(file, path.stat().st_size)
     data = path.read_bytes()[found.start : found.start + found.size]

@@ -117,10 +117,12 @@ def test_own_model_file_with_dropout_and_statistics(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f8", ">f4"])
-def test_numbers_of_another_width_are_converted(dtype, path):
+def test_numbers_of_another_width_are_converted(dtype, path, caplog):
     kernel = weights.tensors_of(small_model())["conv/kernel"].astype(dtype)
     change(path, conv__kernel=kernel)
-    tensor = read(path, small_model()).tensors["conv/kernel"]
+    with caplog.at_level(logging.INFO):
+        tensor = read(path, small_model()).tensors["conv/kernel"]
+    assert f"converted 1 tensors: 'conv/kernel' from {kernel.dtype}" in caplog.text
     assert tensor.dtype == np.float32
     np.testing.assert_array_equal(tensor, kernel.astype(np.float32))
 
@@ -148,7 +150,7 @@ def test_every_mismatch_is_listed_at_once(path):
 def test_a_long_list_of_mismatches_is_shortened(path):
     told = refusal(path, conv4())
     assert "in 25 of 27 tensors" in told and "and 17 more" in told
-    assert len(told) < 2000
+    assert told.count("; ") == 7 + 5
 
 
 def test_layer_with_another_number_of_variables_is_refused(tmp_path):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from made import small_model
 
+from tl_keras.errors import DataError
 from tl_keras.models import building, catalog, naming, weights
+from tl_keras.models.weights import Origin
 from tl_keras.models.weights_file import WeightsFile
 
 FLAG = "--source_weights=file"
@@ -24,6 +26,12 @@ def built(name: str = "mobilenet_v2_035", **arguments) -> keras.Model:
 def mobilenet():
     """Our model, whose weights are other ones."""
     return built()
+
+
+@pytest.fixture(scope="module")
+def efficientnet():
+    """A model with constants of its preprocessing among its weights."""
+    return built("efficientnet_b0")
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["with_top", "without_top"])
@@ -123,11 +131,10 @@ def test_layers_that_keras_numbered_are_taken_over(tmp_path):
     )
     random = np.random.default_rng(0)
     network.set_weights([random.random(one.shape, np.float32) for one in network.weights])
-    whole = keras.Sequential([network, keras.layers.Flatten(), keras.layers.Dense(2)])
+    on_top = [keras.layers.Flatten(), keras.layers.Dense(2)]
+    _weights(keras.Sequential([network, *on_top]), tmp_path / "a.h5")
     model = built("nasnet_mobile")
-    for save in (_weights, _old_weights):
-        save(whole, tmp_path / "a.h5")
-        same(read(tmp_path / "a.h5", model), weights.tensors_of(network), body_of(model))
+    same(read(tmp_path / "a.h5", model), weights.tensors_of(network), body_of(model))
 
 
 @every_format
@@ -161,9 +168,22 @@ def test_weights_of_keras_applications_with_their_classifier_are_taken_over(shar
     same(with_top, read(folder / "mobilenet_2_5_224_tf_no_top.h5", model), body_of(model))
 
 
-def test_constants_of_the_preprocessing_stay_those_of_the_model(tmp_path):
+def test_whole_numbers_of_our_own_file_must_fit(tmp_path, efficientnet):
+    tensors = weights.tensors_of(efficientnet)
+    origin = Origin("letters", ("a", "b", "c"), "efficientnet_b0", 32, 3)
+    for count in (np.int32(7), np.uint64(2**63)):
+        tensors["normalization/count"] = count
+        weights.save(tmp_path / "own.h5", tensors, origin)
+        file = WeightsFile(tmp_path / "own.h5", FLAG)
+        if count == 7:
+            assert file.read(efficientnet).tensors["normalization/count"] == 7
+    with pytest.raises(DataError, match="'normalization/count' holds numbers too large for int64"):
+        file.read(efficientnet)
+
+
+def test_constants_of_the_preprocessing_stay_those_of_the_model(tmp_path, efficientnet):
     """EfficientNet's own weights files hold the deviation where Keras expects the variance."""
-    model = built("efficientnet_b0")
+    model = efficientnet
     network = keras.applications.EfficientNetB0(include_top=False, weights=None)
     network.save_weights(tmp_path / "a.weights.h5")
     found = read(tmp_path / "a.weights.h5", model)

@@ -184,7 +184,7 @@ def look(path: Path) -> Structure:
     except (DataError, KeyboardInterrupt):
         raise
     except Exception as error:  # h5py raises OSError, RuntimeError, KeyError, TypeError and others
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"is damaged ({ascii(reason[:200])}): {WAY_OUT}") from error
     raise DataError(_no_weights(start, path))
 

@@ -110,9 +110,9 @@ class WeightsFile:
         found = self._found(model, wanted)
         self._check_fits(model, wanted, found)
         self._check_rest(set(self._structure.tensors) - set(found.values()))
+        self._tell_converted(wanted, found)
         tensors = {name: self._tensor(found[name], name, one) for name, one in wanted.items()}
-        if self._stamp != self._seen():
-            raise DataError(f"{self._flag} has changed while it was read: start again")
+        self._check_unchanged()
         return Weights({**tensors, **kept}, self.origin)
 
     def _check_path(self) -> None:
@@ -140,6 +140,14 @@ class WeightsFile:
     def _seen(self) -> tuple[int, int]:
         found = self.path.stat()
         return found.st_size, found.st_mtime_ns
+
+    def _check_unchanged(self) -> None:
+        try:
+            unchanged = self._stamp == self._seen()
+        except OSError:
+            unchanged = False
+        if not unchanged:
+            raise DataError(f"{self._flag} has changed while it was read: start again")
 
     def _found(self, model: keras.Model, wanted: Iterable[str]) -> dict[str, str]:
         """Return the path in the file of each wanted tensor that it has."""
@@ -193,6 +201,13 @@ class WeightsFile:
             listed = _shortened(map(repr, names))
             LOG.info("%s: skipped %d tensors: %s", self._flag, len(names), listed)
 
+    def _tell_converted(self, wanted: dict[str, Wanted], found: dict[str, str]) -> None:
+        kinds = {name: np.dtype(self._structure.tensors[found[name]].dtype) for name in wanted}
+        names = [name for name, one in wanted.items() if kinds[name] != one.dtype]
+        if names:
+            listed = _shortened(f"{name!r} from {kinds[name]}" for name in names)
+            LOG.info("%s: converted %d tensors: %s", self._flag, len(names), listed)
+
     def _tensor(self, path: str, name: str, wanted: Wanted) -> np.ndarray:
         """Read a tensor."""
         shape, dtype, start = self._structure.tensors[path]
@@ -204,9 +219,10 @@ class WeightsFile:
                 tensor = value.astype(wanted.dtype, copy=False)
         except (OSError, ValueError) as error:
             raise DataError(f"{self._flag}: {name!r} cannot be read: {error}") from error
-        whole = np.array_equal(tensor, value) if wanted.dtype.kind in "iu" else True
-        if not whole or not np.isfinite(tensor).all():
+        if not np.isfinite(tensor).all():
             raise DataError(f"{self._flag}: {name!r} holds numbers that are not finite")
+        if wanted.dtype.kind in "iu" and not np.array_equal(tensor, value):
+            raise DataError(f"{self._flag}: {name!r} holds numbers too large for {wanted.dtype}")
         return tensor
 
 
