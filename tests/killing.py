@@ -6,6 +6,7 @@ killed, what lies there at the end has to be what an untouched run leaves, to th
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -245,7 +246,7 @@ class Case:
         return left[0].name if left else "the report"
 
     def finish(self) -> "Case":
-        """Give the command until it ends, and compare what is there then."""
+        """Give the command until it ends, and compare what is there then; what is good goes."""
         if not self.is_done:
             with self.start() as program:
                 ended = self.note(program, "the last process")
@@ -255,6 +256,8 @@ class Case:
                 self.problems.append("what it printed is not report.txt")
         self.problems += [f"{name} differs" for name in different(self.reference.facts, self.facts)]
         self.problems += [f"{name} is left over" for name in leftovers(self.workdir)]
+        if not self.problems:
+            shutil.rmtree(self.workdir)
         return self
 
     @property
