@@ -1,5 +1,6 @@
 """Tests of the program: its exit codes, and what it prints where."""
 
+import pickle
 import subprocess
 import sys
 import types
@@ -142,13 +143,27 @@ def test_program_ends_with_73_and_one_line_where_it_cannot_write(tmp_path) -> No
     assert "cannot be written: Not a directory" in done.stderr
 
 
-def test_main_tells_of_an_unknown_dataset_before_tensorflow_is_loaded() -> None:
+def before_tensorflow(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run the program, which has to end before it has loaded TensorFlow."""
     code = (
-        "import sys; from tl_keras.main import main; code = main(['tl_keras', '--target=mnits']);"
+        "import sys; from tl_keras.main import main; code = main(['tl_keras', *sys.argv[1:]]);"
         "sys.exit(code if 'tensorflow' not in sys.modules else 99)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, cwd=ROOT
     )
+
+
+def test_main_tells_of_an_unknown_dataset_before_tensorflow_is_loaded() -> None:
+    done = before_tensorflow("--target=mnits")
     assert done.returncode == 2
     assert done.stderr.startswith("tl_keras: dataset 'mnits' is not known: did you mean mnist")
+
+
+def test_main_refuses_unsafe_weights_before_tensorflow_is_loaded(tmp_path) -> None:
+    path = tmp_path / "a.weights.h5"
+    path.write_bytes(pickle.dumps({"dense/kernel": [1.0]}))
+    done = before_tensorflow(f"--source_weights={path}", f"--workdir={tmp_path / 'work'}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (65, 1)
+    assert done.stderr.startswith(f"tl_keras: --source_weights={path} is a pickle")
+    assert not (tmp_path / "work").exists()

@@ -15,6 +15,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(contest: Contest) -> str:
     common = contest.common
     sources = [common.source] if checks.reads_source(common) else []
+    console.look_at_weights(common)
     console.find_datasets([common.target, *sources], common)
     with console.quiet(common.debug):
         from tl_keras import comparison, experiment

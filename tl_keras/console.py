@@ -11,7 +11,7 @@ from typing import IO, Protocol, TypeVar
 
 from tl_keras import interruption
 from tl_keras.config import Config
-from tl_keras.errors import StoppedError, TransferError, WriteError
+from tl_keras.errors import DataError, StoppedError, TransferError, WriteError
 
 
 class Read(Protocol):
@@ -86,6 +86,33 @@ def find_datasets(names: Sequence[str], config: Config) -> None:
     for name in names:
         if catalog.find(name).reader != "folder":
             reading.open_dataset(name, framing=config.framing, data_dir=config.data_dir)
+
+
+def look_at_weights(config: Config) -> None:
+    """Refuse at once a --source_weights that is no file of weights, or is not safe to read.
+
+    It is looked at again where it is read: a fifth of a second, against an answer that comes only
+    after TensorFlow's import. A file whose sha256 is given is compared with that first, there.
+
+    Raises:
+        DataError: it cannot be used.
+    """
+    from tl_keras import files
+    from tl_keras.methods import catalog
+    from tl_keras.models import file_structure
+
+    wanted = config.source_weights and catalog.find(config.method).copies_weights
+    if not wanted or config.source_weights_sha256:
+        return
+    try:
+        # What cannot be opened at all is told of where it is opened.
+        with contextlib.suppress(OSError):
+            path = files.expanded(config.source_weights)
+            if path.is_file():
+                file_structure.read(path)
+    except DataError as error:
+        named = f"--source_weights={config.source_weights}"
+        raise DataError(f"{named} {error}") from error.__cause__
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(config: Config) -> str:
     sources = [config.source] if checks.reads_source(config) else []
+    console.look_at_weights(config)
     console.find_datasets([config.target, *sources], config)
     # Only here: TensorFlow takes seconds to import, and a wrong flag should not wait for it.
     with console.quiet(config.debug):
