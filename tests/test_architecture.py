@@ -59,7 +59,7 @@ MAY_IMPORT = {
         *("checks", "config", "data", "environment", "errors", "files", "methods", "models"),
         *("plan", "report", "results", "runs", "source", "training", "workdir"),
     },
-    "console": {"config", "data", "errors", "interruption"},
+    "console": {"config", "data", "errors", "files", "interruption", "methods", "models"},
     "main": {"checks", "config", "console", "experiment", "options"},
     "comparison_options": {"checks", "config", "errors", "methods", "options"},
     "comparison": {

@@ -15,6 +15,7 @@ from tl_keras.methods.feature_cache import FeatureCache
 from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of
 from tl_keras.models import weights
 from tl_keras.models.building import head_of, set_trainable
+from tl_keras.models.folding import folded
 from tl_keras.training.prediction import Outputs, Predictor
 from tl_keras.training.task import Task
 
@@ -30,8 +31,9 @@ def prepare(setting: Setting) -> Prepared:
     body = setting.model
     set_trainable(body, "head")
     with setting.strategy.scope():
+        frozen = folded(body)
         whole, head = _heads(setting, body)
-    store = _Features(setting, Predictor(body, setting.strategy))
+    store = _Features(setting, Predictor(frozen, setting.strategy))
     split = setting.split
     task = Task(
         model=head,

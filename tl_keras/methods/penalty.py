@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tl_keras.methods import catalog
 from tl_keras.methods.setting import Extra, Setting
+from tl_keras.models.building import copy_weights
 from tl_keras.models.groups import feature_maps
 
 
@@ -111,7 +112,8 @@ def watching(model: keras.Model) -> keras.Model:
 def frozen(model: keras.Model) -> keras.Model:
     """Return a copy of `model` with the same weights, that watches and does not train."""
     copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
+    for layer, its_copy in zip(model.layers, copy.layers, strict=True):
+        copy_weights(layer, its_copy)
     copy.name = model.name
     copy = watching(copy)
     copy.trainable = False

@@ -10,7 +10,15 @@ from tl_keras.errors import UsageError
 from tl_keras.models import applications, catalog, conv4, small_cnn
 from tl_keras.models.naming import named_layers, rename, tensor_names
 
-__all__ = ["build", "head_of", "named_body", "set_trainable", "tensor_names", "train_only"]
+__all__ = [
+    "build",
+    "copy_weights",
+    "head_of",
+    "named_body",
+    "set_trainable",
+    "tensor_names",
+    "train_only",
+]
 
 HEAD = "head"
 
@@ -146,6 +154,14 @@ def _seed_noise(model: keras.Model, seed: int) -> None:
 def _derived(seed: int, name: str) -> int:
     """Return a seed of 31 bits that is the same in every process."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
+
+
+def copy_weights(layer: keras.Layer, copy: keras.Layer) -> None:
+    """Give a layer the weights of another of its kind, and all that follows from them."""
+    copy.set_weights(layer.get_weights())
+    if isinstance(copy, keras.layers.Normalization):
+        # It computes with constants of its own, which are made of its weights only when asked to.
+        copy.finalize_state()
 
 
 def head_of(model: keras.Model) -> keras.layers.Dense:
