@@ -174,7 +174,8 @@ def test_build_makes_a_model_that_keras_alone_loads(name, channels, tmp_path):
     model.save(path)
     loaded = keras.models.load_model(path, safe_mode=True)
     for key, value in model(image).items():
-        assert np.array_equal(loaded(image)[key], value)
+        # Up to rounding: what Keras loads normalises in several operations, and ours in one.
+        np.testing.assert_allclose(loaded(image)[key], value, rtol=1e-4, atol=1e-5)
     assert list(tensor_names(loaded)) == list(tensor_names(model))
     with zipfile.ZipFile(path) as archive:
         assert b"tl_keras" not in archive.read("config.json")

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from tl_keras.models.building import copy_weights
+from tl_keras.models.fused import is_plain
 
 # What has a kernel whose last axis are the output's channels, and a bias for each of these.
 KERNELS = {
@@ -72,16 +73,8 @@ def _norms(model: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
         if type(layer) in KERNELS
         and layer.activation is keras.activations.linear
         and id(layer.output) not in results
-        and [_is_plain_norm(use) for use in uses[id(layer.output)]] == [True]
+        and [is_plain(use) for use in uses[id(layer.output)]] == [True]
     }
-
-
-def _is_plain_norm(operation: keras.Operation) -> bool:
-    return (
-        isinstance(operation, keras.layers.BatchNormalization)
-        and not operation.renorm
-        and operation.axis in (-1, len(operation.output.shape) - 1)
-    )
 
 
 def _take_in(copy: keras.Layer, layer: keras.Layer, norm: keras.layers.BatchNormalization) -> None:
