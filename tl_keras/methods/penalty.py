@@ -16,6 +16,7 @@ import tensorflow as tf
 from tl_keras.methods import catalog
 from tl_keras.methods.setting import Extra, Setting
 from tl_keras.models.building import copy_weights
+from tl_keras.models.fused import fuse
 from tl_keras.models.groups import feature_maps
 
 
@@ -115,6 +116,8 @@ def frozen(model: keras.Model) -> keras.Model:
     for layer, its_copy in zip(model.layers, copy.layers, strict=True):
         copy_weights(layer, its_copy)
     copy.name = model.name
+    # As those of the model itself, or the two would differ in their last bits.
+    fuse(copy)
     copy = watching(copy)
     copy.trainable = False
     return copy
