@@ -17,6 +17,7 @@ from tl_keras.data.splits import Split
 from tl_keras.hyperparameters import Pace
 from tl_keras.methods.setting import Setting, cross_entropy_of
 from tl_keras.models import building, weights
+from tl_keras.models.precision import Precision
 from tl_keras.models.weights import Origin, Weights
 from tl_keras.training.loop import Loop
 from tl_keras.training.task import CrossEntropy, Task
@@ -60,6 +61,7 @@ def setting(tmp_path, model=None, **flags) -> Setting:
         strategy=tf.distribute.get_strategy(),
         seed=0,
         model=model,
+        precision=Precision("float32", "float32", "small"),
         images=pictures(40),
         split=Split(np.arange(30), np.arange(30, 40)),
         image_size=8,
@@ -114,6 +116,9 @@ class Records(list):
     def resume(self, records) -> None:
         """Begin with what was recorded before."""
         self[:] = records
+
+    def watch(self, step: int, values: dict[str, float]) -> None:
+        """Keep nothing of what is another each time."""
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Keep `values`."""

@@ -31,6 +31,7 @@ def config(tmp_path) -> Config:
     return Config(workdir=str(tmp_path / "work"))
 
 
+FLOAT32 = ["float32", "float32", "as --precision says"]
 HERE = {"processor": "one", "intra_op_threads": "2"}
 
 
@@ -41,7 +42,7 @@ def opened(config: Config, apart_from=()) -> Workdir:
 
 def claimed(config: Config, source_weights: str = "", environment=HERE) -> Workdir:
     with Workdir(config) as workdir:
-        workdir.claim(config, source_weights, environment)
+        workdir.claim(config, source_weights, environment, FLOAT32)
         return workdir
 
 
@@ -75,7 +76,11 @@ def test_workdir_refuses_other_weights_of_the_same_name(config) -> None:
 
 def test_workdir_tells_of_another_environment_and_keeps_both(config, capfd) -> None:
     there = {**HERE, "intra_op_threads": "8"}
-    assert claimed(config).history == {"environments": [HERE], "changes": []}
+    assert claimed(config).history == {
+        "environments": [HERE],
+        "changes": [],
+        "precision_found": FLOAT32,
+    }
     assert capfd.readouterr().err == ""
     assert claimed(config, environment=there).history["environments"] == [HERE, there]
     told = capfd.readouterr().err
@@ -259,3 +264,14 @@ def test_workdir_without_a_name_lies_in_runs(tmp_path, monkeypatch) -> None:
     workdir = claimed(Config())
     assert workdir.root == Path("runs") / default_name(Config())
     assert json.loads((workdir.root / "config.json").read_text())["target"] == "digits"
+
+
+def test_precision_is_that_which_the_folder_was_begun_with(config) -> None:
+    begun = ["bfloat16", "float32", "a processor"]
+    with Workdir(config) as workdir:
+        assert workdir.precision(config) is None
+        workdir.claim(config, "", HERE, begun)
+        assert workdir.history["precision_found"] == begun
+        assert workdir.precision(config) == begun
+    other = dataclasses.replace(config, precision="float32", allow_changed="precision")
+    assert opened(other).precision(other) is None

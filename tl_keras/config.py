@@ -194,6 +194,13 @@ class Config:
         " is finished stays as it is",
         RUNNING,
     )
+    precision: str = option(
+        "auto",
+        "what a model computes in; weights, statistics, logits, losses and the optimizer's state"
+        " are in float32 always. auto: what pays on this device for this model; the log says what",
+        RUNNING,
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
     deterministic: bool = option(
         True,
         "on GPUs, have TensorFlow choose operations that give the same bits each time; on"

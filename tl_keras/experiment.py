@@ -20,6 +20,7 @@ from tl_keras.config import Config
 from tl_keras.errors import DataError
 from tl_keras.methods import catalog as methods
 from tl_keras.models import weights
+from tl_keras.models.precision import Precision, choose
 from tl_keras.plan import Plan
 from tl_keras.report import summary
 from tl_keras.source import Source, named
@@ -75,10 +76,16 @@ def settle(
     file = sources.opened(config)
     for one in configs or [config]:
         sources.check_head(one, file)
-    settled = plan.make(config, strategy, file.origin if file else None, workdir.root)
+    # On whatever machine it goes on, a run stays in the precision that it was begun in.
+    kept = workdir.precision(config)
+    precision = Precision(*kept) if kept else choose(config.precision, config.model)
+    LOG.info("precision: %s to train, %s where frozen: %s", *precision)
+    origin = file.origin if file else None
+    settled = plan.make(config, strategy, origin, precision, workdir.root)
     source = sources.known(settled, file)
     settled.check(source.weights if source else None, named(config), configs or [config])
-    workdir.claim(config, file.sha256 if file else "", environment.describe())
+    sha256 = file.sha256 if file else ""
+    workdir.claim(config, sha256, environment.describe(), precision)
     settled.seals.keep()
     if source is None and settled.source and methods.find(config.method).copies_weights:
         with runs.forgetting_models():

@@ -20,6 +20,7 @@ from tl_keras.methods import unfreezing
 from tl_keras.methods.setting import Setting
 from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
+from tl_keras.models.precision import Precision, compute_in
 from tl_keras.models.weights import Origin, Weights
 
 
@@ -57,6 +58,7 @@ class Plan:
         strategy: under which models are made.
         image_size: side in pixels of what the models see.
         body_channels: channels of what the models' body sees.
+        precision: what the models compute in.
         cache: folder of what runs share.
         seals: of the pictures that were read.
         target: the dataset to learn.
@@ -68,6 +70,7 @@ class Plan:
     strategy: tf.distribute.Strategy
     image_size: int
     body_channels: int
+    precision: Precision
     cache: Path
     seals: Seals
     target: Images
@@ -88,12 +91,15 @@ class Plan:
 
     def setting(self, images: Images, training: Training, seed: int, shots: int = 0) -> Setting:
         """Return a run on `images`: a model with fresh weights, and what trains and validates."""
+        model = self.build(images.dataset, seed)
+        compute_in(model, self.precision.training)
         return Setting(
             config=self.config,
             training=training,
             strategy=self.strategy,
             seed=seed,
-            model=self.build(images.dataset, seed),
+            model=model,
+            precision=self.precision,
             images=images.train,
             split=self.split(images, training, seed, shots),
             image_size=self.image_size,
@@ -156,7 +162,11 @@ def augmentation(images: Images, training: Training) -> str:
 
 
 def make(
-    config: Config, strategy: tf.distribute.Strategy, origin: Origin | None, root: Path
+    config: Config,
+    strategy: tf.distribute.Strategy,
+    origin: Origin | None,
+    precision: Precision,
+    root: Path,
 ) -> Plan:
     """Open the datasets and settle the shapes.
 
@@ -164,6 +174,7 @@ def make(
         config: all flags.
         strategy: under which models will be made.
         origin: what is known of the weights in --source_weights; None without that flag.
+        precision: what the models compute in.
         root: the workdir.
 
     Raises:
@@ -191,6 +202,7 @@ def make(
         strategy,
         image_size,
         channels,
+        precision,
         root / "features",
         seals,
         Images(target, image_size, seals),

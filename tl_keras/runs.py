@@ -18,7 +18,7 @@ from tl_keras import files
 from tl_keras.data.pipeline import in_order
 from tl_keras.hyperparameters import Pace
 from tl_keras.methods.setting import Prepared, Pretraining, Setting
-from tl_keras.models import model_file, weights
+from tl_keras.models import model_file, precision, weights
 from tl_keras.models.weights import HEAD, Origin, Tensors
 from tl_keras.plan import Images
 from tl_keras.report import metrics
@@ -84,6 +84,10 @@ class RunLog:
             self._metrics.write(step, values)
             self.events.scalars(step, values)
 
+    def watch(self, step: int, values: dict[str, float]) -> None:
+        """Show `values` at `step` in TensorBoard alone."""
+        self.events.scalars(step, values)
+
     def close(self) -> None:
         """Close both files."""
         if self._metrics is not None:
@@ -120,6 +124,8 @@ def carry_out(
         _finish(log.events, setting, figures, tensors, result.steps)
     told = dataclasses.replace(origin, test={"accuracy": test.accuracy, "loss": test.loss})
     left = {METRICS: files.sha256(folder / METRICS)}
+    # What is kept can be loaded and go on anywhere, in whatever precision pays there.
+    precision.compute_in(prepared.model, precision.FLOAT32)
     left[MODEL] = model_file.save(folder / MODEL, prepared.model, told)
     return Outcome(result, test.as_record(), tensors, left)
 

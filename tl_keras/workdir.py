@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tl_keras.errors import StoppedError, TransferError, UsageError
 LOG = logging.getLogger("tl_keras")
 
 FOUND_WEIGHTS = "source_weights_found"
+FOUND_PRECISION = "precision_found"
 
 
 class Workdir:
@@ -64,13 +65,29 @@ class Workdir:
             handler.close()
         self._lock.release()
 
-    def claim(self, config: Config, source_weights: str, environment: dict[str, str]) -> None:
+    def precision(self, config: Config) -> list[str] | None:
+        """Return what models compute in since the folder was begun; None where it is new.
+
+        Raises:
+            DataError: config.json is damaged.
+        """
+        kept = files.read_state(self._config) if self._config.is_file() else {}
+        return kept.get(FOUND_PRECISION) if kept.get("precision") == config.precision else None
+
+    def claim(
+        self,
+        config: Config,
+        source_weights: str,
+        environment: dict[str, str],
+        precision: Sequence[str],
+    ) -> None:
         """Write config.json: from here on the folder is this experiment's, and no other's.
 
         Args:
             config: all flags.
             source_weights: sha256 of the file in --source_weights; empty without that flag.
             environment: what computes; a folder that was begun with another keeps both.
+            precision: what models compute in, and why.
 
         Raises:
             UsageError: the folder was begun with other weights under the same name.
@@ -93,6 +110,7 @@ class Workdir:
         self.history = {
             "environments": environments,
             "changes": [*kept.get("changes", []), *changes],
+            FOUND_PRECISION: list(precision),
         }
         found = {FOUND_WEIGHTS: source_weights}
         files.write_state(self._config, {**config.flat(), **found, **self.history})

@@ -16,6 +16,7 @@ from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of
 from tl_keras.models import weights
 from tl_keras.models.building import head_of, set_trainable
 from tl_keras.models.folding import folded
+from tl_keras.models.precision import compute_in
 from tl_keras.training.prediction import Outputs, Predictor
 from tl_keras.training.task import Task
 
@@ -32,6 +33,7 @@ def prepare(setting: Setting) -> Prepared:
     set_trainable(body, "head")
     with setting.strategy.scope():
         frozen = folded(body)
+        compute_in(frozen, setting.precision.frozen)
         whole, head = _heads(setting, body)
     store = _Features(setting, Predictor(frozen, setting.strategy))
     split = setting.split
@@ -88,6 +90,7 @@ class _Features:
             "model": setting.config.model,
             "weights": weights.digest(body),
             "image_size": setting.image_size,
+            "precision": setting.precision.frozen,
         }
         self._image_size = setting.image_size
         self._predictor = predictor

@@ -19,6 +19,7 @@ from tl_keras.data.dataset import ImageSet
 from tl_keras.data.pipeline import Stream
 from tl_keras.data.splits import Split
 from tl_keras.models.building import tensor_names
+from tl_keras.models.precision import Precision
 from tl_keras.models.weights import HEAD, Weights
 from tl_keras.training.prediction import Outputs, Predictor
 from tl_keras.training.task import Batch, CrossEntropy, Objective, Task, accuracy
@@ -37,6 +38,7 @@ class Setting:
         strategy: under which models and variables are made.
         seed: of everything random in this run.
         model: built, and holding the source's weights where the method starts from them.
+        precision: what it computes in.
         images: the dataset's training split.
         split: which of them train and which validate.
         image_size: side in pixels of what the model sees.
@@ -52,6 +54,7 @@ class Setting:
     strategy: tf.distribute.Strategy
     seed: int
     model: keras.Model
+    precision: Precision
     images: ImageSet
     split: Split
     image_size: int

@@ -7,7 +7,7 @@ changes nothing and may come after any step. So a continued run does what an uni
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -20,12 +20,14 @@ from tl_keras import faults, interruption
 from tl_keras.config import Training
 from tl_keras.errors import TransferError
 from tl_keras.hyperparameters import Pace
+from tl_keras.models import precision
 from tl_keras.training.averaging import Average
 from tl_keras.training.checkpoints import Checkpoints, Clock
 from tl_keras.training.judging import Judge
-from tl_keras.training.optimizers import Schedule, make_optimizer, total_steps
+from tl_keras.training.optimizers import Schedule, forget, make_optimizer, total_steps
 from tl_keras.training.progress import Progress
-from tl_keras.training.task import Batch, Stage, Task
+from tl_keras.training.steps import Call, Steps
+from tl_keras.training.task import Stage, Task
 
 SECONDS_A_CALL = 0.5
 MOST_VALIDATIONS = 20
@@ -47,6 +49,9 @@ class Recorder(Protocol):
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Record `values` at `step`."""
+
+    def watch(self, step: int, values: dict[str, float]) -> None:
+        """Show `values` at `step`, which are not the same when the run is repeated."""
 
 
 class Result(NamedTuple):
@@ -94,12 +99,16 @@ class Loop:
         self._record_steps = max(1, self._eval_steps // RECORDS_A_VALIDATION)
         with strategy.scope():
             self._schedule = Schedule(training, self._total)
+            scales_loss = precision.scales_loss(task.model)
             self._optimizer = make_optimizer(
-                training, self._schedule, task.variables, task.multipliers
+                training, self._schedule, task.variables, task.multipliers, scales_loss=scales_loss
             )
             self._average = Average(
                 training, self._total, _each_once([*task.model.variables, *task.variables])
             )
+        self._steps = Steps(
+            strategy, self._optimizer, self._average, training.clip_norm, scales_loss=scales_loss
+        )
         self._judge = Judge(task, training, strategy, self._average, self._schedule)
         self._checkpoints = Checkpoints(folder / "checkpoints", self._variables())
         self._clock = Clock(pace)
@@ -112,7 +121,8 @@ class Loop:
         last = max(self._total - 1, 0)
         self._starts = [min(round(stage.start * self._total), last) for stage in self._stages]
         self._training_now: list[keras.Variable] = []
-        self._names: list[str] = []
+        # Seconds since the last record, and those of them in which the model waited for input.
+        self._spent = self._waited = 0.0
         self._recorder = recorder
         self._progress = Progress(title, self._total, target.batch_size)
 
@@ -127,9 +137,9 @@ class Loop:
         with interruption.saving():
             while state.step < self._total and not state.stopped:
                 self._enter_stage()
-                calls, end = self._calls(), self._end(self._stage(state.step))
+                call, end = self._call(), self._end(self._stage(state.step))
                 while state.step < end and not state.stopped:
-                    self._train(calls)
+                    self._train(call)
                     if self._clock.is_due(state.step) or interruption.told():
                         self._save()
                     if interruption.told():
@@ -193,8 +203,7 @@ class Loop:
         self._training_now = [v for v in self._task.variables if v.trainable]
         if state.step == self._starts[number] and state.step:
             self._schedule.restart(state.step)
-            for variable in self._optimizer.variables:
-                variable.assign(tf.zeros(variable.shape, variable.dtype))
+            forget(self._optimizer)
             self._judge.begin_stage()
 
     def _next_record(self) -> int:
@@ -203,68 +212,26 @@ class Loop:
         due = [step - step % every + every for every in (self._record_steps, self._eval_steps)]
         return min(*due, self._end(self._stage(step)))
 
-    def _calls(self) -> Callable[[int], np.ndarray]:
-        """Return a function that trains a number of steps and gives their figures.
+    def _call(self) -> Callable[[int, int], Call]:
+        """Return what takes the steps of this stage."""
+        return self._steps.starting(
+            self._state.step, self._streams, self._task.objective, self._training_now
+        )
 
-        The result is (steps, 1 + names) float32: the loss, then what `self._names` says.
-        """
-        batches = {
-            name: self._strategy.distribute_datasets_from_function(
-                lambda context, stream=stream: stream.batches(self._state.step, self._replicas)
-            )
-            for name, stream in self._streams.items()
-        }
-        iterators = {name: iter(dataset) for name, dataset in batches.items()}
-
-        # AutoGraph would turn a loop of Python into this one, by way of a file in $TMPDIR.
-        @tf.function(reduce_retracing=True, autograph=False)
-        def many(iterators: dict[str, Iterator], first: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-            def one(number: tf.Tensor, figures: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-                batch = {name: next(iterator) for name, iterator in iterators.items()}
-                values = self._strategy.run(self._replica_step, args=(batch,))
-                mean = self._strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
-                self._average.update(first + number + 1)
-                return number + 1, figures.write(number, mean)
-
-            figures = tf.TensorArray(tf.float32, steps, element_shape=[None])
-            return tf.while_loop(lambda number, _: number < steps, one, (0, figures))[1].stack()
-
-        return lambda steps: many(
-            iterators, tf.constant(self._state.step), tf.constant(steps)
-        ).numpy()
-
-    def _replica_step(self, batch: Batch) -> tf.Tensor:
-        variables = [variable.value for variable in self._training_now]
-        with tf.GradientTape() as tape:
-            terms, figures = self._task.objective(batch)
-            loss = tf.add_n(list(terms.values()))
-            share = loss / self._replicas
-        gradients = tape.gradient(share, variables)
-        if self._training.clip_norm:
-            # The norm to clip is that of the whole batch's gradient, so it is summed first. The
-            # optimizer sums over the replicas again, hence the division.
-            context = tf.distribute.get_replica_context()
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-            gradients, _ = tf.clip_by_global_norm(gradients, self._training.clip_norm)
-            gradients = [gradient / self._replicas for gradient in gradients]
-        self._optimizer.apply(gradients, self._training_now)
-        # One term is the loss itself, and recorded as that.
-        shown = terms if len(terms) > 1 else {}
-        self._names = [*shown, *figures]
-        return tf.stack([loss, *shown.values(), *figures.values()])
-
-    def _train(self, calls: Callable[[int], np.ndarray]) -> None:
+    def _train(self, call: Callable[[int, int], Call]) -> None:
         """Train in one call, as far as the next record at most, and make that if it is due."""
         state, record = self._state, self._next_record()
         steps = min(record - state.step, self._steps_a_call)
         steps = self._clock.at_most(state.step, steps)
         started = time.perf_counter()
-        figures = calls(steps)
+        figures, waited = call(state.step, steps)
         spent = time.perf_counter() - started
         self._steps_a_call = max(1, round(steps * SECONDS_A_CALL / max(spent, 1e-3)))
         self._check_finite(figures)
         state.step += steps
         state.seconds += spent
+        self._spent += spent
+        self._waited += waited
         self._figures.append(figures)
         faults.reached("steps trained")
         self._progress.update(state.step, float(figures[-1, 0]))
@@ -286,7 +253,8 @@ class Loop:
         means = np.concatenate(self._figures).astype(np.float64).mean(axis=0).tolist()
         self._figures = []
         values = {
-            f"train/{name}": mean for name, mean in zip(["loss", *self._names], means, strict=True)
+            f"train/{name}": mean
+            for name, mean in zip(["loss", *self._steps.names], means, strict=True)
         }
         stage = self._stage(state.step - 1)
         if len(self._stages) > 1:
@@ -298,6 +266,9 @@ class Loop:
             state.stopped = self._judge.is_impatient and state.step > self._starts[-1]
         state.records.append((state.step, values))
         self._recorder.write(state.step, values)
+        # Of this very run and machine: it stands in TensorBoard, and in no file that is compared.
+        self._recorder.watch(state.step, {"train/input_wait": self._waited / self._spent})
+        self._spent = self._waited = 0.0
 
 
 def _plain(values: dict[str, float]) -> dict[str, float | None]:

@@ -95,6 +95,8 @@ def make_optimizer(
     schedule: Schedule,
     variables: Sequence[keras.Variable],
     multipliers: Sequence[float] = (),
+    *,
+    scales_loss: bool = False,
 ) -> keras.optimizers.Optimizer:
     """Return the optimizer that `--optimizer` names, built for `variables`.
 
@@ -107,6 +109,8 @@ def make_optimizer(
         schedule: of the learning rate.
         variables: all that it will ever move.
         multipliers: of the update of each; empty for 1.
+        scales_loss: multiply the loss, and divide the gradients, by what keeps these within
+            float16; a step whose gradients leave it is passed over.
     """
     # Names of their own: TensorFlow takes no scope that begins with an underscore.
     if training.optimizer == "sgd":
@@ -115,8 +119,16 @@ def make_optimizer(
         optimizer = _Adam(schedule, name="adam")
     optimizer.multipliers = tuple(multipliers)
     optimizer.decays = [training.weight_decay * ("kernel" in v.name) for v in variables]
+    if scales_loss:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(list(variables))
     return optimizer
+
+
+def forget(optimizer: keras.optimizers.Optimizer) -> None:
+    """Set moments and counts of steps to zero; the scale of the loss stays as it was found."""
+    for variable in getattr(optimizer, "inner_optimizer", optimizer).variables:
+        variable.assign(tf.zeros(variable.shape, variable.dtype))
 
 
 def total_steps(training: Training, steps_per_epoch: float) -> int:
