@@ -24,7 +24,7 @@ OF_ALL = {
     *("checkpoint.json", "source.weights.h5", "model.keras", "result.json", "zero_shot.json"),
 }
 SITES = {
-    "features": {*OF_ALL, "shard.npz", "manifest.json", "report.json", "report.txt"},
+    "features": {*OF_ALL, "rows.bin", "indices.bin", "manifest.json", "report.json", "report.txt"},
     "compare": {*OF_ALL, "comparison.json", "comparison.md", "comparison.png"},
 }
 
@@ -48,8 +48,7 @@ def site(path: str) -> str:
     """Return which of SITES a path is."""
     name = Path(path).name.removesuffix(".unfinished").removeprefix("unfinished.")
     name = "events" if name.startswith("events.out.tfevents.") else name
-    name = re.sub(r"^\d{10}(?=\.)", "checkpoint", name)
-    return re.sub(r"^shard-\d+", "shard", name)
+    return re.sub(r"^\d{10}(?=\.)", "checkpoint", name)
 
 
 def saved(workdir: Path) -> dict[str, bytes]:

@@ -36,8 +36,9 @@ MAY_IMPORT = {
         "models",
     },
     "methods": {"config", "data", "errors", "faults", "files", "models", "training"},
-    "checks": {"config", "data", "errors", "hyperparameters", "methods", "models"},
-    "options": {"checks", "config", "data", "errors", "methods", "models"},
+    "bounds": {"config", "errors"},
+    "checks": {"bounds", "config", "data", "errors", "hyperparameters", "methods", "models"},
+    "options": {"bounds", "checks", "config", "data", "errors", "methods", "models"},
     "plan": {"checks", "config", "data", "errors", "methods", "models"},
     "runs": {
         "config",
@@ -74,6 +75,7 @@ MAY_IMPORT = {
 # These are read before anything is computed, so that a mistyped flag is answered at once.
 LIGHT = [
     "tl_keras",
+    "tl_keras.bounds",
     "tl_keras.checks",
     "tl_keras.compare",
     "tl_keras.comparison_options",
@@ -100,6 +102,7 @@ HEAVY = {
 # The test file of a module is test_<module>.py, or stands here.
 TEST_FILES = {
     "__init__": "test_architecture.py",
+    "bounds": "test_options.py",
     "checks": "test_options.py",
     "console": "test_main.py",
     "config": "test_options.py",

@@ -88,7 +88,7 @@ def test_runs_killed_at_every_named_point_continue_to_the_bit(references, tmp_pa
     short = [
         [("temporary written", 3), ("checkpoint half written", 1)]
         + [("checkpoint half written", 1, "--checkpoint_every=9"), ("steps trained", 2)]
-        + [("cache shard written", 1)],
+        + [("cache rows written", 1)],
         [("checkpoint written", 9), ("log line written", 2), ("checkpoint pruned", 1)]
         + [("cache manifest written", 1), ("file renamed", 4)],
     ]

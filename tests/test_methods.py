@@ -7,10 +7,10 @@ import tensorflow as tf
 from made import Records, setting, small_model
 
 from tl_keras.errors import UsageError
-from tl_keras.methods import catalog, features
+from tl_keras.methods import catalog
+from tl_keras.methods.feature_cache import FeatureCache
 from tl_keras.models import weights
 from tl_keras.training.loop import Loop
-from tl_keras.training.prediction import Predictor
 
 
 def train(prepared, given, folder):
@@ -108,12 +108,12 @@ def test_joint_trains_both_heads_and_keeps_the_sources_out_of_the_model(tmp_path
 
 def test_features_sees_each_picture_once(tmp_path, monkeypatch):
     seen = []
-    predict = Predictor.predict
+    rows = FeatureCache.rows
     monkeypatch.setattr(
-        features._Features,
-        "_compute",
-        lambda self, images: (
-            seen.append(len(images)) or predict(self._predictor, images, self._image_size).features
+        FeatureCache,
+        "rows",
+        lambda self, indices, compute: rows(
+            self, indices, lambda chosen: seen.append(len(chosen)) or compute(chosen)
         ),
     )
     prepared = catalog.find("features").prepare(setting(tmp_path))

@@ -172,7 +172,7 @@ def test_early_stopping_ends_no_stage_but_the_last(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "starts"),
     [
-        ({}, []),
+        ({}, [0]),
         ({"method": "lp_ft"}, [0, 0.5]),
         ({"method": "lp_ft", "unfreeze": "lp_ft:0.3"}, [0, 0.3]),
         ({"unfreeze": "lp_ft:0"}, [0, 0]),

@@ -1,26 +1,19 @@
-"""What settings may be, one by one and together. Light to import, as the command line is.
-
-Options reads them from flags, and a Config can be made in Python; both are held to the same.
-"""
+"""What settings may be together. Light to import, as the command line is."""
 
 import re
-import unicodedata
-from collections.abc import Sequence
-from typing import Any
 
-from tl_keras.config import Config, Option, Training, named_options
+from tl_keras import bounds
+from tl_keras.config import Config, Training
 from tl_keras.data import augment_spec
 from tl_keras.errors import UsageError
 from tl_keras.hyperparameters import Pace
 from tl_keras.methods import catalog as methods
 from tl_keras.models import catalog as models
 
-Number = int | float
-
 
 def check(config: Config) -> None:
     """Raise UsageError where settings are out of bounds, contradict each other or do not exist."""
-    _check_bounds(config)
+    bounds.check(config)
     for prefix, training in (("", config.training), ("source_", config.source_training)):
         if training.augment != "auto":
             augment_spec.parse(training.augment, flag=f"{prefix}augment")
@@ -57,14 +50,41 @@ def check(config: Config) -> None:
             " choose a model of keras.applications, such as mobilenet_v2_035 or resnet50"
         )
     _check_fine_tuning(config, method)
-    if config.method == "features" and config.training.augment not in ("none", ""):
-        raise UsageError(
-            f"--augment={config.training.augment} changes the images each epoch, and"
-            " --method=features computes their features once: leave --augment=none"
-        )
+    _check_cached_views(config)
     _check_pretraining(config)
     _check_validation(config)
     _check_running(config)
+
+
+def _check_cached_views(config: Config) -> None:
+    """Check what is said of the augmentation of images that frozen layers see."""
+    training, views = config.training, config.cached_views
+    augments = training.augment not in ("none", "")
+    if config.method == "features" and augments and not views:
+        raise UsageError(
+            f"--augment={training.augment} changes the images each epoch, and --method=features"
+            " computes their features once: leave --augment=none, or give --cached_views, such as"
+            " 10"
+        )
+    if not views:
+        return
+    flag = f"--cached_views={views}"
+    if not augments:
+        raise UsageError(
+            f"{flag} is of augmented images, and --augment={training.augment} changes none: give"
+            " --augment, or leave it out"
+        )
+    if training.augment != "auto" and augment_spec.parse(training.augment).mixes:
+        raise UsageError(
+            f"{flag} keeps what frozen layers make of an image, and --augment={training.augment}"
+            " mixes it with others: leave out mixup and cutmix, or --cached_views"
+        )
+    unfreeze, _ = methods.unfreezing(config)
+    if config.method != "features" and config.trainable == "all" and unfreeze == "none":
+        raise UsageError(
+            f"{flag} is for layers that do not train, and all do: give --trainable, such as last:3,"
+            " or --unfreeze; or leave it out"
+        )
 
 
 def _check_pretraining(config: Config) -> None:
@@ -222,79 +242,3 @@ def needs_validation(training: Training) -> str:
     if training.early_stopping:
         return f"{{}}early_stopping={training.early_stopping}"
     return "{}schedule=plateau" if training.schedule == "plateau" else ""
-
-
-def _check_bounds(config: Config) -> None:
-    """Hold a Config that was made in Python to what the flags are held to."""
-    defaults = Config().flat()
-    for name, option, value in named_options(config):
-        try:
-            _check_one(value, defaults[name], option)
-        except ValueError as error:
-            raise UsageError(one_line(f"--{name}={value} {error}")) from None
-
-
-def _check_one(value: Any, default: Any, option: Option) -> None:
-    if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)):
-            raise ValueError("must be a tuple of whole numbers")
-        different([bounded(one, int, option) for one in value])
-    elif isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise ValueError("must be true or false")
-    elif isinstance(default, (int, float)):
-        bounded(value, type(default), option)
-    elif not option.choices:
-        plain_text(value)
-    elif value not in option.choices:
-        raise ValueError(f"must be one of {', '.join(option.choices)}")
-
-
-def plain_text(value: Any) -> str:
-    """Return text of one line, as names and paths are, or raise ValueError."""
-    if not isinstance(value, str):
-        raise ValueError("must be text")
-    # No file has a name with a zero in it, and what breaks lines breaks errors and reports.
-    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in value):
-        raise ValueError("must be one line, without control characters")
-    # What follows a flag without a value is taken for its value: --workdir --steps=3.
-    if value.startswith("--"):
-        raise ValueError("begins as a flag does: is its own value missing?")
-    return value
-
-
-def bounded(value: Any, kind: type, option: Option) -> Number:
-    """Return a number that is one of `kind` and within the option's bounds, or raise ValueError."""
-    is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
-    low, high = option.low, option.high
-    # Written so that nan, which compares false with everything, is refused.
-    if not is_number or low is None or high is None or not low <= value <= high:
-        name = "whole number" if kind is int else "number"
-        raise ValueError(f"must be a {name}{range_of(option)} ({option.help})")
-    return value
-
-
-def different(seeds: Sequence[Number]) -> tuple[Number, ...]:
-    """Return seeds of which there is at least one, and each once, or raise ValueError."""
-    if len(set(seeds)) != len(seeds):
-        raise ValueError("names a seed twice; each pair of runs needs a seed of its own")
-    if not seeds:
-        raise ValueError("names no seed; each pair of runs needs one")
-    return tuple(seeds)
-
-
-def range_of(option: Option) -> str:
-    """Return the option's bounds in words, after a blank, or ''."""
-    if option.low is None or option.high is None:
-        return ""
-    return f" from {_number(option.low)} to {_number(option.high)}"
-
-
-def _number(bound: float) -> str:
-    """Return a bound in full where it is a whole number: seeds end at 2147483647, not 2.1e+09."""
-    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
-
-
-def one_line(error: BaseException | str) -> str:
-    """Return a message without line breaks and without its full stop."""
-    return " ".join(str(error).split()).rstrip(".")

@@ -123,6 +123,26 @@ class Config:
         256, "features: hidden units of the mlp", TRANSFER, unit="units", low=1, high=65536
     )
 
+    cached_views: int = option(
+        0,
+        "with --augment, and layers that do not train: how many augmented views of each image there"
+        " are, in turn from epoch to epoch, so that what the frozen layers make of them is computed"
+        " once; 0: a new view in each epoch",
+        TRANSFER,
+        unit="views",
+        low=0,
+        high=1000,
+    )
+    cache_gb: float = option(
+        10.0,
+        "most that a run may keep on disk, in WORKDIR/features, of what its frozen layers make of"
+        " the images; what needs more is computed anew in each step",
+        TRANSFER,
+        unit="gigabytes",
+        low=0,
+        high=1e6,
+    )
+
     model: str = option("small_cnn", "the architecture; one of the list below", DATA)
     dense_units: int = option(
         128,

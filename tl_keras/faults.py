@@ -16,7 +16,7 @@ POINTS = (
     "checkpoint half written",
     "checkpoint written",
     "checkpoint pruned",
-    "cache shard written",
+    "cache rows written",
     "cache manifest written",
     "log line written",
 )

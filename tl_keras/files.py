@@ -92,6 +92,15 @@ class GrowingFile:
                     self._file.truncate(size)
                 raise
 
+    def truncate(self, size: int) -> None:
+        """Cut off what comes after the first `size` bytes.
+
+        Raises:
+            WriteError: it cannot be done.
+        """
+        with writing(self._path):
+            self._file.truncate(size)
+
     def close(self) -> None:
         """Close the file.
 

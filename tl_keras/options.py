@@ -14,7 +14,8 @@ from typing import Any
 from absl import flags
 
 from tl_keras import config as config_module
-from tl_keras.checks import Number, bounded, check, different, one_line, plain_text, range_of
+from tl_keras.bounds import Number, bounded, different, one_line, plain_text, range_of
+from tl_keras.checks import check
 from tl_keras.config import Config, Option, named_options
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError

@@ -142,7 +142,7 @@ class Plan:
         for config in runs:
             if config.method != "scratch":
                 building.set_trainable(model, config.trainable)
-                unfreezing.stages(model, config)
+                unfreezing.parts(model, config)
             self._check_split(config)
 
     def _check_split(self, config: Config) -> None:

@@ -32,8 +32,11 @@ class Stream:
         image_size: side in pixels that images are brought to; 0 leaves the inputs as they are.
         augmentation: what is done to each image anew in each epoch.
         view: streams that differ in it alone give the same examples, augmented differently.
+        views: how many epochs differ in their augmentation, before the first one's comes again; 0
+            for all.
         chosen: (n,) int64, which of the examples take part; None for all. The others stay where
-            they are, so that a part of a large split is no copy of it.
+            they are, so that a part of a large split is no copy of it. Or (views, n) int64: which
+            stand for them in the first epoch, in the second, and so on in turn.
         num_classes: of the labels of mixed pictures; 0 will do where the augmentation mixes none.
     """
 
@@ -44,13 +47,14 @@ class Stream:
     image_size: int = 0
     augmentation: Augmentation = NO_AUGMENTATION
     view: int = 0
+    views: int = 0
     chosen: np.ndarray | None = None
     num_classes: int = 0
 
     @property
     def count(self) -> int:
         """How many examples take part."""
-        return len(self.labels if self.chosen is None else self.chosen)
+        return len(self.labels) if self.chosen is None else self.chosen.shape[-1]
 
     def fitted(self, replicas: int) -> "Stream":
         """Return this stream with a batch that the examples fill and the replicas share evenly."""
@@ -112,19 +116,22 @@ class Stream:
             raise ValueError("labels of mixed pictures need num_classes, received 0")
         rows = _rows(self.inputs)
         chosen = np.arange(len(self.labels)) if self.chosen is None else self.chosen
-        labels, places = tf.constant(self.labels[chosen]), tf.constant(chosen)
+        turns = np.atleast_2d(chosen)
+        labels, places = tf.constant(self.labels[turns[0]]), tf.constant(turns)
 
-        def augmented(indices: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-            return augment.augment(rows(tf.gather(places, indices)), keys, self.augmentation)
+        def augmented(indices: tf.Tensor, epochs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            keys = self.keys(indices, epochs)
+            turn = tf.gather_nd(places, tf.stack([epochs % len(turns), indices], axis=1))
+            return augment.augment(rows(turn), keys, self.augmentation), keys
 
         def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             step, replica = number // replicas, number % replicas
             indices, epochs = self.order(step, replica, replicas)
-            keys = self._keys(indices, epochs)
-            inputs, wanted = augmented(indices, keys), tf.gather(labels, indices)
+            inputs, keys = augmented(indices, epochs)
+            wanted = tf.gather(labels, indices)
             if self.augmentation.mixes:
                 others, epochs = self.order(step, replica, replicas, PARTNERS)
-                partners = augmented(others, self._keys(others, epochs))
+                partners, _ = augmented(others, epochs)
                 inputs, shares = mixing.mix(inputs, partners, keys, self.augmentation)
                 other_labels = tf.gather(labels, others)
                 wanted = mixing.mix_labels(wanted, other_labels, shares, self.num_classes)
@@ -136,15 +143,27 @@ class Stream:
         mapped = numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return mapped.prefetch(tf.data.AUTOTUNE)
 
-    def _keys(self, indices: tf.Tensor, epochs: tf.Tensor) -> tf.Tensor:
-        """Return (batch, 3) int64, what each picture's augmentation follows from."""
+    def keys(self, indices: tf.Tensor, epochs: tf.Tensor) -> tf.Tensor:
+        """Return (batch, 3) int64, what each picture's augmentation follows from.
+
+        Args:
+            indices: (batch,) int64, among those that take part.
+            epochs: (batch,) int64.
+        """
+        if self.views:
+            epochs %= self.views
         # Seeds end below 2^31, so that no view of one is a view of another.
         own_seed = tf.constant(self.seed + self.view * 2**31, tf.int64)
         return tf.stack([tf.fill(tf.shape(indices), own_seed), epochs, indices], axis=1)
 
 
 def in_order(
-    inputs: np.ndarray, batch_size: int, image_size: int, replicas: int = 1
+    inputs: np.ndarray,
+    batch_size: int,
+    image_size: int,
+    replicas: int = 1,
+    augmentation: Augmentation = NO_AUGMENTATION,
+    keys: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Return every example once, in order, for evaluation.
 
@@ -156,15 +175,21 @@ def in_order(
         batch_size: examples an element, for one replica.
         image_size: as `Stream.image_size`.
         replicas: the number of elements is a multiple of it.
+        augmentation: of each example, as its key says.
+        keys: (examples, 3) int64, see `Stream.keys`; None without augmentation.
     """
     rows = _rows(inputs)
+    table = None if keys is None else tf.constant(keys)
     size = min(batch_size, -(-len(inputs) // replicas))
     elements = -(-len(inputs) // (size * replicas)) * replicas
     last = len(inputs) - 1
 
     def batch(number: tf.Tensor) -> tf.Tensor:
         indices = tf.minimum(number * size + tf.range(size, dtype=tf.int64), last)
-        return _resized(rows(indices), image_size)
+        images = rows(indices)
+        if table is not None:
+            images = augment.augment(images, tf.gather(table, indices), augmentation)
+        return _resized(images, image_size)
 
     return (
         tf.data.Dataset.range(elements)

@@ -4,19 +4,13 @@ The frozen part sees each picture once in the life of a workdir; its features li
 trained on them is the head of the whole model itself, so that nothing has to be put together after.
 """
 
-from typing import Any
-
 import keras
 import numpy as np
 
 from tl_keras.data.dataset import ImageSet
-from tl_keras.data.seals import fingerprint
-from tl_keras.methods.feature_cache import FeatureCache
+from tl_keras.methods.frozen_part import FrozenPart, check_room
 from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of
-from tl_keras.models import weights
 from tl_keras.models.building import head_of, set_trainable
-from tl_keras.models.folding import folded
-from tl_keras.models.precision import compute_in
 from tl_keras.training.prediction import Outputs, Predictor
 from tl_keras.training.task import Task
 
@@ -27,27 +21,28 @@ def prepare(setting: Setting) -> Prepared:
     Also called proxy collection. The body of `setting.model` does not change.
 
     Raises:
+        UsageError: --cache_gb has no room for the features.
         WriteError: the features cannot be kept on disk.
     """
     body = setting.model
     set_trainable(body, "head")
     with setting.strategy.scope():
-        frozen = folded(body)
-        compute_in(frozen, setting.precision.frozen)
         whole, head = _heads(setting, body)
-    store = _Features(setting, Predictor(frozen, setting.strategy))
-    split = setting.split
+        part = FrozenPart(setting, keras.Model(body.input, body.output["features"]))
+    split, config = setting.split, setting.config
+    images = setting.stream(setting.images, split.train, views=config.cached_views)
+    check_room(setting, part, max(1, images.views) * len(split.train) + len(split.validation))
     task = Task(
         model=head,
         variables=head.trainable_variables,
-        streams={"target": setting.stream(store.of(setting.images, split.train))},
+        streams={"target": part.stream(images)},
         objective=cross_entropy_of(head, setting.cross_entropy),
-        validation=store.of(setting.images, split.validation) if len(split.validation) else None,
+        validation=part.of(setting.images, split.validation) if len(split.validation) else None,
     )
     predictor = Predictor(head, setting.strategy)
 
     def predict(images: ImageSet) -> Outputs:
-        return predictor.predict(store.of(images, np.arange(len(images.labels))).images)
+        return predictor.predict(part.of(images, np.arange(len(images.labels))).images)
 
     return Prepared(task, whole, predict)
 
@@ -77,30 +72,3 @@ def _heads(setting: Setting, body: keras.Model) -> tuple[keras.Model, keras.Mode
 def _dense(units: int, activation: str | None, name: str, seed: int) -> keras.layers.Dense:
     initializer = keras.initializers.GlorotUniform(seed=seed)
     return keras.layers.Dense(units, activation, kernel_initializer=initializer, name=name)
-
-
-class _Features:
-    """The features of image sets under one frozen model, through the caches on disk."""
-
-    def __init__(self, setting: Setting, predictor: Predictor):
-        tensors = weights.tensors_of(setting.model)
-        body = {n: value for n, value in tensors.items() if not n.startswith(weights.HEAD)}
-        self._folder = setting.cache
-        self._key = {
-            "model": setting.config.model,
-            "weights": weights.digest(body),
-            "image_size": setting.image_size,
-            "precision": setting.precision.frozen,
-        }
-        self._image_size = setting.image_size
-        self._predictor = predictor
-
-    def of(self, images: ImageSet, indices: np.ndarray) -> ImageSet:
-        """Return the features, in place of images, and labels of the examples at `indices`."""
-        key: dict[str, Any] = {**self._key, "images": fingerprint(images.images)}
-        cache = FeatureCache(self._folder, key)
-        rows = cache.rows(indices, lambda i: self._compute(images.images[i]))
-        return ImageSet(rows, images.labels[indices])
-
-    def _compute(self, images: np.ndarray) -> np.ndarray:
-        return self._predictor.predict(images, self._image_size).features

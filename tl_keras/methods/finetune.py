@@ -5,11 +5,19 @@ group (`--layer_lr_decay`) go together as one likes.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
-from tl_keras.methods import unfreezing
+import keras
+
+from tl_keras.methods import catalog, unfreezing
+from tl_keras.methods.frozen_part import shortened
 from tl_keras.methods.penalty import added_to
-from tl_keras.methods.setting import Prepared, Setting, supervised
-from tl_keras.models.building import set_trainable
+from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of, supervised
+from tl_keras.models.building import set_trainable, train_only
+from tl_keras.training.task import Batch, Objective, Stage, Task
+
+# Gives the objective of a model, or of the part of it that trains.
+ObjectiveOf = Callable[[keras.Model], Callable[[Batch], Objective]]
 
 
 def prepare(setting: Setting) -> Prepared:
@@ -18,18 +26,56 @@ def prepare(setting: Setting) -> Prepared:
     Raises:
         UsageError: `--trainable` names no layer of this model, or leaves nothing to thaw.
     """
-    config, model = setting.config, setting.model
-    set_trainable(model, config.trainable)
+    set_trainable(setting.model, setting.config.trainable)
     added = added_to(setting)
-    prepared = supervised(setting, added.model, added.terms)
-    variables = [*model.trainable_variables, *added.variables]
+
+    def objective_of(model: keras.Model) -> Callable[[Batch], Objective]:
+        return cross_entropy_of(model, setting.cross_entropy, added.terms)
+
+    prepared = supervised(setting, views=setting.config.cached_views)
+    task = dataclasses.replace(prepared.task, objective=objective_of(added.model))
+    task = in_stages(setting, task, objective_of, added.variables)
+    return dataclasses.replace(prepared, task=task)
+
+
+def in_stages(
+    setting: Setting,
+    task: Task,
+    objective_of: ObjectiveOf,
+    variables: Sequence[keras.Variable],
+) -> Task:
+    """Return the task in the stages, and at the speeds, that the flags ask for.
+
+    Args:
+        setting: of the run, in whose model what may train is chosen.
+        task: of all stages.
+        objective_of: gives its objective.
+        variables: what trains besides the model, as fast as the head.
+
+    Raises:
+        UsageError: `--trainable` leaves nothing to thaw.
+    """
+    config, model = setting.config, setting.model
     speeds = unfreezing.multipliers(model, config)
     if speeds:
-        speeds += [config.head_lr_multiplier] * len(added.variables)
+        speeds += [config.head_lr_multiplier] * len(variables)
     task = dataclasses.replace(
-        prepared.task,
-        variables=variables,
-        stages=unfreezing.stages(model, config),
-        multipliers=speeds,
+        task, variables=[*model.trainable_variables, *variables], multipliers=speeds
     )
-    return dataclasses.replace(prepared, task=task)
+    # What the source model makes of an image is asked for together with what this one does.
+    compares = any(catalog.PENALTIES[name].compares for name in catalog.penalties(config))
+
+    def entering(names: Sequence[str], share: float) -> Callable[[], Task]:
+        def enter() -> Task:
+            train_only(model, names)
+            return task if compares else shortened(setting, task, objective_of, share)
+
+        return enter
+
+    parts = unfreezing.parts(model, config)
+    ends = [*(part.start for part in parts[1:]), 1.0]
+    stages = [
+        Stage(part.start, entering(part.names, end - part.start))
+        for part, end in zip(parts, ends, strict=True)
+    ]
+    return dataclasses.replace(task, stages=stages)

@@ -1,11 +1,14 @@
 """Training on source and target together, with a shared body and a head for each."""
 
 import dataclasses
+from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 
 from tl_keras.methods import finetune
-from tl_keras.methods.setting import Prepared, Setting
+from tl_keras.methods.setting import Prepared, Setting, supervised, with_channels
+from tl_keras.models.building import set_trainable
 from tl_keras.training.task import Batch, Objective, accuracy
 
 
@@ -18,43 +21,32 @@ def prepare(setting: Setting) -> Prepared:
     Raises:
         UsageError: `--trainable` names no layer of this model.
     """
-    prepared = finetune.prepare(setting)
-    model, config = setting.model, setting.config
+    config, model = setting.config, setting.model
+    set_trainable(model, config.trainable)
     head = setting.source_head()
     loss, weight = setting.cross_entropy, config.joint_lambda
     source_loss = setting.source_cross_entropy
 
-    def objective(batch: Batch) -> Objective:
-        images, labels = batch["target"]
-        source_images, source_labels = batch["source"]
-        source_images = _with_channels(source_images, images.shape[-1])
-        # One pass over both, so that normalisation layers see the mixture they will be used on.
-        outputs = model(tf.concat([source_images, images], axis=0), training=True)
-        count = source_images.shape[0]
-        source_logits = head(outputs["features"][:count])
-        logits = outputs["logits"][count:]
-        terms = {
-            "source": source_loss(source_labels, source_logits),
-            "target": weight * loss(labels, logits),
-        }
-        return Objective(terms, {"accuracy": accuracy(labels, logits)})
+    def objective_of(model: keras.Model) -> Callable[[Batch], Objective]:
+        def objective(batch: Batch) -> Objective:
+            images, labels = batch["target"]
+            source_images, source_labels = batch["source"]
+            source_images = with_channels(source_images, images.shape[-1])
+            # One pass over both, so that normalisation sees the mixture it will be used on.
+            outputs = model(tf.concat([source_images, images], axis=0), training=True)
+            count = source_images.shape[0]
+            source_logits = head(outputs["features"][:count])
+            logits = outputs["logits"][count:]
+            terms = {
+                "source": source_loss(source_labels, source_logits),
+                "target": weight * loss(labels, logits),
+            }
+            return Objective(terms, {"accuracy": accuracy(labels, logits)})
 
-    task = prepared.task
-    speeds = list(task.multipliers)
-    task = dataclasses.replace(
-        task,
-        streams={**task.streams, "source": setting.source_stream()},
-        objective=objective,
-        variables=[*task.variables, *head.trainable_variables],
-        multipliers=speeds and speeds + [config.head_lr_multiplier] * 2,
-    )
+        return objective
+
+    prepared = supervised(setting, views=config.cached_views)
+    streams = {**prepared.task.streams, "source": setting.source_stream()}
+    task = dataclasses.replace(prepared.task, streams=streams, objective=objective_of(model))
+    task = finetune.in_stages(setting, task, objective_of, head.trainable_variables)
     return dataclasses.replace(prepared, task=task)
-
-
-def _with_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
-    """Return (batch, height, width, c) uint8 images with as many channels as the target's have."""
-    if images.shape[-1] == channels:
-        return images
-    if channels == 1:
-        return tf.image.rgb_to_grayscale(images)
-    return tf.repeat(images, channels, axis=-1)

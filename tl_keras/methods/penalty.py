@@ -4,7 +4,6 @@ A penalty compares functions, so what it compares is in inference mode: no dropo
 statistics of normalisation in place of the batch's. So it is zero at the source's weights.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +15,10 @@ import tensorflow as tf
 from tl_keras.methods import catalog
 from tl_keras.methods.setting import Extra, Setting
 from tl_keras.models.building import copy_weights
+from tl_keras.models.cutting import differs_in_training
 from tl_keras.models.fused import fuse
 from tl_keras.models.groups import feature_maps
+from tl_keras.models.naming import leaves
 
 
 @dataclass
@@ -42,8 +43,8 @@ class Watched:
     @cached_property
     def now(self) -> Mapping[str, tf.Tensor]:
         """The outputs of the model in inference mode."""
-        calls = [inspect.signature(layer.call).parameters for layer in self.model.operations]
-        if any("training" in parameters for parameters in calls):
+        layers = [leaf for layer in self.model.operations for leaf in leaves(layer)]
+        if any(differs_in_training(layer) for layer in layers):
             return self.model(self.inputs, training=False)
         return self.outputs
 

@@ -120,20 +120,27 @@ class Setting:
     def source_stream(self) -> Stream:
         """Return batches of the source's images, with the source's augmentation."""
         return dataclasses.replace(
-            self.stream(self.source_images),
+            self.stream(self.source_images, views=self.config.cached_views),
             augmentation=augment_spec.parse(self.source_augment),
             num_classes=self.source_classes,
         )
 
-    def stream(self, images: ImageSet, chosen: np.ndarray | None = None) -> Stream:
-        """Return batches of images, or of features, with this run's seed and augmentation."""
+    def stream(self, images: ImageSet, chosen: np.ndarray | None = None, views: int = 0) -> Stream:
+        """Return batches of images with this run's seed and augmentation.
+
+        Args:
+            images: of which they are.
+            chosen: those that take part; None for all.
+            views: how many epochs differ in their augmentation; 0 for all.
+        """
         return Stream(
             inputs=images.images,
             labels=images.labels,
             batch_size=self.training.batch_size,
             seed=self.seed,
-            image_size=self.image_size if images.images.ndim == 4 else 0,
+            image_size=self.image_size,
             augmentation=augment_spec.parse(self.augment),
+            views=views,
             chosen=chosen,
             num_classes=self.num_classes,
         )
@@ -170,6 +177,15 @@ class Pretraining:
     model: keras.Model
     judge: Callable[[ImageSet], dict[str, float]]
     rebuild: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+def with_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
+    """Return (batch, height, width, c) uint8 images with as many channels as are asked for."""
+    if images.shape[-1] == channels:
+        return images
+    if channels == 1:
+        return tf.image.rgb_to_grayscale(images)
+    return tf.repeat(images, channels, axis=-1)
 
 
 def body_variables(model: keras.Model) -> list[keras.Variable]:
@@ -209,22 +225,19 @@ def cross_entropy_of(
     return objective
 
 
-def supervised(
-    setting: Setting, watched: keras.Model | None = None, extra: Extra | None = None
-) -> Prepared:
+def supervised(setting: Setting, views: int = 0) -> Prepared:
     """Prepare training of what is trainable in the setting's model: mean cross-entropy.
 
     Args:
         setting: of the run.
-        watched: the same model with further outputs, for `extra`.
-        extra: as in `cross_entropy_of`.
+        views: as of `Setting.stream`.
     """
     model = setting.model
     task = Task(
         model=model,
         variables=model.trainable_variables,
-        streams={"target": setting.stream(setting.images, setting.split.train)},
-        objective=cross_entropy_of(watched or model, setting.cross_entropy, extra),
+        streams={"target": setting.stream(setting.images, setting.split.train, views)},
+        objective=cross_entropy_of(model, setting.cross_entropy),
         validation=setting.images.take(setting.split.validation),
         image_size=setting.image_size,
     )

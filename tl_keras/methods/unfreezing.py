@@ -1,7 +1,8 @@
 """What of a model trains when, and how fast each part of it moves."""
 
-import functools
 import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 
@@ -10,11 +11,22 @@ from tl_keras.errors import UsageError
 from tl_keras.methods import catalog
 from tl_keras.models import building, groups
 from tl_keras.models.building import HEAD, tensor_names
-from tl_keras.training.task import Stage
 
 
-def stages(model: keras.Model, config: Config) -> list[Stage]:
-    """Return the stages in which the model thaws; none where all trains from the start.
+class Part(NamedTuple):
+    """A part of a run in which the same layers train.
+
+    Attributes:
+        start: the part of all steps after which it begins, 0 to below 1.
+        names: of the body's layers that train; the head does too.
+    """
+
+    start: float
+    names: Sequence[str]
+
+
+def parts(model: keras.Model, config: Config) -> list[Part]:
+    """Return the parts of a run in which the model thaws; one where all trains from the start.
 
     "lp_ft" trains the head to what it can be on the frozen body, then everything from that head
     (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-
@@ -32,10 +44,10 @@ def stages(model: keras.Model, config: Config) -> list[Stage]:
     Raises:
         UsageError: --trainable leaves nothing to thaw, or --unfreeze names too many stages.
     """
-    kind, parts = catalog.unfreezing(config)
-    if kind == "none":
-        return []
+    kind, lengths = catalog.unfreezing(config)
     body = building.named_body(model)
+    if kind == "none":
+        return [Part(0.0, [name for name, layer in body.items() if layer.trainable])]
     chosen = [[n for n in group if body[n].trainable] for group in groups.groups(model)]
     later = [group for group in chosen if group]
     if not later:
@@ -45,23 +57,20 @@ def stages(model: keras.Model, config: Config) -> list[Stage]:
         )
     counts = [0, len(later)] if kind == "lp_ft" else range(len(later) + 1)
     thawed = [list(itertools.chain(*later[len(later) - count :])) for count in counts]
-    if len(parts) > len(thawed) - 1:
+    if len(lengths) > len(thawed) - 1:
         raise UsageError(
-            f"--unfreeze={config.unfreeze} gives lengths of {len(parts)} stages before the last,"
+            f"--unfreeze={config.unfreeze} gives lengths of {len(lengths)} stages before the last,"
             f" and here are {len(thawed) - 1} of them: give no more"
         )
-    starts = _starts(parts, len(thawed))
-    return [
-        Stage(start, functools.partial(building.train_only, model, names))
-        for start, names in zip(starts, thawed, strict=True)
-    ]
+    starts = _starts(lengths, len(thawed))
+    return [Part(start, names) for start, names in zip(starts, thawed, strict=True)]
 
 
-def _starts(parts: tuple[float, ...], count: int) -> list[float]:
+def _starts(lengths: tuple[float, ...], count: int) -> list[float]:
     """Return where the stages begin; those without a length share the rest evenly."""
-    even = (1.0 - sum(parts)) / (count - len(parts))
-    lengths = [*parts, *[even] * (count - len(parts))]
-    return [sum(lengths[:number]) for number in range(count)]
+    even = (1.0 - sum(lengths)) / (count - len(lengths))
+    every = [*lengths, *[even] * (count - len(lengths))]
+    return [sum(every[:number]) for number in range(count)]
 
 
 def multipliers(model: keras.Model, config: Config) -> list[float]:

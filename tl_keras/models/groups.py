@@ -56,7 +56,7 @@ def feature_maps(model: keras.Model) -> dict[str, keras.KerasTensor]:
     grouped = groups(model)
     starts = [min(places[body[name]] for name in group) for group in grouped]
     maps = {}
-    passes = _all_passes(model)
+    passes = all_passes(model)
     for group, (start, end) in zip(
         grouped, itertools.pairwise([*starts, len(operations)]), strict=True
     ):
@@ -69,7 +69,7 @@ def feature_maps(model: keras.Model) -> dict[str, keras.KerasTensor]:
     return maps
 
 
-def _all_passes(model: keras.Model) -> list[bool]:
+def all_passes(model: keras.Model) -> list[bool]:
     """Return for each operation whether everything behind it is computed from it alone."""
     operations = model.operations
     made_by = {

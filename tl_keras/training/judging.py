@@ -29,14 +29,20 @@ class Judge:
         schedule: Schedule,
     ):
         """Prepare to validate `task`, with the averaged weights where there are such."""
-        self._task = task
+        self._model = task.model
+        self._strategy = strategy
         self._training = training
         self._average = average
         self._schedule = schedule
-        self._predictor = Predictor(task.model, strategy)
         self._best_loss: float | None = None
         self._since_best = self._since_decay = 0
         self._best: dict[str, np.ndarray] = {}
+        self.look_at(task)
+
+    def look_at(self, task: Task) -> None:
+        """Validate by what `task` computes from here on, which comes to the same."""
+        self._validation, self._image_size = task.validation, task.image_size
+        self._predictor = Predictor(task.model, self._strategy)
 
     def look(self) -> dict[str, float]:
         """Validate, note progress, and decay where the plateau schedule says so.
@@ -44,11 +50,11 @@ class Judge:
         Returns:
             The figures by name; none where there are no validation images.
         """
-        validation = self._task.validation
+        validation = self._validation
         if validation is None or len(validation.labels) == 0:
             return {}
         with self._average.in_place():
-            outputs = self._predictor.predict(validation.images, self._task.image_size)
+            outputs = self._predictor.predict(validation.images, self._image_size)
             labels = validation.labels
             log_likelihoods = log_softmax(outputs.logits.astype(np.float64), axis=1)
             loss = -float(log_likelihoods[np.arange(len(labels)), labels].mean())
@@ -63,7 +69,7 @@ class Judge:
         if self._best_loss is None or loss < self._best_loss:
             self._best_loss, self._since_best, self._since_decay = loss, 0, 0
             if training.early_stopping:
-                self._best = weights.tensors_of(self._task.model)
+                self._best = weights.tensors_of(self._model)
         if training.schedule == "plateau" and self._since_decay >= training.plateau_patience:
             self._schedule.factor.assign(self._schedule.factor * training.decay_rate)
             self._since_decay = 0
@@ -81,7 +87,7 @@ class Judge:
     def keep_best(self) -> None:
         """Give the model the weights that validated best, where early stopping looked for them."""
         if self._best:
-            weights.assign(self._task.model, self._best)
+            weights.assign(self._model, self._best)
 
     def record(self) -> dict[str, Any]:
         """Return the figures a checkpoint holds."""

@@ -90,8 +90,8 @@ class Loop:
         self._training = training
         self._strategy = strategy
         self._replicas = strategy.num_replicas_in_sync
-        self._streams = {name: s.fitted(self._replicas) for name, s in task.streams.items()}
-        target = self._streams["target"]
+        target = task.streams["target"].fitted(self._replicas)
+        self._batch_size = target.batch_size
         self._total = total_steps(training, target.steps_per_epoch)
         self._eval_steps = training.eval_steps or max(
             math.ceil(target.steps_per_epoch), math.ceil(self._total / MOST_VALIDATIONS)
@@ -116,11 +116,12 @@ class Loop:
         # (steps, figures) of the calls since the last record.
         self._figures: list[np.ndarray] = []
         self._steps_a_call = 1
-        self._stages = task.stages or [Stage(0.0, lambda: None)]
+        self._stages = task.stages or [Stage(0.0, lambda: task)]
         # The last stage has a step at least, however short the run.
         last = max(self._total - 1, 0)
         self._starts = [min(round(stage.start * self._total), last) for stage in self._stages]
-        self._training_now: list[keras.Variable] = []
+        # What this stage computes.
+        self._now = task
         # Seconds since the last record, and those of them in which the model waited for input.
         self._spent = self._waited = 0.0
         self._recorder = recorder
@@ -149,7 +150,7 @@ class Loop:
         self._progress.close()
         self._average.keep()
         self._judge.keep_best()
-        images = state.step * self._streams["target"].batch_size
+        images = state.step * self._batch_size
         return Result(state.step, state.seconds, images / max(state.seconds, 1e-9))
 
     def _restore(self) -> None:
@@ -199,8 +200,8 @@ class Loop:
         """
         state = self._state
         number = self._stage(state.step)
-        self._stages[number].enter()
-        self._training_now = [v for v in self._task.variables if v.trainable]
+        self._now = self._stages[number].enter()
+        self._judge.look_at(self._now)
         if state.step == self._starts[number] and state.step:
             self._schedule.restart(state.step)
             forget(self._optimizer)
@@ -214,9 +215,9 @@ class Loop:
 
     def _call(self) -> Callable[[int, int], Call]:
         """Return what takes the steps of this stage."""
-        return self._steps.starting(
-            self._state.step, self._streams, self._task.objective, self._training_now
-        )
+        streams = {name: s.fitted(self._replicas) for name, s in self._now.streams.items()}
+        moving = [variable for variable in self._task.variables if variable.trainable]
+        return self._steps.starting(self._state.step, streams, self._now.objective, moving)
 
     def _train(self, call: Callable[[int, int], Call]) -> None:
         """Train in one call, as far as the next record at most, and make that if it is due."""

@@ -1,6 +1,7 @@
 """Running a model over a whole split: every example once, on all replicas."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -24,38 +25,56 @@ class Outputs(NamedTuple):
     logits: np.ndarray
 
 
+class Runner:
+    """Runs one function over many examples; keep it where there is more than one set of them."""
+
+    def __init__(self, function: Callable[[tf.Tensor], Any], strategy: tf.distribute.Strategy):
+        """Prepare to run `function` of a batch, whose models were built under `strategy`."""
+        self._function = function
+        self._strategy = strategy
+        self._run = tf.function(self._replicas, reduce_retracing=True)
+
+    def _replicas(self, batch: tf.Tensor) -> Any:
+        outputs = self._strategy.run(self._function, args=(batch,))
+        return tf.nest.map_structure(lambda one: self._strategy.gather(one, axis=0), outputs)
+
+    def run(self, inputs: np.ndarray, image_size: int = 0, **augmented: Any) -> Any:
+        """Return what the function gives, with all examples of `inputs` in place of a batch.
+
+        Args:
+            inputs: (examples, ...) uint8 images or float features, at least one.
+            image_size: side in pixels that images are brought to; 0 leaves them.
+            augmented: augmentation and keys, as of `pipeline.in_order`.
+        """
+        replicas = self._strategy.num_replicas_in_sync
+        side = image_size or inputs.shape[1]
+        values = side * side * 3 if inputs.dtype == np.uint8 else int(np.prod(inputs.shape[1:]))
+        batch_size = int(np.clip(VALUES_A_BATCH // (values * 8), 16, 512))
+        batches = self._strategy.distribute_datasets_from_function(
+            lambda context: pipeline.in_order(inputs, batch_size, image_size, replicas, **augmented)
+        )
+        parts = [tf.nest.map_structure(lambda one: one.numpy(), self._run(b)) for b in batches]
+        return tf.nest.map_structure(lambda *ones: np.concatenate(ones)[: len(inputs)], *parts)
+
+
 class Predictor:
     """Runs one model in inference mode; keep it where the model is evaluated more than once."""
 
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy):
         """Prepare to run `model`, which was built under `strategy`."""
-        self._model = model
-        self._strategy = strategy
-        self._run = tf.function(self._replicas, reduce_retracing=True)
 
-    def _replicas(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = self._strategy.run(lambda rows: self._model(rows, training=False), args=(batch,))
-        return {
-            name: self._strategy.gather(outputs[name], axis=0) for name in ("features", "logits")
-        }
+        def outputs(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            found = model(batch, training=False)
+            return found["features"], found["logits"]
+
+        self._runner = Runner(outputs, strategy)
 
     def predict(self, inputs: np.ndarray, image_size: int = 0) -> Outputs:
         """Return features and logits of `inputs`, in their order.
 
         Args:
-            inputs: (examples, ...) uint8 images or float32 features, at least one.
+            inputs: (examples, ...) uint8 images or float features, at least one.
             image_size: side in pixels that images are brought to; 0 leaves them.
         """
-        replicas = self._strategy.num_replicas_in_sync
-        side = image_size or inputs.shape[1]
-        values = side * side * 3 if inputs.ndim == 4 else inputs.shape[1]
-        batch_size = int(np.clip(VALUES_A_BATCH // (values * 8), 16, 512))
-        batches = self._strategy.distribute_datasets_from_function(
-            lambda context: pipeline.in_order(inputs, batch_size, image_size, replicas)
-        )
-        parts = [self._run(batch) for batch in batches]
-        features, logits = (
-            np.concatenate([part[name].numpy() for part in parts])[: len(inputs)]
-            for name in ("features", "logits")
-        )
+        features, logits = self._runner.run(inputs, image_size)
         return Outputs(features.astype(np.float32), logits.astype(np.float32))

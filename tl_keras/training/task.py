@@ -37,10 +37,12 @@ class Stage(NamedTuple):
     Attributes:
         start: the part of all steps after which it begins, 0 to below 1.
         enter: sets which layers train; of the task's variables, those move that are trainable.
+            Returns what is computed from here on: the task itself, or one that comes to the same
+            sooner, whose model is a part of the whole.
     """
 
     start: float
-    enter: Callable[[], None]
+    enter: Callable[[], "Task"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,194 @@
+"""Tests of frozen parts: what is kept on disk comes to what is computed each time."""
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from made import Records, pictures, setting
+
+from tl_keras.data import memory
+from tl_keras.data.augment_spec import parse
+from tl_keras.errors import UsageError
+from tl_keras.methods import catalog, feature_cache
+from tl_keras.methods.feature_cache import FeatureCache
+from tl_keras.methods.frozen_part import FrozenPart
+from tl_keras.models import weights
+from tl_keras.models.cutting import cut
+from tl_keras.models.precision import Precision, compute_in
+from tl_keras.training.loop import Loop
+
+# How far rounding alone takes a loss in some dozens of steps: norms are folded into kernels, and
+# batches of another size go through the frozen part.
+CLOSE = 1e-4
+
+
+@pytest.fixture(autouse=True)
+def computed(monkeypatch):
+    """How many rows were computed, call by call."""
+    counts: list[int] = []
+    rows = FeatureCache.rows
+    monkeypatch.setattr(
+        FeatureCache,
+        "rows",
+        lambda self, indices, compute: rows(
+            self, indices, lambda chosen: counts.append(len(chosen)) or compute(chosen)
+        ),
+    )
+    return counts
+
+
+def run(folder, **flags):
+    """Train as the flags say and return the figures of each record, and the weights."""
+    augment = flags.pop("augment", "none")
+    given = dataclasses.replace(setting(folder, **{"steps": 12, **flags}), augment=augment)
+    compute_in(given.model, given.precision.training)
+    prepared, records = catalog.find(given.config.method).prepare(given), Records()
+    name = f"run-{given.config.cache_gb}"
+    loop = Loop(prepared.task, given.training, given.strategy, folder / name, records, "test")
+    loop.run()
+    figures = [{k: v for k, v in values.items() if k != "train/stage"} for _, values in records]
+    return figures, weights.tensors_of(prepared.model)
+
+
+def assert_close(one, other):
+    for wanted, found in zip(one, other, strict=True):
+        assert wanted.keys() == found.keys()
+        for name, value in wanted.items():
+            assert found[name] == pytest.approx(value, rel=CLOSE, abs=CLOSE), name
+
+
+CASES = [
+    {"trainable": "head"},
+    {"trainable": "last:2", "penalty": "l2sp:0.1,bss:0.01"},
+    {"trainable": "head", "early_stopping": 2, "layer_lr_decay": 0.5},
+    {"method": "lp_ft"},
+    {"method": "gradual"},
+    {"method": "joint", "unfreeze": "lp_ft", "joint_lambda": 0.5},
+    {"trainable": "head", "augment": "shift:0.2", "cached_views": 2},
+    {"method": "joint", "trainable": "head", "augment": "shift:0.2", "cached_views": 3},
+]
+
+
+@pytest.mark.parametrize("flags", CASES, ids=str)
+def test_cached_run_comes_to_the_uncached_one(tmp_path, computed, flags):
+    flags = {"steps": 24, "eval_steps": 4, **flags}
+    uncached, weights_uncached = run(tmp_path, **flags, cache_gb=0)
+    assert not computed
+    cached, weights_cached = run(tmp_path, **flags)
+    assert sum(computed) >= 30 * max(1, flags.get("cached_views", 0)) + 10
+    assert_close(uncached, cached)
+    for name, value in weights_uncached.items():
+        np.testing.assert_allclose(weights_cached[name], value, atol=CLOSE)
+
+
+def test_every_row_is_computed_once_for_all_stages_seeds_and_commands(tmp_path, computed):
+    run(tmp_path, method="lp_ft", steps=24)
+    assert sum(computed) == 40
+    # Another seed, other steps, but the same source: its head stage has them already.
+    run(tmp_path / "..", trainable="head", steps=12)
+    first = dataclasses.replace(setting(tmp_path, trainable="head"), seed=5)
+    prepared = catalog.find("finetune").prepare(first)
+    Loop(prepared.task, first.training, first.strategy, tmp_path / "other", Records(), "t").run()
+    assert sum(computed) == 80
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"trainable": "head", "cache_gb": 1e-6},
+        {"trainable": "head", "steps": 1},
+        {"trainable": "head", "augment": "shift:0.2"},
+        {"trainable": "head", "augment": "mixup:0.2"},
+        {"trainable": "head", "penalty": "feature_distance"},
+        {"trainable": "head", "augment": "shift:0.2", "cached_views": 20},
+    ],
+    ids=str,
+)
+def test_nothing_is_kept_that_would_not_pay_or_has_no_room(tmp_path, computed, flags):
+    run(tmp_path, **flags)
+    assert not computed
+    assert not (tmp_path / "features").exists()
+
+
+def test_log_says_what_is_kept_and_what_has_no_room(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("tl_keras"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    run(tmp_path, trainable="head")
+    assert "frozen up to dense, 8 float32: 1.28e-06 GB for 30 images, computed once" in caplog.text
+    run(tmp_path, trainable="head", cache_gb=1e-6)
+    assert "more than --cache_gb has room for" in caplog.text
+
+
+def part_of(given):
+    """Return the frozen part of a setting's model, of which the head trains alone."""
+    catalog.find("finetune").prepare(given)
+    return FrozenPart(given, cut(given.model).frozen)
+
+
+def test_views_are_the_augmentations_of_their_epochs_and_come_in_turn(tmp_path):
+    given = dataclasses.replace(setting(tmp_path, trainable="head"), augment="shift:0.3")
+    stream = dataclasses.replace(given.stream(given.images, np.arange(5, 25), 3), batch_size=20)
+    part = part_of(given)
+    kept = [batch for batch, _ in zip(part.stream(stream).batches(), range(7), strict=False)]
+    made = [batch for batch, _ in zip(stream.batches(), range(7), strict=False)]
+    for (tensors, labels), (pixels, wanted) in zip(kept, made, strict=True):
+        np.testing.assert_array_equal(labels, wanted)
+        np.testing.assert_allclose(tensors, part(pixels), rtol=1e-5, atol=1e-6)
+
+    def epoch(number):
+        return np.sort(kept[number][0].numpy(), axis=0)
+
+    np.testing.assert_array_equal(epoch(0), epoch(3))
+    assert not np.allclose(epoch(0), epoch(1))
+
+
+def test_what_memory_has_no_room_for_is_read_from_disk(tmp_path, monkeypatch):
+    given = setting(tmp_path, trainable="head")
+    part, stream = part_of(given), given.stream(given.images, np.arange(9, 35))
+    in_memory = part.stream(stream)
+    monkeypatch.setattr(memory, "available_memory", lambda: 0)
+    mapped = part.stream(stream)
+    assert isinstance(mapped.inputs, np.memmap) and not isinstance(in_memory.inputs, np.memmap)
+    for one, other in zip(mapped.batches().take(5), in_memory.batches().take(5), strict=True):
+        for found, wanted in zip(one, other, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_tensors_are_kept_in_the_precision_that_pays(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_cache, "EXAMPLES_A_PIECE", 7)
+    plain = setting(tmp_path, trainable="all")
+    plain.model.get_layer("dense").trainable = False
+    given = dataclasses.replace(
+        setting(tmp_path, trainable="head"), precision=Precision("float32", "bfloat16", "")
+    )
+    part = part_of(given)
+    found = part.of(given.images, np.array([3, 20, 1]))
+    assert found.images.dtype == tf.bfloat16.as_numpy_dtype
+    np.testing.assert_array_equal(found.labels, given.images.labels[[3, 20, 1]])
+    exact = cut(given.model).frozen(given.images.images[[3, 20, 1]])
+    np.testing.assert_allclose(found.images.astype(np.float32), exact, rtol=0.05, atol=0.05)
+    figures, _ = run(tmp_path, trainable="head")
+    assert np.isfinite([values["train/loss"] for values in figures]).all()
+
+
+def test_images_of_a_source_with_other_channels_go_through_the_same_part(tmp_path):
+    given = setting(tmp_path, trainable="head")
+    part, grey = part_of(given), pictures(4).images
+    colour = np.repeat(grey, 3, axis=-1)
+    np.testing.assert_allclose(part(tf.constant(colour)), part(tf.constant(grey)), atol=1e-5)
+
+
+def test_features_take_views_and_say_where_they_have_no_room(tmp_path, computed):
+    figures, _ = run(tmp_path, method="features", augment="shift:0.2", cached_views=3, steps=20)
+    assert sum(computed) == 3 * 30 + 10
+    assert figures[-1]["train/accuracy"] > 0.5
+    with pytest.raises(UsageError, match="--cache_gb=0 has no room for the .* GB of the features"):
+        run(tmp_path, method="features", cache_gb=0)
+
+
+def test_a_view_says_what_it_is_of():
+    # The key of the cache has the augmentation in words.
+    assert "shift" in repr(parse("shift:0.2")) and repr(parse("none")) != repr(parse("shift:0.2"))

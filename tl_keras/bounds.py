@@ -1,0 +1,93 @@
+"""What settings may be, one by one. Light to import, as the command line is.
+
+Options reads them from flags, and a Config can be made in Python; both are held to the same.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from tl_keras.config import Config, Option, named_options
+from tl_keras.errors import UsageError
+
+Number = int | float
+
+
+def check(config: Config) -> None:
+    """Hold a Config that was made in Python to what the flags are held to.
+
+    Raises:
+        UsageError: a setting is of another kind, or out of its bounds.
+    """
+    defaults = Config().flat()
+    for name, option, value in named_options(config):
+        try:
+            _check_one(value, defaults[name], option)
+        except ValueError as error:
+            raise UsageError(one_line(f"--{name}={value} {error}")) from None
+
+
+def _check_one(value: Any, default: Any, option: Option) -> None:
+    if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("must be a tuple of whole numbers")
+        different([bounded(one, int, option) for one in value])
+    elif isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError("must be true or false")
+    elif isinstance(default, (int, float)):
+        bounded(value, type(default), option)
+    elif not option.choices:
+        plain_text(value)
+    elif value not in option.choices:
+        raise ValueError(f"must be one of {', '.join(option.choices)}")
+
+
+def plain_text(value: Any) -> str:
+    """Return text of one line, as names and paths are, or raise ValueError."""
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    # No file has a name with a zero in it, and what breaks lines breaks errors and reports.
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in value):
+        raise ValueError("must be one line, without control characters")
+    # What follows a flag without a value is taken for its value: --workdir --steps=3.
+    if value.startswith("--"):
+        raise ValueError("begins as a flag does: is its own value missing?")
+    return value
+
+
+def bounded(value: Any, kind: type, option: Option) -> Number:
+    """Return a number that is one of `kind` and within the option's bounds, or raise ValueError."""
+    is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+    low, high = option.low, option.high
+    # Written so that nan, which compares false with everything, is refused.
+    if not is_number or low is None or high is None or not low <= value <= high:
+        name = "whole number" if kind is int else "number"
+        raise ValueError(f"must be a {name}{range_of(option)} ({option.help})")
+    return value
+
+
+def different(seeds: Sequence[Number]) -> tuple[Number, ...]:
+    """Return seeds of which there is at least one, and each once, or raise ValueError."""
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("names a seed twice; each pair of runs needs a seed of its own")
+    if not seeds:
+        raise ValueError("names no seed; each pair of runs needs one")
+    return tuple(seeds)
+
+
+def range_of(option: Option) -> str:
+    """Return the option's bounds in words, after a blank, or ''."""
+    if option.low is None or option.high is None:
+        return ""
+    return f" from {_number(option.low)} to {_number(option.high)}"
+
+
+def _number(bound: float) -> str:
+    """Return a bound in full where it is a whole number: seeds end at 2147483647, not 2.1e+09."""
+    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
+
+
+def one_line(error: BaseException | str) -> str:
+    """Return a message without line breaks and without its full stop."""
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,218 @@
+"""The part of a model that does not train: computed as it is fastest, and, where it pays, once.
+
+Its norms are folded away, and it computes in the precision that pays for inference. What it makes
+of the images lies on disk, in `feature_cache`, where the part that trains reads it.
+"""
+
+import dataclasses
+import hashlib
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tl_keras.data import memory
+from tl_keras.data.dataset import ImageSet
+from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
+from tl_keras.data.seals import fingerprint
+from tl_keras.errors import UsageError
+from tl_keras.methods.feature_cache import FeatureCache, Rows
+from tl_keras.methods.setting import Setting, with_channels
+from tl_keras.models import weights
+from tl_keras.models.cutting import cut
+from tl_keras.models.folding import folded
+from tl_keras.models.precision import compute_in
+from tl_keras.training.optimizers import total_steps
+from tl_keras.training.prediction import Runner
+from tl_keras.training.task import Batch, Objective, Task
+
+LOG = logging.getLogger(__name__)
+
+GIGABYTE = 10**9
+
+
+class FrozenPart:
+    """From images to one tensor, by weights that stay as they are now."""
+
+    def __init__(self, setting: Setting, model: keras.Model):
+        """Prepare to compute what `model`, with one output and built under the strategy, does."""
+        with setting.strategy.scope():
+            self._model = folded(model)
+            compute_in(self._model, setting.precision.frozen)
+        self._setting = setting
+        self._runner = Runner(self, setting.strategy)
+        self._shape = tuple(model.output.shape[1:])
+        self._dtype = self._model(tf.zeros((1, *model.input.shape[1:]), tf.uint8)).numpy().dtype
+        self._key = {
+            "model": setting.config.model,
+            "tensor": model.layers[-1].name,
+            "weights": weights.digest(weights.tensors_of(model)),
+            "image_size": setting.image_size,
+            "precision": setting.precision.frozen,
+        }
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """Return the tensor, (batch, ...), of (batch, height, width, channels) uint8 images."""
+        channels = self._model.input.shape[-1]
+        return self._model(with_channels(images, channels), training=False)
+
+    def size_of(self, examples: int) -> int:
+        """Return the bytes that the tensors of so many examples take."""
+        return examples * math.prod(self._shape) * self._dtype.itemsize
+
+    def describe(self) -> str:
+        """Return where the tensor is, and its shape and dtype."""
+        shape = " x ".join(map(str, self._shape))
+        return f"{self._key['tensor']}, {shape} {self._dtype}"
+
+    def of(self, images: ImageSet, indices: np.ndarray) -> ImageSet:
+        """Return tensors, in place of images, and labels of the examples at `indices`."""
+        rows = self._plain(images.images, indices)
+        return ImageSet(_in_order(rows), images.labels[indices])
+
+    def stream(self, stream: Stream) -> Stream:
+        """Return the same batches with the tensors of the images in their place.
+
+        Args:
+            stream: of images, without augmentation, or with `views` of it.
+        """
+        chosen = np.arange(len(stream.labels)) if stream.chosen is None else stream.chosen
+        if stream.augmentation.is_identity:
+            rows = self._plain(stream.inputs, chosen)
+        else:
+            rows = self._augmented(stream, chosen)
+        table, places = _in_memory(rows)
+        turns = places.reshape(-1, len(chosen))
+        labels = np.zeros(len(table), np.int64)
+        labels[turns] = stream.labels[chosen]
+        return dataclasses.replace(
+            stream,
+            inputs=table,
+            labels=labels,
+            chosen=turns,
+            image_size=0,
+            augmentation=NO_AUGMENTATION,
+            views=0,
+        )
+
+    def _plain(self, images: np.ndarray, indices: np.ndarray) -> Rows:
+        cache = self._cache(images)
+        size = self._setting.image_size
+        return cache.rows(indices, lambda i: self._runner.run(images[i], size))
+
+    def _augmented(self, stream: Stream, chosen: np.ndarray) -> Rows:
+        """Return the rows of all views, view after view, each in the order of `chosen`."""
+
+        def compute(numbers: np.ndarray) -> np.ndarray:
+            view, index = np.divmod(numbers, len(chosen))
+            return self._runner.run(
+                stream.inputs[chosen[index]],
+                self._setting.image_size,
+                augmentation=stream.augmentation,
+                keys=stream.keys(tf.constant(index), tf.constant(view)).numpy(),
+            )
+
+        cache = self._cache(
+            stream.inputs,
+            seed=stream.seed,
+            augmentation=repr(stream.augmentation),
+            chosen=hashlib.sha256(chosen.astype("<i8").tobytes()).hexdigest(),
+        )
+        return cache.rows(np.arange(stream.views * len(chosen)), compute)
+
+    def _cache(self, images: np.ndarray, **more: Any) -> FeatureCache:
+        key = {**self._key, "images": fingerprint(images), **more}
+        return FeatureCache(self._setting.cache, key, self._shape, self._dtype)
+
+
+def _in_memory(rows: Rows) -> Rows:
+    """Return the rows that are asked for in memory, where that has room; else as they are."""
+    size = len(rows.places) * rows.table[:1].nbytes
+    if size > memory.MEMORY_SHARE * memory.available_memory():
+        return rows
+    return Rows(np.array(rows.table[rows.places]), np.arange(len(rows.places)))
+
+
+def _in_order(rows: Rows) -> np.ndarray:
+    """Return the rows that are asked for, in their order; mapped where they stand in it."""
+    first, count = rows.places[0], len(rows.places)
+    if np.array_equal(rows.places, np.arange(first, first + count)):
+        return rows.table[first : first + count]
+    return np.array(rows.table[rows.places])
+
+
+def shortened(
+    setting: Setting,
+    task: Task,
+    objective_of: Callable[[keras.Model], Callable[[Batch], Objective]],
+    share: float,
+) -> Task:
+    """Return the same task as what trains now needs it: the frozen part before it is a FrozenPart.
+
+    Its tensors are kept, and read in each epoch, where each is used more than once, --cache_gb has
+    room for them, and the augmentation leaves a picture as it is or has --cached_views.
+
+    Args:
+        setting: of the run.
+        task: on images, of `setting.model`, in which the layers that train now are chosen.
+        objective_of: gives the task's objective of a model, or of the part of it that trains.
+        share: of the run's steps that are taken so.
+    """
+    parts = cut(setting.model)
+    if parts is None:
+        return task
+    part, objective = FrozenPart(setting, parts.frozen), objective_of(parts.rest)
+    if not _pays(setting, task, part, share):
+        return dataclasses.replace(
+            task,
+            objective=lambda batch: objective({n: (part(x), y) for n, (x, y) in batch.items()}),
+        )
+    validation = setting.split.validation
+    return dataclasses.replace(
+        task,
+        model=parts.rest,
+        streams={name: part.stream(stream) for name, stream in task.streams.items()},
+        objective=objective,
+        validation=part.of(setting.images, validation) if len(validation) else None,
+        image_size=0,
+    )
+
+
+def _pays(setting: Setting, task: Task, part: FrozenPart, share: float) -> bool:
+    """Tell whether tensors at the cut are to be kept; where they might be, say what comes of it."""
+    if any(s.augmentation.mixes or not (_views(s)) for s in task.streams.values()):
+        return False
+    target = task.streams["target"]
+    steps = total_steps(setting.training, target.steps_per_epoch)
+    if share * steps < _views(target) * target.steps_per_epoch:
+        return False
+    examples = sum(_views(stream) * stream.count for stream in task.streams.values())
+    size = part.size_of(examples + len(setting.split.validation))
+    fits = size <= setting.config.cache_gb * GIGABYTE
+    LOG.info(
+        "frozen up to %s: %s for %d images, %s",
+        part.describe(),
+        f"{size / GIGABYTE:.3g} GB",
+        examples,
+        "computed once" if fits else "more than --cache_gb has room for, computed each time",
+    )
+    return fits
+
+
+def _views(stream: Stream) -> int:
+    """Return how many different tensors an example has; 0 where they do not end."""
+    return 1 if stream.augmentation.is_identity else stream.views
+
+
+def check_room(setting: Setting, part: FrozenPart, examples: int) -> None:
+    """Raise UsageError where --cache_gb has no room for features that cannot do without."""
+    size, room = part.size_of(examples) / GIGABYTE, setting.config.cache_gb
+    if size > room:
+        raise UsageError(
+            f"--cache_gb={room:g} has no room for the {size:.3g} GB of the features of {examples}"
+            " images: give it more, or choose --method=finetune --trainable=head"
+        )

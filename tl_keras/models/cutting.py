@@ -1,0 +1,68 @@
+"""Where a model can be cut: a frozen part, whose results can be kept, before the part that trains.
+
+Up to the cut nothing trains and nothing is random, so a picture always gives the same tensor there.
+"""
+
+import inspect
+from typing import NamedTuple
+
+import keras
+
+from tl_keras.models import groups
+from tl_keras.models.naming import leaves
+
+
+class Cut(NamedTuple):
+    """A model in two parts, which share its layers.
+
+    Attributes:
+        frozen: from images to the tensor at the cut.
+        rest: from that tensor to what the model gives.
+    """
+
+    frozen: keras.Model
+    rest: keras.Model
+
+
+def cut(model: keras.Model) -> Cut | None:
+    """Cut a model behind as many of its frozen layers as can be; None where there is nothing to do.
+
+    Args:
+        model: of which `building.train_only` or `set_trainable` has chosen what trains.
+    """
+    place = None
+    passes = groups.all_passes(model)
+    results = {id(tensor) for tensor in keras.tree.flatten(model.output)}
+    for number, operation in enumerate(model.operations):
+        if any(_moves(leaf) for leaf in leaves(operation)):
+            break
+        tensors = keras.tree.flatten(operation.output)
+        if passes[number] and len(tensors) == 1 and id(tensors[0]) not in results:
+            place = number
+    before = model.operations[: (place or 0) + 1]
+    if place is None or not any(leaf.weights for one in before for leaf in _layers(one)):
+        return None
+    tensor = model.operations[place].output
+    frozen = keras.Model(model.input, tensor, name=f"{model.name}_frozen")
+    return Cut(frozen, keras.Model(tensor, model.output, name=model.name))
+
+
+def _layers(operation: keras.Operation) -> list[keras.Layer]:
+    return [leaf for leaf in leaves(operation) if isinstance(leaf, keras.Layer)]
+
+
+def _moves(operation: keras.Operation) -> bool:
+    """Tell whether what this makes of the same input may differ from step to step."""
+    return bool(getattr(operation, "trainable_variables", None)) or differs_in_training(operation)
+
+
+def differs_in_training(operation: keras.Operation) -> bool:
+    """Tell whether this does something else in training than in inference, such as dropout.
+
+    A frozen BatchNormalization does not: it goes by its moving statistics in both.
+    """
+    if isinstance(operation, keras.layers.BatchNormalization):
+        return operation.trainable
+    # Dense is told too, for the sake of quantisation, and does the same.
+    is_told = "training" in inspect.signature(operation.call).parameters
+    return is_told and not isinstance(operation, keras.layers.Dense)
