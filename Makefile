@@ -10,7 +10,7 @@ TORTURE := tests/test_kills.py tests/test_damage.py tests/test_full_disk.py \
   tests/test_weights_file.py tests/test_fuzz_pictures.py tests/test_fuzz_flags.py tests/test_determinism.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test torture check format recipes compare tensorboard clean $(RECIPES)
+.PHONY: help setup run test torture check format recipes compare tensorboard bench clean $(RECIPES)
 
 help: ## list the targets
 	@grep -hE '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,13 @@ $(RECIPES): setup
 
 compare: setup ## methods side by side: make compare RECIPE=mnist_to_usps FLAGS=--seeds=0,1,2
 	$(BIN)/python -m tl_keras.compare --flagfile=experiments/$(RECIPE).flags $(FLAGS)
+
+$(BIN)/.benchmarks: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
+
+bench: setup $(BIN)/.benchmarks ## ratios to Keras and PyTorch; make bench FLAGS=--quick takes minutes
+	$(BIN)/python -m experiments.benchmarks $(FLAGS)
 
 tensorboard: setup ## look at everything in runs/, on 127.0.0.1 only
 	$(BIN)/tensorboard --logdir=runs --host=127.0.0.1

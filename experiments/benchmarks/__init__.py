@@ -1,0 +1,1 @@
+"""Comparisons with Keras and PyTorch, as ratios that are measured in turn: `make bench`."""

@@ -1,0 +1,157 @@
+"""Our side of the comparisons, driven through the parts that the program itself is made of."""
+
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from experiments.benchmarks import pictures
+from experiments.benchmarks.worker import Rounds
+from tl_keras.config import Config, from_flat
+from tl_keras.data.catalog import DIGITS
+from tl_keras.data.dataset import Dataset, ImageSet
+from tl_keras.data.seals import Seals
+from tl_keras.experiment import start_tensorflow
+from tl_keras.hyperparameters import Pace
+from tl_keras.methods import catalog as methods
+from tl_keras.methods.setting import Setting
+from tl_keras.models import catalog as models
+from tl_keras.models.folding import folded
+from tl_keras.plan import Images, Plan
+from tl_keras.runs import forgetting_models
+from tl_keras.training import distribution
+from tl_keras.training.loop import Loop, Record
+from tl_keras.training.prediction import Predictor
+
+# Other contenders save nothing while they train, so neither do we.
+NEVER = Pace(steps=0, seconds=0.0)
+ENDLESS = 10**8
+RECORDS_A_VALIDATION = 5
+
+
+class _Pauses:
+    """A recorder for whom a round of the comparison goes from one record to the next."""
+
+    def __init__(self, rounds: Rounds, images: int):
+        self._rounds = rounds
+        self._images = images
+
+    def resume(self, records: Sequence[Record]) -> None:
+        """Wait for the first round."""
+        self._rounds.begin()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """End a round, and wait for the next."""
+        self._rounds.end(self._images)
+        self._rounds.begin()
+
+
+class _Silence:
+    """A recorder that keeps nothing."""
+
+    def resume(self, records: Sequence[Record]) -> None:
+        """Begin."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Keep nothing."""
+
+
+def train(
+    rounds: Rounds, flags: dict[str, Any], images: int, size: int, channels: int, steps: int
+) -> None:
+    """Train without end; a round is `steps` steps.
+
+    Args:
+        rounds: when to.
+        flags: of the command line, by name.
+        images: how many there are.
+        size: side of them in pixels.
+        channels: of them, 1 or 3.
+        steps: of a round.
+    """
+    endless = {"steps": ENDLESS, "eval_steps": RECORDS_A_VALIDATION * steps}
+    plan = _plan({**flags, **endless}, images, size, channels)
+    setting = plan.setting(plan.target, plan.config.training, seed=0)
+    pauses = _Pauses(rounds, steps * plan.config.training.batch_size)
+    _loop(setting, pauses, plan.cache.parent / "run").run()
+
+
+def short_training(
+    rounds: Rounds, flags: dict[str, Any], images: int, size: int, epochs: int
+) -> None:
+    """Train a fresh model for some epochs in each round, with all that comes after building it."""
+    plan = _plan({**flags, "epochs": float(epochs)}, images, size, 3)
+    for number in itertools.count():
+        folder = plan.cache.parent / str(number)
+        with forgetting_models():
+            # Each round computes what it caches anew.
+            fresh = dataclasses.replace(plan, cache=folder / "features")
+            setting = fresh.setting(plan.target, plan.config.training, seed=0)
+            rounds.begin()
+            _loop(setting, _Silence(), folder).run()
+            rounds.end(images * epochs)
+
+
+def features(rounds: Rounds, flags: dict[str, Any], images: int, size: int) -> None:
+    """Compute the features of all images in each round."""
+    plan = _plan(flags, images, size, 3)
+    extract = _extractor(plan.build(plan.target.dataset, 0), plan.strategy)
+    rows = plan.target.train.images
+    while True:
+        rounds.begin()
+        extract(rows)
+        rounds.end(images)
+
+
+def _extractor(
+    model: keras.Model, strategy: tf.distribute.Strategy
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from (n, size, size, 3) uint8 images to (n, d) float32 features."""
+    with strategy.scope():
+        predictor = Predictor(folded(model), strategy)
+    return lambda images: predictor.predict(images).features
+
+
+def _loop(setting: Setting, recorder: _Pauses | _Silence, folder: Path) -> Loop:
+    prepared = methods.find(setting.config.method).prepare(setting)
+    return Loop(
+        prepared.task, setting.training, setting.strategy, folder, recorder, "benchmark", NEVER
+    )
+
+
+def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> Plan:
+    """Return what the program settles before it trains, on random pictures.
+
+    Raises:
+        ValueError: a flag is none of the program's; nothing shall be measured without it.
+    """
+    if unknown := set(flags) - set(Config().flat()):
+        raise ValueError(
+            f"tl_keras has no flag {', '.join(f'--{name}' for name in sorted(unknown))}"
+        )
+    config = from_flat(
+        {"source": "none", "target": "random", "validation": 0.0, "image_size": size, **flags}
+    )
+    start_tensorflow(config.deterministic)
+
+    def read(split: str, image_size: int) -> ImageSet:
+        return ImageSet(pictures.pictures(images, size, channels), pictures.labels(images))
+
+    root = Path(tempfile.mkdtemp())
+    seals = Seals(root / "data.json")
+    return Plan(
+        config=config,
+        strategy=distribution.make_strategy(config.strategy),
+        image_size=size,
+        body_channels=3 if models.find(config.model).function else channels,
+        cache=root / "features",
+        seals=seals,
+        target=Images(Dataset("random", DIGITS, channels, size, "none", read), size, seals),
+        source=None,
+    )

@@ -1,0 +1,179 @@
+"""What is compared: one row each, with its goal. The table is the documentation.
+
+The sizes of a round are such that two cores take a second or a few for it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from experiments.benchmarks.accuracy import Accuracy
+from experiments.benchmarks.growth import CACHED, Growth
+from experiments.benchmarks.heads import HeadTraining
+from experiments.benchmarks.speed import Comparison, Opponent
+from experiments.benchmarks.turns import Pace
+
+OURS = "experiments.benchmarks.ours"
+KERAS = "experiments.benchmarks.peers_keras"
+TORCH = "experiments.benchmarks.peers_torch"
+
+SMALL_BATCH = 128
+# Of the others, and Keras' default; ours takes the batch that its features come in anyway.
+FEATURES_BATCH = 32
+FINE_TUNING_BATCH = {96: 32, 224: 16}
+QUICK = Pace(warmup=1, rounds=2)
+
+
+class Row(Protocol):
+    """One row of the results."""
+
+    @property
+    def name(self) -> str:
+        """What --rows looks for."""
+
+    def measure(self) -> dict[str, Any]:
+        """Return the finding: ready for JSON, with the "row" and the "kind" it is shown by."""
+
+
+class Work(NamedTuple):
+    """An application, the side of its images in pixels, and how many of these are a round."""
+
+    model: str
+    size: int
+    images: int
+
+
+FEATURES = (
+    Work("resnet50", 96, 256),
+    Work("resnet50", 224, 64),
+    Work("vgg16", 96, 128),
+    Work("vgg16", 224, 32),
+    Work("mobilenet_v2", 224, 128),
+)
+FINE_TUNING = (
+    Work("resnet50", 96, 96),
+    Work("resnet50", 224, 32),
+    Work("vgg16", 96, 64),
+    Work("vgg16", 224, 32),
+)
+
+
+def table(quick: bool) -> list[Row]:
+    """Return all rows; or, quick, a few of each kind and small."""
+    if quick:
+        return [
+            small_cnn(20, QUICK),
+            features(Work("resnet50", 96, 64), QUICK),
+            fine_tuning(Work("vgg16", 96, 32), QUICK),
+            *head_training(images=200, size=32, model="mobilenet_v2_035", pace=Pace(0, 1))[:1],
+            last_layers("vgg16", 32, Pace(0, 1)),
+            Accuracy("accuracy of digits", "digits", ["--source_epochs=5"], seeds=(0,)),
+            Growth("growth with images", "images", (200, 1000), 1, (CACHED,), rounds=1),
+        ]
+    return [
+        small_cnn(160, Pace()),
+        *(features(work, Pace()) for work in FEATURES),
+        *(fine_tuning(work, Pace()) for work in FINE_TUNING),
+        *head_training(images=10_000, size=96, model="mobilenet_v2", pace=Pace(0, 5)),
+        last_layers("resnet50", 1024, Pace(warmup=1, rounds=5)),
+        Accuracy("accuracy of digits", "digits"),
+        Accuracy("accuracy of mnist_to_usps", "mnist_to_usps", ["--shots=10"]),
+        Accuracy("accuracy of mobilenet_to_cifar10", "mobilenet_to_cifar10"),
+        Growth("growth with images", "images", (1_000, 10_000, 60_000, 600_000), fixed=1),
+        Growth("growth with epochs", "epochs", (1, 2, 5, 10, 20), fixed=5_000),
+    ]
+
+
+def small_cnn(steps: int, pace: Pace) -> Row:
+    """Return the row on training the small CNN."""
+    images = steps * SMALL_BATCH
+    peer = {"images": images, "batch_size": SMALL_BATCH}
+    return Comparison(
+        "small CNN, training",
+        f"an epoch of {images} images of 28 px, batch {SMALL_BATCH}, Adam, shuffled",
+        f"{OURS}:train",
+        {
+            **{"images": images, "size": 28, "channels": 1, "steps": steps},
+            "flags": {
+                **{"model": "small_cnn", "dense_units": 128, "batch_size": SMALL_BATCH},
+                **{"optimizer": "adam", "learning_rate": 1e-3},
+            },
+        },
+        [
+            Opponent("Keras fit, arrays", 2.0, f"{KERAS}:train_small_cnn", peer | {"chain": False}),
+            Opponent("Keras fit, tf.data", 1.2, f"{KERAS}:train_small_cnn", peer | {"chain": True}),
+            Opponent("PyTorch eager, float32", 2.0, f"{TORCH}:train_small_cnn", peer),
+        ],
+        pace,
+    )
+
+
+def features(work: Work, pace: Pace) -> Row:
+    """Return a row on computing frozen features; MobileNet has neither a goal nor a PyTorch."""
+    known = work.model != "mobilenet_v2"
+    peer = {"name": work.model, "images": work.images, "size": work.size}
+    peer["batch_size"] = FEATURES_BATCH
+    opponents = [Opponent("Keras predict", 3.0 if known else 0.0, f"{KERAS}:features", peer)]
+    if known:
+        opponents.append(Opponent("PyTorch, bfloat16", 1.8, f"{TORCH}:features", peer))
+    return Comparison(
+        f"{work.model}, frozen features, {work.size} px",
+        f"pooled features of {work.images} images",
+        f"{OURS}:features",
+        {"images": work.images, "size": work.size, "flags": rough(model=work.model)},
+        opponents,
+        pace,
+    )
+
+
+def fine_tuning(work: Work, pace: Pace) -> Row:
+    """Return a row on training all weights of an application."""
+    batch_size = FINE_TUNING_BATCH[work.size]
+    peer = {"name": work.model, "images": work.images, "size": work.size}
+    peer |= {"batch_size": batch_size, "momentum": 0.9}
+    flags = rough(model=work.model, batch_size=batch_size, optimizer="sgd", momentum=0.9)
+    images = {"images": work.images, "size": work.size, "channels": 3}
+    return Comparison(
+        f"{work.model}, fine-tuning, {work.size} px",
+        f"an epoch of {work.images} images, batch {batch_size}, SGD with momentum 0.9, all weights",
+        f"{OURS}:train",
+        {**images, "steps": work.images // batch_size, "flags": flags},
+        [
+            Opponent("Keras fit, float32", 1.5, f"{KERAS}:fine_tune", peer),
+            Opponent("PyTorch, bfloat16 autocast", 1.0, f"{TORCH}:fine_tune", peer),
+        ],
+        pace,
+    )
+
+
+def head_training(images: int, size: int, model: str, pace: Pace) -> Sequence[Row]:
+    """Return the rows on 20 epochs of a head with the cache and without, for each way to it."""
+    ways = {
+        "features": ["--method=features"],
+        "trainable=head": ["--method=finetune", "--trainable=head"],
+    }
+    return [
+        HeadTraining(f"20 epochs of a head, {way}", flags, model, images, size, 20, 15.0, pace)
+        for way, flags in ways.items()
+    ]
+
+
+def last_layers(model: str, images: int, pace: Pace) -> Row:
+    """Return the row on training the last ten layers of an application for five epochs."""
+    batch_size, epochs, last, size = 32, 5, 10, 96
+    flags = rough(model=model, trainable=f"last:{last}", batch_size=batch_size)
+    shared = {"images": images, "size": size, "epochs": epochs}
+    peer = {**shared, "name": model, "batch_size": batch_size, "last": last}
+    return Comparison(
+        f"{model}, last {last} layers, {size} px",
+        f"{epochs} epochs of {images} images, batch {batch_size}, Adam: all that comes after"
+        " building a fresh model, compiling and caching too",
+        f"{OURS}:short_training",
+        {**shared, "flags": flags},
+        [Opponent("Keras fit, the same layers frozen", 4.0, f"{KERAS}:train_last", peer)],
+        pace,
+    )
+
+
+def rough(**flags: Any) -> dict[str, Any]:
+    """Return flags of ours with the precision that the goals are meant for."""
+    return {"precision": "bfloat16", **flags}

@@ -1,0 +1,606 @@
+"""Tests of experiments/benchmarks: the turns, the processes, and what is made of the figures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.benchmarks import __main__ as program
+from experiments.benchmarks import growth, machine, pictures, plots, results, rows
+from experiments.benchmarks.accuracy import Accuracy
+from experiments.benchmarks.growth import Point
+from experiments.benchmarks.heads import CACHED, UNCACHED, command
+from experiments.benchmarks.processes import Program, Worker, last_line, named_exit, run
+from experiments.benchmarks.results import Book
+from experiments.benchmarks.speed import Comparison, Opponent, finding
+from experiments.benchmarks.turns import FailedError, Found, Measure, Pace, Ratio, ratio, take_turns
+
+FAKES = """
+import pathlib
+import sys
+import time
+
+
+def steady(rounds, images, log):
+    path = pathlib.Path(log)
+    print("what a library prints")
+    while True:
+        rounds.begin()
+        path.write_text(path.read_text() + "begin\\n" if path.is_file() else "begin\\n")
+        rounds.end(images)
+
+
+def refuses(rounds):
+    raise ValueError("no\\n  room")
+
+
+def fails_later(rounds):
+    rounds.begin()
+    rounds.end(1)
+    rounds.begin()
+    raise KeyError("gone")
+
+
+def dies(rounds):
+    rounds.begin()
+    print("the last words", file=sys.stderr, flush=True)
+    import os
+    os._exit(3)
+
+
+def stops_by_itself(rounds):
+    rounds.begin()
+    rounds.end(1)
+
+
+def hangs(rounds):
+    time.sleep(60)
+
+
+def counts(rounds, path):
+    rounds.begin()
+    rounds.end(1)
+    while True:
+        pathlib.Path(path).write_text(str(time.monotonic()))
+"""
+MACHINE = {"processor": "a | b", "cores": "2"}
+
+
+class Scripted:
+    """An entrant that gives the speeds it is told to, and notes what is asked of it."""
+
+    def __init__(self, name: str, speeds: list[float], calls: list[str], fails_at: str = ""):
+        self.name = name
+        self.speeds = iter(speeds)
+        self.calls = calls
+        self.fails_at = fails_at
+        self.is_closed = False
+
+    def _call(self, what: str) -> None:
+        self.calls.append(f"{self.name} {what}")
+        if what == self.fails_at:
+            raise FailedError(f"{what} did not work")
+
+    def start(self) -> None:
+        self._call("start")
+
+    def ready(self) -> None:
+        self._call("ready")
+
+    def round(self) -> Measure:
+        self._call("round")
+        speed = next(self.speeds)
+        return Measure(speed, 10 * speed)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A function that makes a worker of a name and arguments; all are closed at the end."""
+    (tmp_path / "fakes.py").write_text(FAKES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    made = []
+
+    def make(name: str, patience: float = 60.0, **arguments) -> Worker:
+        made.append(Worker(name, f"fakes:{name}", arguments, patience))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.close()
+
+
+def state_of(pid: int) -> str:
+    """Return the letter that Linux has for what a process does; T is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def wait_for(condition, seconds: float = 30.0) -> bool:
+    """Return whether a condition comes true within so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether there is such a process that has not ended."""
+    try:
+        return state_of(pid) not in "ZX"
+    except OSError:
+        return False
+
+
+def test_turns_go_round_and_do_not_count_the_warm_up() -> None:
+    calls: list[str] = []
+    a, b = Scripted("a", [100, 1, 2, 3], calls), Scripted("b", [200, 4, 5, 6], calls)
+    found = take_turns([a, b], Pace(warmup=1, rounds=3))
+    assert calls == ["a start", "b start", "a ready", "b ready"] + 4 * ["a round", "b round"]
+    assert found["a"] == Found([1, 2, 3], 30)
+    assert found["b"] == Found([4, 5, 6], 60)
+    assert a.is_closed
+    assert b.is_closed
+
+
+@pytest.mark.parametrize("moment", ["start", "ready", "round"])
+def test_turns_go_on_without_one_that_fails(moment) -> None:
+    calls: list[str] = []
+    entrants = [Scripted(name, [1, 2, 3], calls) for name in "abc"]
+    entrants[1].fails_at = moment
+    found = take_turns(entrants, Pace(warmup=0, rounds=3))
+    assert found["b"].error == f"{moment} did not work"
+    assert calls.count(f"b {moment}") == 1
+    assert found["a"].images_per_second == found["c"].images_per_second == [1, 2, 3]
+
+
+def test_turns_close_all_where_something_unforeseen_happens() -> None:
+    entrants = [Scripted("a", [1], []), Scripted("b", [], [])]
+    with pytest.raises(StopIteration):
+        take_turns(entrants, Pace(0, 1))
+    assert all(entrant.is_closed for entrant in entrants)
+
+
+def test_ratio_is_the_median_of_the_rounds_ratios() -> None:
+    # The ratio of the medians would be 4 / 2.
+    assert ratio(Found([2, 4, 9]), Found([2, 1, 3])) == Ratio(3, 1, 4)
+
+
+def test_ratio_is_none_where_one_failed() -> None:
+    good, bad = Found([1.0]), Found([1.0], error="no")
+    assert ratio(good, bad) is ratio(bad, good) is ratio(Found(), Found()) is None
+
+
+def test_finding_says_which_goals_are_reached() -> None:
+    found = {
+        "ours": Found([6, 6, 6]), "slow": Found([2, 3, 2]), "fast": Found([6, 5, 7]),
+        "any": Found([1, 1, 1]), "gone": Found(error="no"),
+    }  # fmt: skip
+    opponents = [Opponent("slow", 3.0), Opponent("fast", 1.1), Opponent("any", 0)]
+    opponents.append(Opponent("gone", 1.0))
+    made = finding("row", "work", found, "ours", opponents)
+    assert [one["reached"] for one in made["against"]] == [True, False, None, None]
+    assert made["against"][0]["ratio"] == {"median": 3.0, "low": 2.0, "high": 3.0}
+    assert made["against"][3]["error"] == "no"
+    json.dumps(made, allow_nan=False)
+
+
+def test_worker_is_stopped_but_in_its_round_and_gone_at_the_end(fake, tmp_path) -> None:
+    worker = fake("counts", path=str(tmp_path / "count"))
+    worker.start()
+    worker.ready()
+    pid = worker.pid
+    assert wait_for(lambda: state_of(pid) == "T")
+    worker.round()
+    assert wait_for(lambda: state_of(pid) == "T")
+    os.kill(pid, signal.SIGCONT)
+    assert wait_for((tmp_path / "count").is_file), "it goes on as soon as it may"
+    os.kill(pid, signal.SIGSTOP)
+    worker.close()
+    assert not is_alive(pid)
+    worker.close()
+
+
+def test_worker_measures_rounds_and_keeps_prints_apart(fake, tmp_path) -> None:
+    worker = fake("steady", images=7, log=str(tmp_path / "log"))
+    found = take_turns([worker], Pace(warmup=1, rounds=2))["steady"]
+    assert not found.error
+    assert len(found.images_per_second) == 2
+    assert min(found.images_per_second) > 0
+    assert found.peak_mb > 1
+    assert (tmp_path / "log").read_text() == 3 * "begin\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("refuses", "ValueError: no room"),
+        ("fails_later", "KeyError: 'gone'"),
+        ("dies", "it ended with exit code 3: the last words"),
+        ("stops_by_itself", "it ended by itself"),
+        ("there_is_none", "AttributeError: module 'fakes' has no attribute 'there_is_none'"),
+    ],
+)
+def test_worker_that_fails_says_why_in_one_line(fake, tmp_path, name, reason) -> None:
+    good = fake("steady", images=1, log=str(tmp_path / "log"))
+    found = take_turns([fake(name), good], Pace(0, 2))
+    assert found[name].error == reason
+    assert len(found["steady"].images_per_second) == 2
+
+
+def test_worker_that_says_nothing_is_given_up(fake) -> None:
+    worker = fake("hangs", patience=0.2)
+    assert take_turns([worker], Pace(0, 1))["hangs"].error == "no answer within 0.2 seconds"
+    assert not worker.pid
+
+
+def test_worker_that_is_started_again_leaves_nothing_of_the_first_time(fake) -> None:
+    worker = fake("hangs")
+    worker.start()
+    first = worker.pid
+    worker.start()
+    assert worker.pid != first
+    assert not is_alive(first)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_stopped_workers_end_with_whoever_started_them(tmp_path, number) -> None:
+    (tmp_path / "fakes.py").write_text(FAKES)
+    code = (
+        "import signal, sys, time\n"
+        "from experiments.benchmarks.processes import Worker\n"
+        "from experiments.benchmarks.turns import Pace, take_turns\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
+        f"first = Worker('a', 'fakes:steady', dict(images=1, log={str(tmp_path / 'log')!r}))\n"
+        "last = Worker('b', 'fakes:hangs', {})\n"
+        "first.start(); first.ready(); print(first.pid, flush=True)\n"
+        "first.start = first.ready = lambda: None\n"
+        "take_turns([first, last], Pace(0, 1))\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(rows_folder())])
+    started = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)},
+    )
+    pid = int(started.stdout.readline())
+    assert wait_for(lambda: state_of(pid) == "T")
+    time.sleep(0.2)
+    started.send_signal(number)
+    assert started.wait(30) == (3 if number == signal.SIGTERM else -number)
+    started.stdout.close()
+    assert wait_for(lambda: not is_alive(pid))
+
+
+def rows_folder() -> Path:
+    """Return the project's folder."""
+    return Path(program.__file__).resolve().parents[2]
+
+
+def test_program_is_measured_from_start_to_end_in_an_empty_folder() -> None:
+    code = "import sys, pathlib, tempfile; pathlib.Path(sys.argv[1], 'made').mkdir();"
+    code += " assert tempfile.gettempdir() == sys.argv[1]"
+    runs = Program("program", lambda folder: ["-c", code, str(folder)], images=10)
+    for _ in range(2):
+        measure = runs.round()
+        assert 0 < measure.images_per_second < 10_000
+        assert 1 < measure.peak_mb < 10_000
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise SystemExit('tl_keras: no data')", "it ended with exit code 1: tl_keras: no data"),
+        ("import os; os.kill(os.getpid(), 9)", "it ended with SIGKILL: it said nothing"),
+        ("import time; time.sleep(60)", "it ended with SIGKILL: it said nothing"),
+    ],
+)
+def test_program_that_fails_says_why_in_one_line(tmp_path, code, reason) -> None:
+    with pytest.raises(FailedError) as caught:
+        run(["-c", code], tmp_path, patience=2.0)
+    assert str(caught.value) == reason
+
+
+def test_named_exit_and_last_line_tell_what_happened(tmp_path) -> None:
+    assert [named_exit(code) for code in (2, -9)] == ["exit code 2", "SIGKILL"]
+    (tmp_path / "log").write_bytes(b"first\n  last \xff\n\n")
+    assert last_line(tmp_path / "log") == "last \ufffd"
+
+
+def test_accuracy_finding_holds_the_loss_to_the_goal() -> None:
+    row = Accuracy("row", "digits", ["--shots=5"], goal=0.5, seeds=(0, 1))
+    good = row.finding({"float32": [0.95, 0.94], "bfloat16": [0.945, 0.94]})
+    assert good["lost"] == pytest.approx(0.25)
+    assert good["reached"]
+    assert not row.finding({"float32": [0.95, 0.94], "bfloat16": [0.94, 0.93]})["reached"]
+    better = row.finding({"float32": [0.9, 0.9], "bfloat16": [0.95, 0.95]})
+    assert better["lost"] == pytest.approx(-5)
+    assert better["reached"], "what is better than float32 is not lost"
+
+
+def growth_finding() -> dict:
+    """Return what a row of two sizes found, the larger of which could not be had uncached."""
+    points = {
+        CACHED: [Point(10, [2.0, 4.0, 2.0], 100.0), Point(30, [6.0, 8.0, 8.0], 150.0)],
+        UNCACHED: [Point(10, [4.0, 4.0, 4.0], 90.0), Point(30, [], error="it ended with SIGKILL")],
+    }
+    return growth.finding("growth", "images", 1, points)
+
+
+def test_growth_finding_is_in_times_of_the_smallest_run() -> None:
+    lines = growth_finding()["lines"]
+    assert lines[CACHED][0]["time"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert lines[CACHED][1]["time"] == {"median": 3.0, "low": 2.0, "high": 4.0}
+    assert lines[UNCACHED][0]["time"] == {"median": 2.0, "low": 1.0, "high": 2.0}
+    assert lines[UNCACHED][1]["time"] is None
+
+
+def test_growth_measures_large_sizes_once_and_failures_no_more(monkeypatch, tmp_path) -> None:
+    asked = []
+
+    def fake_run(words, folder, patience=0.0):
+        count = words[2].partition("x")[0]
+        asked.append((count, "--cache_gb=0" in words))
+        if asked[-1] == ("10", True):
+            raise FailedError("no")
+        return growth.Ran(1.0, 5.0)
+
+    monkeypatch.setattr(growth, "run", fake_run)
+    monkeypatch.setattr(growth, "fresh_weights", lambda *_: tmp_path / "weights")
+    row = growth.Growth("growth", "images", (10, 50), 1, rounds=3, large=50)
+    lines = row.measure()["lines"]
+    assert asked.count(("10", False)) == 3
+    assert asked.count(("10", True)) == asked.count(("50", False)) == asked.count(("50", True)) == 1
+    assert lines[UNCACHED][0]["error"] == "no"
+    assert lines[UNCACHED][1]["time"]["median"] == 1.0
+
+
+def test_growth_is_drawn_where_a_run_failed_too() -> None:
+    assert plots.growth([growth_finding(), growth_finding()]).startswith(b"\x89PNG")
+
+
+def findings() -> list[dict]:
+    """Return one finding of each kind."""
+    found = {"ours": Found([6.0], 1500.0), "slow": Found([2.0], 300.0), "gone": Found(error="no")}
+    speed = finding("speed row", "work", found, "ours", [Opponent("slow", 4), Opponent("gone", 1)])
+    precise = {"float32": [0.95], "bfloat16": [0.95]}
+    accuracy = Accuracy("accuracy row", "digits", seeds=(0,)).finding(precise)
+    failed = {"row": "failed row", "kind": "failed", "error": "no such data"}
+    return [speed, accuracy, growth_finding(), failed]
+
+
+def test_markdown_shows_ratios_goals_failures_and_the_machine() -> None:
+    book = Book(None, MACHINE, [one["row"] for one in findings()])
+    for one in findings():
+        book.add(one)
+    text = book.markdown()
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "| processor | a \\| b |" in lines
+    assert "| speed row | slow | 3.00 (3.00 to 3.00) | 4 | missed | 1,500 MB | 300 MB |" in lines
+    assert "| speed row | gone | gone failed: no | 1 | | 1,500 MB | – |" in lines
+    assert "| digits | 0 | 95.00 % | 95.00 % | +0.00 | at most 0.5 | reached |" in lines
+    assert "| failed row | no such data |" in lines
+    assert "| 30 | 3.00 (2.00 to 4.00) | 150 MB | it ended with SIGKILL | – |" in lines
+    assert not any("images/s" in line or "images_per_second" in line for line in lines)
+
+
+def test_speed_lines_name_ours_where_it_is_ours_that_failed() -> None:
+    found = {"ours": Found(error="out of memory"), "slow": Found([2.0], 300.0)}
+    made = finding("row", "work", found, "ours", [Opponent("slow", 4)])
+    assert next(results.speed_lines(made))[2] == "ours failed: out of memory"
+
+
+def test_book_keeps_what_it_had_of_other_rows_of_this_machine(tmp_path) -> None:
+    order = ["first", "second"]
+    first, second = ({"row": name, "kind": "failed", "error": "no"} for name in order)
+    Book(tmp_path, MACHINE, order).add(second)
+    again = Book(tmp_path, MACHINE, order)
+    again.add(first)
+    assert again.findings == [first, second]
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert kept == {"machine": MACHINE, "rows": [first, second]}
+    assert "first" in (tmp_path / "results.md").read_text()
+    again.add({**first, "error": "another"})
+    assert [one["error"] for one in again.findings] == ["another", "no"]
+    assert Book(tmp_path, {**MACHINE, "cores": "4"}, order).findings == []
+    assert Book(tmp_path, MACHINE, ["first"]).findings == [{**first, "error": "another"}]
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_rows_have_names_of_their_own_and_functions_that_exist(quick) -> None:
+    table = rows.table(quick)
+    assert len({row.name for row in table}) == len(table)
+    for row in table:
+        if isinstance(row, Comparison):
+            for function in (row.function, *(one.function for one in row.opponents)):
+                module, _, name = function.partition(":")
+                path = rows_folder() / f"{module.replace('.', '/')}.py"
+                assert f"\ndef {name}(" in path.read_text(encoding="utf-8")
+            assert quick or row.pace.rounds >= 5
+        if isinstance(row, Accuracy):
+            assert (rows_folder() / "experiments" / f"{row.recipe}.flags").is_file()
+
+
+def test_rows_of_the_quick_form_are_of_each_kind() -> None:
+    assert {type(row) for row in rows.table(True)} == {type(row) for row in rows.table(False)}
+
+
+def test_command_is_one_that_the_synthetic_data_understand(tmp_path) -> None:
+    words = command(100, 32, "mobilenet_v2_035", tmp_path / "weights", tmp_path, ["--epochs=1"])
+    assert words[:3] == ["-m", "experiments.benchmarks.synthetic", "100x32"]
+    assert f"--workdir={tmp_path / 'run'}" in words
+    assert words[-1] == "--epochs=1"
+
+
+def test_synthetic_pictures_are_a_dataset_beside_the_others(monkeypatch) -> None:
+    from experiments.benchmarks import synthetic
+    from tl_keras.data import catalog, embedded, reading
+
+    monkeypatch.setattr(catalog, "DATASETS", dict(catalog.DATASETS))
+    monkeypatch.setattr(embedded, "open_dataset", embedded.open_dataset)
+    synthetic.register(30, 8)
+    dataset = reading.open_dataset("synthetic")
+    train, test = dataset.read("train", 0), dataset.read("test", 0)
+    assert train.images.shape == (30, 8, 8, 3)
+    assert train.images.std() > 50
+    assert set(train.labels.tolist()) == set(range(10))
+    assert len(test.labels) == synthetic.TEST_IMAGES
+    assert reading.open_dataset("digits").name == "digits"
+
+
+def test_pictures_are_the_same_each_time() -> None:
+    first = pictures.pictures(5, 4, 3)
+    assert (first == pictures.pictures(5, 4, 3)).all()
+    assert first.shape == (5, 4, 4, 3)
+    assert pictures.labels(12).max() == 9
+
+
+def test_machine_names_processor_cores_and_versions() -> None:
+    described = machine.describe()
+    assert list(described) == [
+        *("processor", "flags", "cores", "tensorflow", "keras", "torch", "python"),
+    ]
+    assert all(described.values())
+    assert machine.version("there-is-no-such-package") == "not installed"
+
+
+def test_main_measures_the_rows_asked_for_and_writes_where_it_is_told(
+    monkeypatch, tmp_path, capsys
+) -> None:
+    class Row:
+        def __init__(self, name: str, made: dict | None):
+            self.name, self.made = name, made
+
+        def measure(self) -> dict:
+            if self.made is None:
+                raise FailedError("no such data")
+            return self.made
+
+    table = [Row("growth", growth_finding()), Row("other growth", None), Row("speed", None)]
+    monkeypatch.setattr(rows, "table", lambda quick: table)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert program.main(["", "--quick", "--rows=growth", f"--out={tmp_path}"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "results.json",
+        "results.md",
+        "growth.png",
+    }
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert [one["row"] for one in kept["rows"]] == ["growth", "other growth"]
+    assert "growth.png" in (tmp_path / "results.md").read_text()
+    assert "no such data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["--rows=(", "--rows=no such row"])
+def test_main_refuses_rows_that_are_not_there(word) -> None:
+    with pytest.raises(SystemExit) as caught:
+        program.main(["", "--quick", word])
+    assert caught.value.code == 2
+
+
+class Asked:
+    """What a contender is asked for: a few rounds, whose images are noted, and then no more."""
+
+    def __init__(self, rounds: int):
+        self.left = rounds
+        self.images: list[int] = []
+
+    def begin(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise EOFError
+
+    def end(self, images: int) -> None:
+        self.images.append(images)
+
+
+SMALL = {"model": "small_cnn", "dense_units": 8, "batch_size": 4}
+
+
+@pytest.fixture
+def ours(tmp_path, monkeypatch):
+    """Our side, whose temporary files lie where the test's do."""
+    from experiments.benchmarks import ours
+
+    monkeypatch.setattr(ours.tempfile, "mkdtemp", lambda: str(tmp_path))
+    return ours
+
+
+def test_our_training_makes_as_many_steps_a_round_as_asked_for(ours) -> None:
+    asked = Asked(7)
+    with pytest.raises(EOFError):
+        ours.train(asked, SMALL, images=12, size=8, channels=3, steps=3)
+    assert asked.images == 7 * [12]
+
+
+def test_our_short_training_trains_a_fresh_model_each_round(ours, monkeypatch) -> None:
+    seen, loop = [], ours._loop
+
+    def watched(setting, *arguments):
+        weights = setting.model.get_weights()
+        seen.append((sum(float(abs(w).sum()) for w in weights), setting.cache))
+        return loop(setting, *arguments)
+
+    monkeypatch.setattr(ours, "_loop", watched)
+    asked = Asked(2)
+    with pytest.raises(EOFError):
+        ours.short_training(asked, {**SMALL, "trainable": "head"}, images=8, size=8, epochs=2)
+    assert asked.images == [16, 16]
+    assert seen[0][0] == seen[1][0]
+    assert seen[0][1] != seen[1][1]
+
+
+def test_our_features_are_those_of_all_images(ours) -> None:
+    asked = Asked(2)
+    with pytest.raises(EOFError):
+        ours.features(asked, SMALL, images=9, size=8)
+    assert asked.images == [9, 9]
+    plan = ours._plan(SMALL, 9, 8, 3)
+    extract = ours._extractor(plan.build(plan.target.dataset, 0), plan.strategy)
+    assert extract(plan.target.train.images).shape == (9, 8)
+
+
+def test_our_side_refuses_flags_that_the_program_lacks(ours) -> None:
+    with pytest.raises(ValueError, match="tl_keras has no flag --prescision"):
+        ours.features(Asked(1), {**SMALL, "prescision": "bfloat16"}, images=4, size=8)
+
+
+@pytest.mark.parametrize("chain", [True, False])
+def test_keras_peer_has_epochs_for_rounds(chain) -> None:
+    from experiments.benchmarks import peers_keras
+
+    asked = Asked(2)
+    with pytest.raises(EOFError):
+        peers_keras.train_small_cnn(asked, images=16, batch_size=8, chain=chain)
+    assert asked.images == [16, 16]
+
+
+def test_torch_peer_has_epochs_for_rounds() -> None:
+    pytest.importorskip("torch", reason="torch comes with the extra bench")
+    from experiments.benchmarks import peers_torch
+
+    asked = Asked(2)
+    with pytest.raises(EOFError):
+        peers_torch.train_small_cnn(asked, images=16, batch_size=8)
+    assert asked.images == [16, 16]
+
+
+@pytest.mark.parametrize(("name", "count"), [("resnet50", 23_508_032), ("vgg16", 14_714_688)])
+def test_torch_peer_has_the_published_number_of_parameters(name, count) -> None:
+    torch = pytest.importorskip("torch", reason="torch comes with the extra bench")
+    from experiments.benchmarks import peers_torch
+
+    network, width = peers_torch.body(name)
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+    with torch.inference_mode():
+        assert network.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, width)
