@@ -27,6 +27,7 @@ TEXTS = [n for n, (_, default) in OPTIONS.items() if isinstance(default, str) an
 # What stands beside a setting that means something only there.
 BESIDE = {
     "temperature=": ("--pretrain=simclr", "--source_augment=auto"),
+    "cached_views=": ("--augment=flip", "--trainable=head"),
     "pretrain=simclr": ("--source_augment=auto",),
 }
 
@@ -314,6 +315,16 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
         ("--shots=1 --early_stopping=1", "--shots=1 leaves no image for it"),
         ("--shots=1 --schedule=plateau", "--schedule=plateau watches a validation set"),
         ("--temperature=0.5", "--temperature=0.5 is that of --pretrain=simclr"),
+        ("--cached_views=2", "--cached_views=2 is of augmented images, and --augment=none"),
+        (
+            "--cached_views=2 --trainable=head --augment=flip,mixup:0.2",
+            "--augment=flip,mixup:0.2 mixes it with others",
+        ),
+        (
+            "--cached_views=2 --augment=flip",
+            "--cached_views=2 is for layers that do not train, and all do: give --trainable",
+        ),
+        ("--method=features --augment=flip", "or give --cached_views, such as 10"),
         ("--temperature=1 --pretrain=autoencoder", "--pretrain=autoencoder has none"),
         ("--pretrain=simclr", "--source_augment=none: --pretrain=simclr compares two views"),
         (
@@ -440,7 +451,7 @@ def values_of(name: str) -> st.SearchStrategy:
 
 @given(st.fixed_dictionaries({name: values_of(name) for name in OPTIONS}))
 def test_config_comes_back_from_flags_and_from_its_flat_form(values) -> None:
-    # Three combinations are refused, and tested above.
+    # Some combinations are refused, and tested above.
     values |= {"validation": max(values["validation"], 0.1), "shots": values["shots"] + 2}
     values["shots"] = min(values["shots"], 10**7)
     for prefix in ("", "source_"):
@@ -448,6 +459,8 @@ def test_config_comes_back_from_flags_and_from_its_flat_form(values) -> None:
             values[f"{prefix}swa"] = 0.0
     # Without labels much is refused that goes with any other pretraining; tested above too.
     values |= {"pretrain": "supervised", "temperature": Config().temperature}
+    # There are views of augmented images only, and of layers that do not train.
+    values["cached_views"] = 0
     words = [
         f"--{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
         for name, value in values.items()

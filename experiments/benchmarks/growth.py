@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks.heads import CACHED, NOTHING_KEPT, UNCACHED, command, fresh_weights
+from experiments.benchmarks.heads import (
+    CACHED,
+    HEAD,
+    NOTHING_KEPT,
+    UNCACHED,
+    command,
+    fresh_weights,
+)
 from experiments.benchmarks.processes import Ran, run
 from experiments.benchmarks.turns import FailedError, Ratio
 
@@ -75,7 +82,7 @@ class Growth:
 
     def _run(self, at: int, flags: Sequence[str], weights: Path) -> Ran:
         images, epochs = (at, self.fixed) if self.axis == "images" else (self.fixed, at)
-        every = ["--method=features", f"--epochs={epochs}", *flags]
+        every = [*HEAD, f"--epochs={epochs}", *flags]
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             place = Path(folder)
             return run(command(images, SIZE, MODEL, weights, place, every), place)

@@ -12,6 +12,8 @@ from experiments.benchmarks.turns import Pace
 
 CACHED, UNCACHED = "with the cache", "without"
 NOTHING_KEPT = "--cache_gb=0"
+# What trains nothing but the head.
+HEAD = ("--method=finetune", "--trainable=head")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,6 @@ class HeadTraining:
 
     Attributes:
         name: of the row.
-        flags: that make it train nothing but the head.
         model: as --model takes it.
         images: how many train.
         size: side of them in pixels.
@@ -30,7 +31,6 @@ class HeadTraining:
     """
 
     name: str
-    flags: Sequence[str]
     model: str
     images: int
     size: int
@@ -50,7 +50,7 @@ class HeadTraining:
         )
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             weights = fresh_weights(self.model, self.size, Path(folder))
-            whole = [*self.flags, f"--epochs={self.epochs}"]
+            whole = [*HEAD, f"--epochs={self.epochs}"]
 
             def words(extra: Sequence[str], place: Path) -> list[str]:
                 flags = [*whole, *extra]

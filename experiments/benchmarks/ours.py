@@ -3,13 +3,11 @@
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from experiments.benchmarks import pictures
 from experiments.benchmarks.worker import Rounds
@@ -20,14 +18,15 @@ from tl_keras.data.seals import Seals
 from tl_keras.experiment import start_tensorflow
 from tl_keras.hyperparameters import Pace
 from tl_keras.methods import catalog as methods
+from tl_keras.methods.frozen_part import FrozenPart
 from tl_keras.methods.setting import Setting
 from tl_keras.models import catalog as models
-from tl_keras.models.folding import folded
+from tl_keras.models.building import set_trainable
+from tl_keras.models.precision import choose
 from tl_keras.plan import Images, Plan
 from tl_keras.runs import forgetting_models
 from tl_keras.training import distribution
 from tl_keras.training.loop import Loop, Record
-from tl_keras.training.prediction import Predictor
 
 # Other contenders save nothing while they train, so neither do we.
 NEVER = Pace(steps=0, seconds=0.0)
@@ -51,6 +50,9 @@ class _Pauses:
         self._rounds.end(self._images)
         self._rounds.begin()
 
+    def watch(self, step: int, values: dict[str, float]) -> None:
+        """Keep nothing."""
+
 
 class _Silence:
     """A recorder that keeps nothing."""
@@ -60,6 +62,8 @@ class _Silence:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Keep nothing."""
+
+    watch = write
 
 
 def train(
@@ -101,21 +105,15 @@ def short_training(
 def features(rounds: Rounds, flags: dict[str, Any], images: int, size: int) -> None:
     """Compute the features of all images in each round."""
     plan = _plan(flags, images, size, 3)
-    extract = _extractor(plan.build(plan.target.dataset, 0), plan.strategy)
+    setting = plan.setting(plan.target, plan.config.training, seed=0)
+    set_trainable(setting.model, "head")
+    model = setting.model
+    part = FrozenPart(setting, keras.Model(model.input, model.output["features"]))
     rows = plan.target.train.images
     while True:
         rounds.begin()
-        extract(rows)
+        part.compute(rows)
         rounds.end(images)
-
-
-def _extractor(
-    model: keras.Model, strategy: tf.distribute.Strategy
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from (n, size, size, 3) uint8 images to (n, d) float32 features."""
-    with strategy.scope():
-        predictor = Predictor(folded(model), strategy)
-    return lambda images: predictor.predict(images).features
 
 
 def _loop(setting: Setting, recorder: _Pauses | _Silence, folder: Path) -> Loop:
@@ -150,6 +148,7 @@ def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> Plan:
         strategy=distribution.make_strategy(config.strategy),
         image_size=size,
         body_channels=3 if models.find(config.model).function else channels,
+        precision=choose(config.precision, config.model),
         cache=root / "features",
         seals=seals,
         target=Images(Dataset("random", DIGITS, channels, size, "none", read), size, seals),

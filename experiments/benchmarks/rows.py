@@ -3,7 +3,6 @@
 The sizes of a round are such that two cores take a second or a few for it.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from experiments.benchmarks.accuracy import Accuracy
@@ -64,7 +63,7 @@ def table(quick: bool) -> list[Row]:
             small_cnn(20, QUICK),
             features(Work("resnet50", 96, 64), QUICK),
             fine_tuning(Work("vgg16", 96, 32), QUICK),
-            *head_training(images=200, size=32, model="mobilenet_v2_035", pace=Pace(0, 1))[:1],
+            head_training(images=200, size=32, model="mobilenet_v2_035", pace=Pace(0, 1)),
             last_layers("vgg16", 32, Pace(0, 1)),
             Accuracy("accuracy of digits", "digits", ["--source_epochs=5"], seeds=(0,)),
             Growth("growth with images", "images", (200, 1000), 1, (CACHED,), rounds=1),
@@ -73,7 +72,7 @@ def table(quick: bool) -> list[Row]:
         small_cnn(160, Pace()),
         *(features(work, Pace()) for work in FEATURES),
         *(fine_tuning(work, Pace()) for work in FINE_TUNING),
-        *head_training(images=10_000, size=96, model="mobilenet_v2", pace=Pace(0, 5)),
+        head_training(images=10_000, size=96, model="mobilenet_v2", pace=Pace(0, 5)),
         last_layers("resnet50", 1024, Pace(warmup=1, rounds=5)),
         Accuracy("accuracy of digits", "digits"),
         Accuracy("accuracy of mnist_to_usps", "mnist_to_usps", ["--shots=10"]),
@@ -119,7 +118,7 @@ def features(work: Work, pace: Pace) -> Row:
         f"{work.model}, frozen features, {work.size} px",
         f"pooled features of {work.images} images",
         f"{OURS}:features",
-        {"images": work.images, "size": work.size, "flags": rough(model=work.model)},
+        {"images": work.images, "size": work.size, "flags": {"model": work.model}},
         opponents,
         pace,
     )
@@ -130,7 +129,7 @@ def fine_tuning(work: Work, pace: Pace) -> Row:
     batch_size = FINE_TUNING_BATCH[work.size]
     peer = {"name": work.model, "images": work.images, "size": work.size}
     peer |= {"batch_size": batch_size, "momentum": 0.9}
-    flags = rough(model=work.model, batch_size=batch_size, optimizer="sgd", momentum=0.9)
+    flags = {"model": work.model, "batch_size": batch_size, "optimizer": "sgd", "momentum": 0.9}
     images = {"images": work.images, "size": work.size, "channels": 3}
     return Comparison(
         f"{work.model}, fine-tuning, {work.size} px",
@@ -145,22 +144,15 @@ def fine_tuning(work: Work, pace: Pace) -> Row:
     )
 
 
-def head_training(images: int, size: int, model: str, pace: Pace) -> Sequence[Row]:
-    """Return the rows on 20 epochs of a head with the cache and without, for each way to it."""
-    ways = {
-        "features": ["--method=features"],
-        "trainable=head": ["--method=finetune", "--trainable=head"],
-    }
-    return [
-        HeadTraining(f"20 epochs of a head, {way}", flags, model, images, size, 20, 15.0, pace)
-        for way, flags in ways.items()
-    ]
+def head_training(images: int, size: int, model: str, pace: Pace) -> Row:
+    """Return the row on 20 epochs of a head with the cache and without."""
+    return HeadTraining("20 epochs of a head", model, images, size, 20, 15.0, pace)
 
 
 def last_layers(model: str, images: int, pace: Pace) -> Row:
     """Return the row on training the last ten layers of an application for five epochs."""
     batch_size, epochs, last, size = 32, 5, 10, 96
-    flags = rough(model=model, trainable=f"last:{last}", batch_size=batch_size)
+    flags = {"model": model, "trainable": f"last:{last}", "batch_size": batch_size}
     shared = {"images": images, "size": size, "epochs": epochs}
     peer = {**shared, "name": model, "batch_size": batch_size, "last": last}
     return Comparison(
@@ -172,8 +164,3 @@ def last_layers(model: str, images: int, pace: Pace) -> Row:
         [Opponent("Keras fit, the same layers frozen", 4.0, f"{KERAS}:train_last", peer)],
         pace,
     )
-
-
-def rough(**flags: Any) -> dict[str, Any]:
-    """Return flags of ours with the precision that the goals are meant for."""
-    return {"precision": "bfloat16", **flags}

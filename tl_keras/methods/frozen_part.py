@@ -60,6 +60,15 @@ class FrozenPart:
         channels = self._model.input.shape[-1]
         return self._model(with_channels(images, channels), training=False)
 
+    def compute(self, images: np.ndarray, **augmented: Any) -> np.ndarray:
+        """Return the tensors, (examples, ...), of (examples, height, width, channels) uint8 images.
+
+        Args:
+            images: at least one.
+            augmented: as of `Runner.run`.
+        """
+        return self._runner.run(images, self._setting.image_size, **augmented)
+
     def size_of(self, examples: int) -> int:
         """Return the bytes that the tensors of so many examples take."""
         return examples * math.prod(self._shape) * self._dtype.itemsize
@@ -100,21 +109,16 @@ class FrozenPart:
         )
 
     def _plain(self, images: np.ndarray, indices: np.ndarray) -> Rows:
-        cache = self._cache(images)
-        size = self._setting.image_size
-        return cache.rows(indices, lambda i: self._runner.run(images[i], size))
+        return self._cache(images).rows(indices, lambda chosen: self.compute(images[chosen]))
 
     def _augmented(self, stream: Stream, chosen: np.ndarray) -> Rows:
         """Return the rows of all views, view after view, each in the order of `chosen`."""
 
         def compute(numbers: np.ndarray) -> np.ndarray:
             view, index = np.divmod(numbers, len(chosen))
-            return self._runner.run(
-                stream.inputs[chosen[index]],
-                self._setting.image_size,
-                augmentation=stream.augmentation,
-                keys=stream.keys(tf.constant(index), tf.constant(view)).numpy(),
-            )
+            keys = stream.keys(tf.constant(index), tf.constant(view)).numpy()
+            images = stream.inputs[chosen[index]]
+            return self.compute(images, augmentation=stream.augmentation, keys=keys)
 
         cache = self._cache(
             stream.inputs,
