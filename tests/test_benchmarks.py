@@ -565,9 +565,8 @@ def test_our_features_are_those_of_all_images(ours) -> None:
     with pytest.raises(EOFError):
         ours.features(asked, SMALL, images=9, size=8)
     assert asked.images == [9, 9]
-    plan = ours._plan(SMALL, 9, 8, 3)
-    extract = ours._extractor(plan.build(plan.target.dataset, 0), plan.strategy)
-    assert extract(plan.target.train.images).shape == (9, 8)
+    part, images = ours._frozen(ours._plan(SMALL, 9, 8, 3))
+    assert part.compute(images).shape == (9, 8)
 
 
 def test_our_side_refuses_flags_that_the_program_lacks(ours) -> None:

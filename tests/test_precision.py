@@ -27,7 +27,7 @@ from tl_keras.training.loop import Loop
         ({"avx512_bf16"}, "vgg16", "bfloat16", "bfloat16"),
         ({"avx512_bf16"}, "mobilenet_v2_035", "float32", "bfloat16"),
         ({"avx2"}, "resnet50", "float32", "float32"),
-        ({"amx_bf16"}, "small_cnn", "float32", "float32"),
+        ({"amx_bf16"}, "small_cnn", "bfloat16", "bfloat16"),
     ],
 )
 def test_auto_knows_processors(monkeypatch, flags, model, training, frozen):
@@ -55,6 +55,7 @@ def test_auto_goes_by_the_oldest_gpu(monkeypatch, capabilities, expected):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details[gpu.name])
     assert choose("auto", "mobilenet_v2").training == expected
+    assert choose("auto", "small_cnn").training == "float32"
 
 
 def test_a_flag_is_taken_at_its_word():

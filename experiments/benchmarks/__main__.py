@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks import machine, rows
+from experiments.benchmarks import machine, processes, rows
 from experiments.benchmarks.results import Book, shown
 from experiments.benchmarks.rows import Row
 from experiments.benchmarks.turns import FailedError
@@ -60,7 +60,8 @@ def measure(wanted: Sequence[Row], book: Book, folder: Path | None) -> None:
 def found(row: Row) -> dict[str, Any]:
     """Return what a row found, or why it could not be measured."""
     try:
-        return row.measure()
+        with processes.cores_awake():
+            return row.measure()
     except FailedError as error:
         return {"row": row.name, "kind": "failed", "error": str(error)}
 

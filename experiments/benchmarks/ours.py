@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from experiments.benchmarks import pictures
 from experiments.benchmarks.worker import Rounds
@@ -104,16 +105,20 @@ def short_training(
 
 def features(rounds: Rounds, flags: dict[str, Any], images: int, size: int) -> None:
     """Compute the features of all images in each round."""
-    plan = _plan(flags, images, size, 3)
-    setting = plan.setting(plan.target, plan.config.training, seed=0)
-    set_trainable(setting.model, "head")
-    model = setting.model
-    part = FrozenPart(setting, keras.Model(model.input, model.output["features"]))
-    rows = plan.target.train.images
+    part, rows = _frozen(_plan(flags, images, size, 3))
     while True:
         rounds.begin()
         part.compute(rows)
         rounds.end(images)
+
+
+def _frozen(plan: Plan) -> tuple[FrozenPart, np.ndarray]:
+    """Return what computes features, and the images to compute them of."""
+    setting = plan.setting(plan.target, plan.config.training, seed=0)
+    model = setting.model
+    set_trainable(model, "head")
+    part = FrozenPart(setting, keras.Model(model.input, model.output["features"]))
+    return part, plan.target.train.images
 
 
 def _loop(setting: Setting, recorder: _Pauses | _Silence, folder: Path) -> Loop:

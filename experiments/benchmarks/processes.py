@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,6 +20,35 @@ from experiments.benchmarks.turns import FailedError, Measure
 ROOT = Path(__file__).resolve().parents[2]
 # Whoever says nothing for so long is taken for hanging.
 PATIENCE_SECONDS = 3600.0
+# It ends with its parent, however that does.
+_SPIN = """
+import os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+parent = os.getppid()
+while os.getppid() == parent:
+    sum(range(100_000))
+"""
+
+
+@contextlib.contextmanager
+def cores_awake() -> Iterator[None]:
+    """Keep every core from idling, by processes that run only where nothing else does.
+
+    A core that sleeps is slow to wake up, and there are virtual machines that pack what is to run
+    onto as few cores as they can: of two threads with the same work both times were seen, the half
+    and the whole.
+    """
+    spinning = [
+        subprocess.Popen([sys.executable, "-c", _SPIN, str(core)], stdin=subprocess.DEVNULL)
+        for core in sorted(os.sched_getaffinity(0))
+    ]
+    try:
+        yield
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
 
 
 class Worker:

@@ -180,8 +180,9 @@ def in_order(
     """
     rows = _rows(inputs)
     table = None if keys is None else tf.constant(keys)
-    size = min(batch_size, -(-len(inputs) // replicas))
-    elements = -(-len(inputs) // (size * replicas)) * replicas
+    elements = -(-len(inputs) // (batch_size * replicas)) * replicas
+    # Even ones, so that the last is as full as the others.
+    size = -(-len(inputs) // elements)
     last = len(inputs) - 1
 
     def batch(number: tf.Tensor) -> tf.Tensor:

@@ -56,11 +56,11 @@ def choose(flag: str, model: str) -> Precision:
     """
     if flag != AUTO:
         return Precision(flag, flag, "as --precision says")
-    if not catalog.find(model).function:
-        return Precision(FLOAT32, FLOAT32, f"{model} is small")
     if tf.config.list_logical_devices("TPU"):
         return Precision(BFLOAT16, BFLOAT16, "a TPU")
     gpus = tf.config.list_physical_devices("GPU")
+    if gpus and not catalog.find(model).function:
+        return Precision(FLOAT32, FLOAT32, f"{model} is small for a GPU")
     if gpus:
         return _on_gpus(gpus)
     return _on_processors(_processor_flags(), is_depthwise=model.startswith(DEPTHWISE))

@@ -62,11 +62,12 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"schedule": self.training.schedule, "total_steps": self.total_steps}
 
 
-class _Scaled:
-    """An optimizer whose updates have a multiplier for each variable, and whose decay has too.
+class _Fused:
+    """An optimizer that moves each variable in one operation, where Keras takes about ten.
 
-    It is the update that is scaled: Adam divides a gradient by its own size, and a scaled gradient
-    would move its variable as far as any other.
+    Updates have a multiplier for each variable, and so has the decay. It is the update that is
+    scaled: Adam divides a gradient by its own size, and a scaled gradient would move its variable
+    as far as any other.
     """
 
     multipliers: Sequence[float] = ()
@@ -75,19 +76,54 @@ class _Scaled:
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Move one variable: first w <- w - decay * rate * w, then what the gradient says."""
         index = self._get_variable_index(variable)  # type: ignore[attr-defined]
+        rate = tf.cast(learning_rate, tf.float32)
         if self.multipliers:
-            learning_rate *= self.multipliers[index]
+            rate *= self.multipliers[index]
         if self.decays[index]:
-            variable.assign_sub(variable * self.decays[index] * learning_rate)
-        super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+            variable.assign_sub(variable * self.decays[index] * rate)
+        self.move(_handle(variable), tf.convert_to_tensor(gradient), rate, index)
+
+    def move(self, handle: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor, index: int) -> None:
+        """Move the variable of that handle, the `index`-th of those the optimizer was built for."""
+        raise NotImplementedError
 
 
-class _SGD(_Scaled, keras.optimizers.SGD):
-    pass
+def _handle(variable: Any) -> tf.Tensor:
+    """Return what TensorFlow's operations know a variable by; of Keras's or of its own."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
-class _Adam(_Scaled, keras.optimizers.Adam):
-    pass
+class _SGD(_Fused, keras.optimizers.SGD):
+    def move(self, handle: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor, index: int) -> None:
+        """Set m <- momentum * m - rate * g, and w <- w + m."""
+        if not self.momentum:
+            tf.raw_ops.ResourceApplyGradientDescent(var=handle, alpha=rate, delta=gradient)
+            return
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=handle,
+            accum=_handle(self.momentums[index]),
+            lr=rate,
+            grad=gradient,
+            momentum=self.momentum,
+        )
+
+
+class _Adam(_Fused, keras.optimizers.Adam):
+    def move(self, handle: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor, index: int) -> None:
+        """Move as Kingma and Ba say, "Adam", ICLR 2015, arXiv 1412.6980."""
+        count = tf.cast(self.iterations.value + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=handle,
+            m=_handle(self._momentums[index]),
+            v=_handle(self._velocities[index]),
+            beta1_power=tf.pow(self.beta_1, count),
+            beta2_power=tf.pow(self.beta_2, count),
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
 
 
 def make_optimizer(

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tl_keras.data import pipeline
 
 # Evaluation keeps no gradients, so it affords larger batches than training; this bounds its memory.
-VALUES_A_BATCH = 2**24
+VALUES_A_BATCH = 2**26
 
 
 class Outputs(NamedTuple):
