@@ -52,7 +52,7 @@ class Growth:
     fixed: int
     lines: Sequence[str] = (CACHED, UNCACHED)
     rounds: int = 5
-    large: int = 300_000
+    large: int = 60_000
 
     def measure(self) -> dict[str, Any]:
         """Return what was found, ready for JSON; a run that fails is told of at its size.

@@ -14,7 +14,8 @@ MEANING = """\
 A ratio says how many times faster ours is, above 1, or slower, below 1. All contenders of a row
 were measured on one machine in one go and in turn (A, B, C, A, B, C, ...) on the same random
 pictures with the same batch size, each in a process of its own that was stopped while others
-worked; the first rounds warm up and do not count. A ratio is the median of the ratios of the
+worked, while processes of idle priority kept the cores from sleeping; the first rounds warm up
+and do not count. A ratio is the median of the ratios of the
 rounds, with the least and the most in brackets. For frozen features ours chooses its batch size
 itself, and the others have 32. `fit` and `predict` are Keras' own with their defaults,
 PyTorch is eager, with channels last. Peaks of memory are those of the whole process."""

@@ -75,8 +75,8 @@ def table(quick: bool) -> list[Row]:
         Accuracy("accuracy of digits", "digits"),
         Accuracy("accuracy of mnist_to_usps", "mnist_to_usps", ["--shots=10"]),
         Accuracy("accuracy of mobilenet_to_cifar10", "mobilenet_to_cifar10"),
-        Growth("growth with images", "images", (1_000, 10_000, 60_000, 600_000), 1, rounds=3),
-        Growth("growth with epochs", "epochs", (1, 2, 5, 10, 20), 5_000, rounds=3),
+        Growth("growth with images", "images", (1_000, 10_000, 60_000, 600_000), 1, rounds=2),
+        Growth("growth with epochs", "epochs", (1, 2, 5, 10, 20), 5_000, rounds=2),
     ]
 
 
