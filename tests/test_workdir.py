@@ -275,3 +275,7 @@ def test_precision_is_that_which_the_folder_was_begun_with(config) -> None:
         assert workdir.precision(config) == begun
     other = dataclasses.replace(config, precision="float32", allow_changed="precision")
     assert opened(other).precision(other) is None
+    path = Path(config.workdir) / "config.json"
+    old = {k: v for k, v in read_state(path).items() if not k.startswith("precision")}
+    write_state(path, old)
+    assert opened(config).precision(config)[0] == "float32"

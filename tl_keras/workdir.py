@@ -72,7 +72,9 @@ class Workdir:
             DataError: config.json is damaged.
         """
         kept = files.read_state(self._config) if self._config.is_file() else {}
-        return kept.get(FOUND_PRECISION) if kept.get("precision") == config.precision else None
+        if not kept or kept.get("precision", config.precision) != config.precision:
+            return None
+        return kept.get(FOUND_PRECISION, ["float32", "float32", "begun when there was no other"])
 
     def claim(
         self,

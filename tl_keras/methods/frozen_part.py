@@ -188,7 +188,7 @@ def shortened(
 
 def _pays(setting: Setting, task: Task, part: FrozenPart, share: float) -> bool:
     """Tell whether tensors at the cut are to be kept; where they might be, say what comes of it."""
-    if any(s.augmentation.mixes or not (_views(s)) for s in task.streams.values()):
+    if any(s.augmentation.mixes or not _views(s) for s in task.streams.values()):
         return False
     target = task.streams["target"]
     steps = total_steps(setting.training, target.steps_per_epoch)
