@@ -48,9 +48,9 @@ def test_promised_recipes_are_there() -> None:
     assert set(RECIPES) >= PROMISED
 
 
-def test_experiments_hold_recipes_and_what_they_found_alone() -> None:
+def test_experiments_hold_recipes_comparisons_and_benchmarks_alone() -> None:
     names = {path.name for path in (ROOT / "experiments").iterdir()}
-    assert names == {f"{name}.flags" for name in RECIPES} | {"comparisons"}
+    assert names == {f"{name}.flags" for name in RECIPES} | {"comparisons", "benchmarks"}
     found = {path.name for path in (ROOT / "experiments" / "comparisons").iterdir()}
     assert found == {f"{path.stem}{end}" for path in map(Path, found) for end in (".md", ".png")}
 
