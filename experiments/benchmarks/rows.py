@@ -71,7 +71,7 @@ def table(quick: bool) -> list[Row]:
         *(features(work, Pace()) for work in FEATURES),
         *(fine_tuning(work, Pace()) for work in FINE_TUNING),
         head_training("resnet50", 2500, 20, Pace(0, 5)),
-        last_layers("resnet50", 512, Pace(warmup=1, rounds=5)),
+        last_layers("resnet50", 1024, Pace(warmup=1, rounds=5)),
         Accuracy("accuracy of digits", "digits"),
         Accuracy("accuracy of mnist_to_usps", "mnist_to_usps", ["--shots=10"]),
         Accuracy("accuracy of mobilenet_to_cifar10", "mobilenet_to_cifar10"),
