@@ -15,6 +15,7 @@ from tl_keras.data.dataset import ImageSet
 from tl_keras.data.pipeline import Stream
 from tl_keras.data.splits import Split
 from tl_keras.hyperparameters import Pace
+from tl_keras.methods.feature_cache import FeatureCache
 from tl_keras.methods.setting import Setting, cross_entropy_of
 from tl_keras.models import building, weights
 from tl_keras.models.precision import Precision
@@ -157,3 +158,17 @@ def assert_continues_to_the_bit(tmp_path, prepare, given) -> None:
     records.fail_at = None
     assert run(tmp_path / "killed", records) == whole
     assert records == expected
+
+
+def count_computed_rows(monkeypatch) -> list[int]:
+    """Return a list to which every piece of a feature cache that is computed adds its length."""
+    counts: list[int] = []
+    rows = FeatureCache.rows
+    monkeypatch.setattr(
+        FeatureCache,
+        "rows",
+        lambda self, indices, compute: rows(
+            self, indices, lambda chosen: counts.append(len(chosen)) or compute(chosen)
+        ),
+    )
+    return counts

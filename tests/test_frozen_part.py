@@ -6,13 +6,12 @@ import logging
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, pictures, setting
+from made import Records, count_computed_rows, pictures, setting
 
 from tl_keras.data import memory
 from tl_keras.data.augment_spec import parse
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog, feature_cache
-from tl_keras.methods.feature_cache import FeatureCache
 from tl_keras.methods.frozen_part import FrozenPart
 from tl_keras.models import weights
 from tl_keras.models.cutting import cut
@@ -27,16 +26,7 @@ CLOSE = 1e-4
 @pytest.fixture(autouse=True)
 def computed(monkeypatch):
     """How many rows were computed, call by call."""
-    counts: list[int] = []
-    rows = FeatureCache.rows
-    monkeypatch.setattr(
-        FeatureCache,
-        "rows",
-        lambda self, indices, compute: rows(
-            self, indices, lambda chosen: counts.append(len(chosen)) or compute(chosen)
-        ),
-    )
-    return counts
+    return count_computed_rows(monkeypatch)
 
 
 def run(folder, **flags):

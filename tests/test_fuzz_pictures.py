@@ -126,7 +126,8 @@ def damaged(draw: st.DrawFn) -> tuple[str, bytes]:
     """Draw the name and the content of a picture that something happened to."""
     name, whole = draw(st.sampled_from(WHOLE))
     content = whole
-    for _ in range(draw(st.integers(1, 5))):
+    # Often once alone: of what is damaged five times, hardly any is a picture still.
+    for _ in range(draw(st.sampled_from((1, 1, 2, 3, 5)))):
         kind = draw(st.sampled_from(("flip", "set", "cut", "drop", "copy", "splice", "part")))
         at = draw(POSITION) % (len(content) + 1)
         before, after = content[:at], content[at:]
@@ -204,9 +205,8 @@ def test_damaged_pictures_are_read_or_refused(
         (tmp_path / f"{index}-{name}").write_bytes(content)
     assert not bad, f"see {tmp_path}: {[outcome for _, outcome in bad]}"
     assert len(files) >= rounds(300, 4000)
-    # About a ninth are pictures still: both ends of what may happen are seen.
     for outcome in (PICTURE, REFUSED):
-        assert outcomes.count(outcome) > len(files) / 20
+        assert outcomes.count(outcome) > len(files) / 10
 
 
 def test_decoder_that_crashes_or_hangs_is_seen(

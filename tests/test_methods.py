@@ -4,11 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, setting, small_model
+from made import Records, count_computed_rows, setting, small_model
 
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog
-from tl_keras.methods.feature_cache import FeatureCache
 from tl_keras.models import weights
 from tl_keras.training.loop import Loop
 
@@ -107,15 +106,7 @@ def test_joint_trains_both_heads_and_keeps_the_sources_out_of_the_model(tmp_path
 
 
 def test_features_sees_each_picture_once(tmp_path, monkeypatch):
-    seen = []
-    rows = FeatureCache.rows
-    monkeypatch.setattr(
-        FeatureCache,
-        "rows",
-        lambda self, indices, compute: rows(
-            self, indices, lambda chosen: seen.append(len(chosen)) or compute(chosen)
-        ),
-    )
+    seen = count_computed_rows(monkeypatch)
     prepared = catalog.find("features").prepare(setting(tmp_path))
     prepared.predict(setting(tmp_path).images)
     assert sum(seen) == 40

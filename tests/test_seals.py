@@ -28,8 +28,12 @@ def path(tmp_path):
 def test_seals_pass_the_same_pictures(path):
     for _ in range(2):
         sealed(path, images())
+    kept = path.read_bytes()
     sealed(path, images(3, seed=1), split="test")
+    both = path.read_bytes()
     sealed(path, images())
+    # A split that is new is noted, and one that is known is not noted again.
+    assert kept != path.read_bytes() == both
 
 
 def swapped(found):
