@@ -95,7 +95,7 @@ class Scripted:
     def round(self) -> Measure:
         self._call("round")
         speed = next(self.speeds)
-        return Measure(speed, 10 * speed)
+        return Measure(speed, 10 * speed, speed / 10)
 
     def close(self) -> None:
         self.is_closed = True
@@ -143,8 +143,8 @@ def test_turns_go_round_and_do_not_count_the_warm_up() -> None:
     a, b = Scripted("a", [100, 1, 2, 3], calls), Scripted("b", [200, 4, 5, 6], calls)
     found = take_turns([a, b], Pace(warmup=1, rounds=3))
     assert calls == ["a start", "b start", "a ready", "b ready"] + 4 * ["a round", "b round"]
-    assert found["a"] == Found([1, 2, 3], 30)
-    assert found["b"] == Found([4, 5, 6], 60)
+    assert found["a"] == Found([1, 2, 3], 30, input_waits=[0.1, 0.2, 0.3])
+    assert found["b"] == Found([4, 5, 6], 60, input_waits=[0.4, 0.5, 0.6])
     assert a.is_closed
     assert b.is_closed
 
@@ -368,7 +368,8 @@ def test_growth_is_drawn_where_a_run_failed_too() -> None:
 
 def findings() -> list[dict]:
     """Return one finding of each kind."""
-    found = {"ours": Found([6.0], 1500.0), "slow": Found([2.0], 300.0), "gone": Found(error="no")}
+    found = {"slow": Found([2.0], 300.0), "gone": Found(error="no")}
+    found["ours"] = Found([6.0], 1500.0, input_waits=[0.04, 0.0, 0.021])
     speed = finding("speed row", "work", found, "ours", [Opponent("slow", 4), Opponent("gone", 1)])
     precise = {"float32": [0.95], "bfloat16": [0.95]}
     accuracy = Accuracy("accuracy row", "digits", seeds=(0,)).finding(precise)
@@ -383,8 +384,11 @@ def test_markdown_shows_ratios_goals_failures_and_the_machine() -> None:
     text = book.markdown()
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "| processor | a \\| b |" in lines
-    assert "| speed row | slow | 3.00 (3.00 to 3.00) | 4 | missed | 1,500 MB | 300 MB |" in lines
-    assert "| speed row | gone | gone failed: no | 1 | | 1,500 MB | – |" in lines
+    assert (
+        "| speed row | slow | 3.00 (3.00 to 3.00) | 4 | missed | 2.1 % | 1,500 MB | 300 MB |"
+        in lines
+    )
+    assert "| speed row | gone | gone failed: no | 1 | | 2.1 % | 1,500 MB | – |" in lines
     assert "| digits | 0 | 95.00 % | 95.00 % | +0.00 | at most 0.5 | reached |" in lines
     assert "| failed row | no such data |" in lines
     assert "| 30 | 3.00 (2.00 to 4.00) | 150 MB | it ended with SIGKILL | – |" in lines
@@ -394,7 +398,9 @@ def test_markdown_shows_ratios_goals_failures_and_the_machine() -> None:
 def test_speed_lines_name_ours_where_it_is_ours_that_failed() -> None:
     found = {"ours": Found(error="out of memory"), "slow": Found([2.0], 300.0)}
     made = finding("row", "work", found, "ours", [Opponent("slow", 4)])
-    assert next(results.speed_lines(made))[2] == "ours failed: out of memory"
+    line = next(results.speed_lines(made))
+    assert line[2] == "ours failed: out of memory"
+    assert line[5] == "–"
 
 
 def test_book_keeps_what_it_had_of_other_rows_of_this_machine(tmp_path) -> None:
@@ -514,14 +520,16 @@ class Asked:
     def __init__(self, rounds: int):
         self.left = rounds
         self.images: list[int] = []
+        self.input_waits: list[float] = []
 
     def begin(self) -> None:
         self.left -= 1
         if self.left < 0:
             raise EOFError
 
-    def end(self, images: int) -> None:
+    def end(self, images: int, input_wait: float = 0.0) -> None:
         self.images.append(images)
+        self.input_waits.append(input_wait)
 
 
 SMALL = {"model": "small_cnn", "dense_units": 8, "batch_size": 4}
@@ -541,6 +549,9 @@ def test_our_training_makes_as_many_steps_a_round_as_asked_for(ours) -> None:
     with pytest.raises(EOFError):
         ours.train(asked, SMALL, images=12, size=8, channels=3, steps=3)
     assert asked.images == 7 * [12]
+    # Each tells of the one before.
+    assert asked.input_waits[0] == 0.0
+    assert all(0 < wait < 1 for wait in asked.input_waits[1:])
 
 
 def test_our_short_training_trains_a_fresh_model_each_round(ours, monkeypatch) -> None:
@@ -556,6 +567,7 @@ def test_our_short_training_trains_a_fresh_model_each_round(ours, monkeypatch) -
     with pytest.raises(EOFError):
         ours.short_training(asked, {**SMALL, "trainable": "head"}, images=8, size=8, epochs=2)
     assert asked.images == [16, 16]
+    assert all(0 < wait < 1 for wait in asked.input_waits)
     assert seen[0][0] == seen[1][0]
     assert seen[0][1] != seen[1][1]
 

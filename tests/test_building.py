@@ -11,7 +11,7 @@ import pytest
 
 from tl_keras.errors import UsageError
 from tl_keras.models.building import build, head_of, named_body, set_trainable, tensor_names
-from tl_keras.models.fused import fuse
+from tl_keras.models.operations import quicken
 
 
 def make(name, size=32, channels=3, body=3, **settings):
@@ -177,7 +177,7 @@ def test_build_makes_a_model_that_keras_alone_loads(name, channels, tmp_path):
     for key, value in model(image).items():
         # Up to rounding: what Keras loads normalises in several operations, and ours in one.
         np.testing.assert_allclose(loaded(image)[key], value, rtol=1e-4, atol=1e-5)
-    fuse(loaded)
+    quicken(loaded)
     for key, value in model(image).items():
         assert np.array_equal(loaded(image)[key], value)
     assert list(tensor_names(loaded)) == list(tensor_names(model))

@@ -41,6 +41,7 @@ class _Pauses:
     def __init__(self, rounds: Rounds, images: int):
         self._rounds = rounds
         self._images = images
+        self._waited = 0.0
 
     def resume(self, records: Sequence[Record]) -> None:
         """Wait for the first round."""
@@ -48,15 +49,24 @@ class _Pauses:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """End a round, and wait for the next."""
-        self._rounds.end(self._images)
+        self._rounds.end(self._images, self._waited)
         self._rounds.begin()
 
     def watch(self, step: int, values: dict[str, float]) -> None:
-        """Keep nothing."""
+        """Keep how long the model waited in the round before, for this one to tell."""
+        self._waited = values["train/input_wait"]
 
 
-class _Silence:
-    """A recorder that keeps nothing."""
+class _Waits:
+    """A recorder that keeps how long the model waited for its input, and nothing else."""
+
+    def __init__(self) -> None:
+        self._shares: list[float] = []
+
+    @property
+    def mean(self) -> float:
+        """The share of the time in which it did."""
+        return sum(self._shares) / len(self._shares)
 
     def resume(self, records: Sequence[Record]) -> None:
         """Begin."""
@@ -64,7 +74,9 @@ class _Silence:
     def write(self, step: int, values: dict[str, float]) -> None:
         """Keep nothing."""
 
-    watch = write
+    def watch(self, step: int, values: dict[str, float]) -> None:
+        """Keep the share since the last record; there is as much time between any two."""
+        self._shares.append(values["train/input_wait"])
 
 
 def train(
@@ -98,9 +110,10 @@ def short_training(
             # Each round computes what it caches anew.
             fresh = dataclasses.replace(plan, cache=folder / "features")
             setting = fresh.setting(plan.target, plan.config.training, seed=0)
+            waits = _Waits()
             rounds.begin()
-            _loop(setting, _Silence(), folder).run()
-            rounds.end(images * epochs)
+            _loop(setting, waits, folder).run()
+            rounds.end(images * epochs, waits.mean)
 
 
 def features(rounds: Rounds, flags: dict[str, Any], images: int, size: int) -> None:
@@ -121,7 +134,7 @@ def _frozen(plan: Plan) -> tuple[FrozenPart, np.ndarray]:
     return part, plan.target.train.images
 
 
-def _loop(setting: Setting, recorder: _Pauses | _Silence, folder: Path) -> Loop:
+def _loop(setting: Setting, recorder: _Pauses | _Waits, folder: Path) -> Loop:
     prepared = methods.find(setting.config.method).prepare(setting)
     return Loop(
         prepared.task, setting.training, setting.strategy, folder, recorder, "benchmark", NEVER

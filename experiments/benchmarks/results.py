@@ -1,6 +1,7 @@
 """The results as JSON, and as Markdown that says ratios and no absolute times."""
 
 import json
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ worked, while processes of idle priority kept the cores from sleeping; the first
 and do not count. A ratio is the median of the ratios of the
 rounds, with the least and the most in brackets. For frozen features ours chooses its batch size
 itself, and the others have 32. `fit` and `predict` are Keras' own with their defaults,
-PyTorch is eager, with channels last. Peaks of memory are those of the whole process."""
+PyTorch is eager, with channels last. Input wait is the share of our steps' time in which the model
+had no batch to work on, the median of the rounds; computing features has no steps. Peaks of memory
+are those of the whole process."""
 
 
 class Book:
@@ -75,7 +78,7 @@ class Book:
 def shown(kind: str, findings: Sequence[Finding]) -> Iterator[str]:
     """Yield the Markdown of findings of one kind."""
     if kind == "speed":
-        head = ["row", "against", "ratio", "goal", "", "peak, ours", "peak, theirs"]
+        head = ["row", "against", "ratio", "goal", "", "input wait", "peak, ours", "peak, theirs"]
         yield table([head, *(line for one in findings for line in speed_lines(one))])
         yield "\n".join(f"- {one['row']}: a round is {one['work']}." for one in findings)
     elif kind == "accuracy":
@@ -99,7 +102,8 @@ def speed_lines(finding: Finding) -> Iterator[list[str]]:
             measured = f"{failed['name']} failed: {failed['error']}"
         goal = f"{one['goal']:g}" if one["goal"] else "–"
         peaks = [memory(ours["peak_mb"]), memory(one["peak_mb"])]
-        yield [finding["row"], one["name"], measured, goal, reached(one["reached"]), *peaks]
+        verdict, wait = reached(one["reached"]), waiting(ours["input_waits"])
+        yield [finding["row"], one["name"], measured, goal, verdict, wait, *peaks]
 
 
 def accuracy_line(finding: Finding) -> list[str]:
@@ -126,6 +130,11 @@ def span(ratio: Mapping[str, float] | None) -> str:
     if ratio is None:
         return ""
     return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
+def waiting(shares: Sequence[float]) -> str:
+    """Return the median share of waiting; a dash where none was measured."""
+    return f"{100 * statistics.median(shares):.1f} %" if any(shares) else "–"
 
 
 def memory(megabytes: float) -> str:

@@ -12,10 +12,17 @@ class FailedError(Exception):
 
 
 class Measure(NamedTuple):
-    """What one round of one contender gave; its peak memory is in 10^6 bytes."""
+    """What one round of one contender gave.
+
+    Attributes:
+        images_per_second: that it worked on.
+        peak_mb: the most memory it had, in 10^6 bytes.
+        input_wait: share of the time in which it waited for input; 0 where it is not known.
+    """
 
     images_per_second: float
     peak_mb: float
+    input_wait: float = 0.0
 
 
 class Entrant(Protocol):
@@ -43,6 +50,7 @@ class Found:
     images_per_second: list[float] = field(default_factory=list)
     peak_mb: float = 0.0
     error: str = ""
+    input_waits: list[float] = field(default_factory=list)
 
 
 class Pace(NamedTuple):
@@ -85,6 +93,7 @@ def take_turns(entrants: Sequence[Entrant], pace: Pace) -> dict[str, Found]:
                     own = found[entrant.name]
                     own.images_per_second.append(measure.images_per_second)
                     own.peak_mb = max(own.peak_mb, measure.peak_mb)
+                    own.input_waits.append(measure.input_wait)
     return found
 
 

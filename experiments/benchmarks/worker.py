@@ -47,10 +47,16 @@ class Rounds:
             raise EOFError
         self._started = time.perf_counter()
 
-    def end(self, images: int) -> None:
-        """Say that the round is over, in which so many images were worked on."""
+    def end(self, images: int, input_wait: float = 0.0) -> None:
+        """Say that the round is over, in which so many images were worked on.
+
+        Args:
+            images: how many.
+            input_wait: share of the time in which the model had none of them, where it is known.
+        """
         seconds = time.perf_counter() - self._started
-        self.answer({"images_per_second": images / seconds, "peak_mb": peak_mb()})
+        found = {"images_per_second": images / seconds, "peak_mb": peak_mb()}
+        self.answer({**found, "input_wait": input_wait})
 
     def answer(self, values: dict[str, Any]) -> None:
         """Write one line."""

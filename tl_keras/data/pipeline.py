@@ -6,7 +6,9 @@ is full, every image comes once an epoch, the loss needs no weights for a short 
 run continues at any step, on any number of replicas, by counting from there.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -140,8 +142,7 @@ class Stream:
             return tf.ensure_shape(inputs, [share, *inputs.shape[1:]]), wanted
 
         numbers = tf.data.Dataset.range(first_step * replicas, np.iinfo(np.int64).max)
-        mapped = numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return mapped.prefetch(tf.data.AUTOTUNE)
+        return _mapped(numbers, batch)
 
     def keys(self, indices: tf.Tensor, epochs: tf.Tensor) -> tf.Tensor:
         """Return (batch, 3) int64, what each picture's augmentation follows from.
@@ -192,11 +193,18 @@ def in_order(
             images = augment.augment(images, tf.gather(table, indices), augmentation)
         return _resized(images, image_size)
 
-    return (
-        tf.data.Dataset.range(elements)
-        .map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    return _mapped(tf.data.Dataset.range(elements), batch)
+
+
+def _mapped(numbers: tf.data.Dataset, batch: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
+    """Return what `batch` makes of each number, ahead of when it is wanted.
+
+    AutoGraph is kept off, for it takes a second and finds nothing: no Python here branches on a
+    tensor's value.
+    """
+    batch = tf.autograph.experimental.do_not_convert(batch)
+    mapped = numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return mapped.prefetch(tf.data.AUTOTUNE)
 
 
 def _rows(inputs: np.ndarray):  # type: ignore[no-untyped-def]

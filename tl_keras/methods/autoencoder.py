@@ -39,7 +39,9 @@ def prepare(setting: Setting) -> Pretraining:
         streams={"target": setting.stream(setting.images)},
         objective=objective,
     )
-    rebuild = tf.function(lambda images: decoder(model(images, training=False)["features"]))
+    rebuild = tf.function(
+        lambda images: decoder(model(images, training=False)["features"]), autograph=False
+    )
     return Pretraining(
         task,
         model,

@@ -82,7 +82,7 @@ def loss_rises(setting: Setting) -> dict[str, np.ndarray]:
         rest = keras.Model(source.output["maps"][name], source.output["features"])
         compute = tf.function(lambda channel, rest=rest, maps=maps: rest(
             maps * (1.0 - tf.one_hot(channel, maps.shape[-1])), training=False
-        ))  # fmt: skip
+        ), autograph=False)  # fmt: skip
         rises[name] = np.array(
             [loss_of(compute(tf.constant(c))) - before for c in range(maps.shape[-1])]
         )

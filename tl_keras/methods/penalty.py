@@ -16,9 +16,9 @@ from tl_keras.methods import catalog
 from tl_keras.methods.setting import Extra, Setting
 from tl_keras.models.building import copy_weights
 from tl_keras.models.cutting import differs_in_training
-from tl_keras.models.fused import fuse
 from tl_keras.models.groups import feature_maps
 from tl_keras.models.naming import leaves
+from tl_keras.models.operations import quicken
 
 
 @dataclass
@@ -118,7 +118,7 @@ def frozen(model: keras.Model) -> keras.Model:
         copy_weights(layer, its_copy)
     copy.name = model.name
     # As those of the model itself, or the two would differ in their last bits.
-    fuse(copy)
+    quicken(copy)
     copy = watching(copy)
     copy.trainable = False
     return copy

@@ -61,7 +61,7 @@ def prepare(setting: Setting) -> Pretraining:
         streams=_views(setting.stream(setting.images)),
         objective=objective,
     )
-    compare = tf.function(lambda first, second: contrast(first, second, False))
+    compare = tf.function(lambda first, second: contrast(first, second, False), autograph=False)
     return Pretraining(task, model, judge=lambda images: _judge(setting.stream(images), compare))
 
 

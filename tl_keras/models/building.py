@@ -8,8 +8,8 @@ import keras
 
 from tl_keras.errors import UsageError
 from tl_keras.models import applications, catalog, conv4, small_cnn
-from tl_keras.models.fused import fuse
 from tl_keras.models.naming import named_layers, rename, tensor_names
+from tl_keras.models.operations import quicken
 
 __all__ = [
     "build",
@@ -80,7 +80,7 @@ def build(
     model = keras.Model(images, {"features": features, "logits": logits}, name=name)
     rename(model)
     _follow_statistics(model)
-    fuse(model)
+    quicken(model)
     if seed is not None:
         _draw_weights(model, seed, body=path is None)
         _seed_noise(model, seed)

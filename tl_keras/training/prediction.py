@@ -32,7 +32,7 @@ class Runner:
         """Prepare to run `function` of a batch, whose models were built under `strategy`."""
         self._function = function
         self._strategy = strategy
-        self._run = tf.function(self._replicas, reduce_retracing=True)
+        self._run = tf.function(self._replicas, reduce_retracing=True, autograph=False)
 
     def _replicas(self, batch: tf.Tensor) -> Any:
         outputs = self._strategy.run(self._function, args=(batch,))

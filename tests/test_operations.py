@@ -1,11 +1,12 @@
-"""Tests that the norms of a built model are Keras's BatchNormalization, computed sooner."""
+"""Tests that the layers of a built model give what Keras's own give, only sooner."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tl_keras.models.fused import fuse
+from tl_keras.models import operations
+from tl_keras.models.operations import quicken
 
 
 def pair(**settings) -> tuple[keras.Model, keras.Model]:
@@ -17,7 +18,7 @@ def pair(**settings) -> tuple[keras.Model, keras.Model]:
         random = np.random.default_rng(0)
         for weight in models[-1].weights:
             weight.assign(random.uniform(0.5, 1.5, weight.shape))
-    fuse(models[1])
+    quicken(models[1])
     return models[0], models[1]
 
 
@@ -73,6 +74,55 @@ def test_fused_norm_keeps_bfloat16_for_the_map_and_float32_for_the_statistics():
     np.testing.assert_allclose(layer.moving_mean, wanted.layers[-1].moving_mean, rtol=1e-4)
 
 
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("size", [1, 2, 3, (3, 1)])
+def test_gradients_of_a_convolution_in_bfloat16_are_those_of_tensorflow(size, padding):
+    inputs = keras.Input((5, 6, operations.CHANNELS))
+    layer = keras.layers.Conv2D(8, size, padding=padding, dtype="mixed_bfloat16")
+    model = keras.Model(inputs, layer(inputs))
+    random = np.random.default_rng(0)
+    images = tf.constant(random.normal(size=(3, *inputs.shape[1:])), tf.bfloat16)
+
+    def found() -> list[np.ndarray]:
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = model(images)
+            loss = tf.reduce_sum(tf.cast(outputs, tf.float32) ** 2)
+        gradients = tape.gradient(loss, [images, *(v.value for v in layer.trainable_variables)])
+        return [np.asarray(tf.cast(one, tf.float32)) for one in [outputs, *gradients]]
+
+    wanted = found()
+    quicken(model)
+    assert "convolution_op" in vars(layer)
+    for expected, value in zip(wanted, found(), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=0.02, atol=0.01 * np.abs(expected).max())
+
+
+def test_convolution_in_float32_is_tensorflows_to_the_bit():
+    inputs = keras.Input((5, 6, operations.CHANNELS))
+    layer = keras.layers.Conv2D(8, 3, padding="same")
+    model = keras.Model(inputs, layer(inputs))
+    images = np.random.default_rng(0).normal(size=(3, *inputs.shape[1:])).astype(np.float32)
+    before = model(images)
+    quicken(model)
+    assert np.array_equal(model(images), before)
+
+
+def test_few_channels_strides_groups_and_kinds_of_their_own_stay_keras_own():
+    inputs = keras.Input((8, 8, operations.CHANNELS))
+    layers = [
+        keras.layers.Conv2D(8, 1, strides=2),
+        keras.layers.Conv2D(8, 3, dilation_rate=2),
+        keras.layers.Conv2D(8, 3, groups=4),
+        keras.layers.DepthwiseConv2D(3),
+        keras.layers.SeparableConv2D(8, 3),
+    ]
+    few = keras.layers.Conv2D(8, 3)
+    outputs = [layer(inputs) for layer in layers]
+    quicken(keras.Model(inputs, [*outputs, few(inputs[..., 1:])]))
+    assert all("convolution_op" not in vars(layer) for layer in [*layers, few])
+
+
 def test_what_is_no_plain_norm_stays_keras_own():
     inputs = keras.Input((4, 5, 3))
     norms = [
@@ -82,5 +132,5 @@ def test_what_is_no_plain_norm_stays_keras_own():
     ]
     outputs = [norm(inputs) for norm in norms]
     flat = keras.layers.BatchNormalization()
-    fuse(keras.Model(inputs, [*outputs, flat(keras.layers.Flatten()(inputs))]))
+    quicken(keras.Model(inputs, [*outputs, flat(keras.layers.Flatten()(inputs))]))
     assert all("call" not in vars(norm) for norm in [*norms, flat])
