@@ -1,6 +1,7 @@
 """Tests of the graph of the loop: how long a model waits for its batches."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -11,6 +12,7 @@ from tl_keras.data.pipeline import Stream
 from tl_keras.training.averaging import Average
 from tl_keras.training.optimizers import Schedule, make_optimizer
 from tl_keras.training.steps import Steps
+from tl_keras.training.task import Batch, Objective
 
 PAUSE = 0.05
 
@@ -29,21 +31,45 @@ class Slow(Stream):
         return super().batches(first_step, replicas).map(paused)
 
 
-def test_time_in_which_the_model_waits_for_input_is_counted():
+def slow_to_learn(objective: Callable[[Batch], Objective]) -> Callable[[Batch], Objective]:
+    """The objective, whose gradient takes its time."""
+
+    @tf.custom_gradient
+    def paused(loss):
+        def gradient(upstream):
+            sleep = tf.py_function(lambda: time.sleep(PAUSE), [], [])
+            with tf.control_dependencies([sleep]):
+                return tf.identity(upstream)
+
+        return tf.identity(loss), gradient
+
+    def wrapped(batch: Batch) -> Objective:
+        found = objective(batch)
+        return found._replace(terms={name: paused(loss) for name, loss in found.terms.items()})
+
+    return wrapped
+
+
+def test_time_in_which_the_model_waits_for_input_is_counted_and_no_other():
     training, given = Training(steps=10), task()
     optimizer = make_optimizer(training, Schedule(training, 10), given.variables)
     average = Average(training, 10, given.variables)
     steps = Steps(tf.distribute.get_strategy(), optimizer, average, 0.0, scales_loss=False)
     stream = given.streams["target"]
     slow = Slow(stream.inputs, stream.labels, stream.batch_size, stream.seed)
-    for streams in ({"target": stream}, {"target": slow}):
-        call = steps.starting(0, streams, given.objective, given.variables)
+
+    def waiting(stream: Stream, objective: Callable[[Batch], Objective]) -> tuple[float, float]:
+        call = steps.starting(0, {"target": stream}, objective, given.variables)
         call(0, 1)  # traced, which is no waiting for input
         started = time.perf_counter()
         figures, waited = call(1, 6)
         spent = time.perf_counter() - started
         assert figures.shape == (6, 1 + len(steps.names))
-        assert 0 <= waited <= spent
-        if isinstance(streams["target"], Slow):
-            # Some of the six batches may be there before the call.
-            assert waited > 3 * PAUSE
+        return waited, spent
+
+    waited, spent = waiting(slow, given.objective)
+    # Some of the six batches may be there before the call.
+    assert 3 * PAUSE < waited <= spent
+    waited, spent = waiting(stream, slow_to_learn(given.objective))
+    assert 6 * PAUSE < spent
+    assert 0 <= waited < spent / 2

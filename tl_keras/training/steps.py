@@ -1,7 +1,7 @@
 """The graph of the training loop: many steps in each call, with `strategy.run` inside."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -84,33 +84,58 @@ class Steps:
         def replica_step(batch: Batch) -> tf.Tensor:
             return self._replica_step(batch, objective, variables)
 
-        # AutoGraph would turn a loop of Python into this one, by way of a file in $TMPDIR.
+        # AutoGraph would turn a loop of Python into the one inside, by way of a file in $TMPDIR.
         @tf.function(reduce_retracing=True, autograph=False)
         def many(
-            iterators: dict[str, Iterator], step: tf.Tensor, count: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor]:
-            def one(
-                number: tf.Tensor, figures: tf.TensorArray, free: tf.Tensor, waited: tf.Tensor
-            ) -> tuple[tf.Tensor, tf.TensorArray, tf.Tensor, tf.Tensor]:
-                batch = {name: next(iterator) for name, iterator in iterators.items()}
-                waited += tf.maximum(_time_of(batch) - free, 0.0)
-                values = self._strategy.run(replica_step, args=(batch,))
-                mean = self._strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
-                self._average.update(step + number + 1)
-                # The first layer is the last that the gradient comes to.
-                free = _time_of([mean, variables[0].value])
-                return number + 1, figures.write(number, mean), free, waited
+            iterators: dict[str, Iterator], batch: Any, step: tf.Tensor, count: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, Any]:
+            return self._many(iterators, batch, step, count, replica_step, variables)
 
-            figures = tf.TensorArray(tf.float32, count, element_shape=[None])
-            start = (0, figures, tf.timestamp(), tf.constant(0.0, tf.float64))
-            _, figures, _, waited = tf.while_loop(lambda number, *_: number < count, one, start)
-            return figures.stack(), waited
+        batch = _next(iterators)
 
         def call(step: int, count: int) -> Call:
-            figures, waited = many(iterators, tf.constant(step), tf.constant(count))
+            nonlocal batch
+            figures, waited, batch = many(iterators, batch, tf.constant(step), tf.constant(count))
             return Call(figures.numpy(), float(waited))
 
         return call
+
+    def _many(
+        self,
+        iterators: Mapping[str, Iterator],
+        batch: Any,
+        step: tf.Tensor,
+        count: tf.Tensor,
+        replica_step: Callable[[Batch], tf.Tensor],
+        variables: Sequence[keras.Variable],
+    ) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        """Take `count` steps after `step`; return figures, seconds waited, and the next batch."""
+
+        def one(
+            number: tf.Tensor,
+            batch: Any,
+            ready: tf.Tensor,
+            figures: tf.TensorArray,
+            free: tf.Tensor,
+            waited: tf.Tensor,
+        ) -> tuple[Any, ...]:
+            waited += tf.maximum(ready - free, 0.0)
+            # Fetched while this step computes: fetching takes time of its own, however soon the
+            # batch was made.
+            following = _next(iterators)
+            values = self._strategy.run(replica_step, args=(batch,))
+            mean = self._strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
+            self._average.update(step + number + 1)
+            free = _time_of([mean, *(tf.convert_to_tensor(v.value) for v in variables)])
+            figures = figures.write(number, mean)
+            return number + 1, following, _time_of(following), figures, free, waited
+
+        now, none = tf.timestamp(), tf.constant(0.0, tf.float64)
+        figures = tf.TensorArray(tf.float32, count, element_shape=[None])
+        _, batch, _, figures, _, waited = tf.while_loop(
+            lambda number, *_: number < count, one, (0, batch, now, figures, now, none)
+        )
+        return figures.stack(), waited, batch
 
     def _replica_step(
         self,
@@ -143,6 +168,11 @@ class Steps:
             most = self._optimizer.scale_loss(tf.constant(self._clip_norm))
             gradients, _ = tf.clip_by_global_norm(gradients, most)
         return [gradient / self._replicas for gradient in gradients]
+
+
+def _next(iterators: Mapping[str, Iterator]) -> dict[str, Any]:
+    """Return the next batch of each stream, all replicas' shares of it."""
+    return {name: next(iterator) for name, iterator in iterators.items()}
 
 
 def _time_of(tensors: object) -> tf.Tensor:
