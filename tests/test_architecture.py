@@ -35,7 +35,9 @@ MAY_IMPORT = {
         *("config", "data", "errors", "faults", "files", "hyperparameters", "interruption"),
         "models",
     },
-    "methods": {"config", "data", "errors", "faults", "files", "models", "training"},
+    "methods": {
+        *("config", "data", "errors", "faults", "files", "interruption", "models", "training"),
+    },
     "bounds": {"config", "errors"},
     "checks": {"bounds", "config", "data", "errors", "hyperparameters", "methods", "models"},
     "options": {"bounds", "checks", "config", "data", "errors", "methods", "models"},

@@ -22,6 +22,7 @@ from tl_keras.methods.penalty import Added, added_to
 from tl_keras.methods.setting import Setting
 from tl_keras.models import building, weights
 from tl_keras.models.groups import feature_maps
+from tl_keras.models.precision import compute_in
 from tl_keras.models.weights import Weights
 from tl_keras.training.loop import Loop
 
@@ -64,8 +65,9 @@ def wide(tensors):
     return {name: value.astype(np.float64) for name, value in tensors.items()}
 
 
-def case_of(folder, penalty, **flags):
+def case_of(folder, penalty, precision="float32", **flags):
     given = setting(folder, penalty=penalty, **flags)
+    compute_in(given.model, precision)
     building.set_trainable(given.model, given.config.trainable)
     start = wide(weights.tensors_of(given.model))
     case = Case(given, added_to(given), start)
@@ -175,6 +177,17 @@ def test_penalty_is_its_formula_for_any_number_of_images(tmp_path, name, count):
     assert list(found) == [name] and found[name].dtype == tf.float32 and found[name].shape == ()
     assert wanted > 0.005
     assert float(found[name]) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_penalty_is_its_formula_where_the_model_computes_in_16_bits(tmp_path, name, precision):
+    case = case_of(tmp_path, flag(name), precision)
+    images = pictures(12, seed=9).images
+    wanted = FORMULAS[name](case, case.tensors(), images, *STRENGTHS[name])
+    found = terms(case.added, images)[name]
+    assert found.dtype == tf.float32
+    assert float(found) == pytest.approx(wanted, rel=0.03)
 
 
 @pytest.mark.parametrize("name", FORMULAS)

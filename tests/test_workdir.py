@@ -176,7 +176,7 @@ def another(value):
 
 FREE = {
     *("workdir", "data_dir", "debug", "seeds", "baseline", "source_weights_sha256"),
-    *("checkpoint_every", "allow_changed", "deterministic", "max_bad_images"),
+    *("cache_gb", "checkpoint_every", "allow_changed", "deterministic", "max_bad_images"),
 }
 
 
@@ -279,3 +279,4 @@ def test_precision_is_that_which_the_folder_was_begun_with(config) -> None:
     old = {k: v for k, v in read_state(path).items() if not k.startswith("precision")}
     write_state(path, old)
     assert opened(config).precision(config)[0] == "float32"
+    assert opened(other).precision(other) is None

@@ -28,6 +28,8 @@ SOURCE_PREFIX = "source_"
 NOT_PART_OF_THE_EXPERIMENT = (
     *("workdir", "data_dir", "debug", "seeds", "baseline", "source_weights_sha256"),
     *("checkpoint_every", "allow_changed", "deterministic"),
+    # What is kept and what is computed anew come to the same.
+    "cache_gb",
     # Whatever it allows, the same pictures are left out: those that cannot be used.
     "max_bad_images",
 )
@@ -127,7 +129,7 @@ class Config:
         0,
         "with --augment, and layers that do not train: how many augmented views of each image there"
         " are, in turn from epoch to epoch, so that what the frozen layers make of them is computed"
-        " once; 0: a new view in each epoch",
+        " once; 0: a new view in each epoch, as the scratch arm has in any case",
         TRANSFER,
         unit="views",
         low=0,
@@ -135,8 +137,9 @@ class Config:
     )
     cache_gb: float = option(
         10.0,
-        "most that a run may keep on disk, in WORKDIR/features, of what its frozen layers make of"
-        " the images; what needs more is computed anew in each step",
+        "most that a frozen part of a model may keep on disk, in WORKDIR/features, of what it makes"
+        " of the images; what needs more is computed anew in each step, or refused by"
+        " --method=features",
         TRANSFER,
         unit="gigabytes",
         low=0,

@@ -72,7 +72,8 @@ class Workdir:
             DataError: config.json is damaged.
         """
         kept = files.read_state(self._config) if self._config.is_file() else {}
-        if not kept or kept.get("precision", config.precision) != config.precision:
+        # What was begun before there was the flag goes by its default.
+        if not kept or kept.get("precision", Config().precision) != config.precision:
             return None
         return kept.get(FOUND_PRECISION, ["float32", "float32", "begun when there was no other"])
 

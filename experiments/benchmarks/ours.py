@@ -27,12 +27,11 @@ from tl_keras.models.precision import choose
 from tl_keras.plan import Images, Plan
 from tl_keras.runs import forgetting_models
 from tl_keras.training import distribution
-from tl_keras.training.loop import Loop, Record
+from tl_keras.training.loop import RECORDS_A_VALIDATION, Loop, Record
 
 # Other contenders save nothing while they train, so neither do we.
 NEVER = Pace(steps=0, seconds=0.0)
 ENDLESS = 10**8
-RECORDS_A_VALIDATION = 5
 
 
 class _Pauses:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -151,35 +151,6 @@ class Ran(NamedTuple):
 
     seconds: float
     peak_mb: float
-
-
-class Program:
-    """A program that is started anew for each round."""
-
-    def __init__(self, name: str, words: Callable[[Path], Sequence[str]], images: int):
-        """Run Python with what `words` makes of an empty folder; it works on so many images."""
-        self.name = name
-        self._words = words
-        self._images = images
-
-    def start(self) -> None:
-        """Do nothing: each round starts a process of its own."""
-
-    def ready(self) -> None:
-        """Do nothing, likewise."""
-
-    def round(self) -> Measure:
-        """Run it from start to end.
-
-        Raises:
-            FailedError: it ended with an error.
-        """
-        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-            ran = run(self._words(Path(folder)), Path(folder))
-        return Measure(self._images / ran.seconds, ran.peak_mb)
-
-    def close(self) -> None:
-        """Do nothing: `round` leaves nothing behind."""
 
 
 def run(words: Sequence[str], folder: Path, patience: float = PATIENCE_SECONDS) -> Ran:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from experiments.benchmarks.processes import Worker
-from experiments.benchmarks.turns import Entrant, Found, Pace, ratio, take_turns
+from experiments.benchmarks.turns import Found, Pace, ratio, take_turns
 
 OURS = "tl_keras"
 
@@ -51,22 +51,8 @@ class Comparison:
         """Return what `finding` makes of the rounds."""
         entrants = [Worker(OURS, self.function, self.arguments)]
         entrants += [Worker(one.name, one.function, one.arguments) for one in self.opponents]
-        return measured(self.name, self.work, entrants, self.opponents, self.pace)
-
-
-def measured(
-    name: str, work: str, entrants: Sequence[Entrant], opponents: Sequence[Opponent], pace: Pace
-) -> dict[str, Any]:
-    """Have the entrants take turns, ours first, and return the finding.
-
-    Args:
-        name: of the row.
-        work: what a round is, in words.
-        entrants: ours, and one of the name of each opponent.
-        opponents: with their goals.
-        pace: how many rounds.
-    """
-    return finding(name, work, take_turns(entrants, pace), entrants[0].name, opponents)
+        found = take_turns(entrants, self.pace)
+        return finding(self.name, self.work, found, OURS, self.opponents)
 
 
 def finding(

@@ -27,7 +27,8 @@ class Stream:
     """An endless stream of training batches.
 
     Attributes:
-        inputs: (examples, height, width, channels) uint8 images, or (examples, d) float32 features.
+        inputs: (examples, height, width, channels) uint8 images, or what frozen layers make of
+            them, (examples, ...) in float32 or 16 bits.
         labels: (examples,) int64.
         batch_size: examples a step, over all replicas; at most as many as there are.
         seed: of the order and of the augmentation.

@@ -49,7 +49,8 @@ def distance(
     sums = []
     for name, weights in worth.items():
         height, width, channels = now[name].shape[1:]
-        squares = tf.reduce_sum(tf.square(now[name] - source[name]), axis=[1, 2])
+        changes = tf.cast(now[name], tf.float32) - tf.cast(source[name], tf.float32)
+        squares = tf.reduce_sum(tf.square(changes), axis=[1, 2])
         sums.append(
             0.5 * channels / (height * width) * tf.reduce_mean(tf.linalg.matvec(squares, weights))
         )
@@ -81,7 +82,7 @@ def loss_rises(setting: Setting) -> dict[str, np.ndarray]:
     for name, maps in outputs["maps"].items():
         rest = keras.Model(source.output["maps"][name], source.output["features"])
         compute = tf.function(lambda channel, rest=rest, maps=maps: rest(
-            maps * (1.0 - tf.one_hot(channel, maps.shape[-1])), training=False
+            maps * (1 - tf.one_hot(channel, maps.shape[-1], dtype=maps.dtype)), training=False
         ), autograph=False)  # fmt: skip
         rises[name] = np.array(
             [loss_of(compute(tf.constant(c))) - before for c in range(maps.shape[-1])]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tl_keras import faults, files
+from tl_keras import faults, files, interruption
 from tl_keras.errors import DataError
 
 LOG = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ class FeatureCache:
 
         Raises:
             WriteError: the cache cannot be written.
+            StoppedError: the process was told to stop; what was computed is kept.
         """
         missing = np.array([i for i in indices.tolist() if i not in self._places], np.int64)
         if len(missing):
@@ -78,6 +79,8 @@ class FeatureCache:
         for start in range(0, len(missing), step):
             chosen = missing[start : start + step]
             self._add(chosen, compute(chosen))
+            if interruption.told():
+                raise interruption.stop()
         shape = (len(self._indices), *self._shape)
         table = np.memmap(self._folder / ROWS, self._dtype, "r", shape=shape)
         return Rows(table, np.array([self._places[i] for i in indices.tolist()], np.int64))

@@ -14,10 +14,7 @@ from tl_keras.methods.frozen_part import shortened
 from tl_keras.methods.penalty import added_to
 from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of, supervised
 from tl_keras.models.building import set_trainable, train_only
-from tl_keras.training.task import Batch, Objective, Stage, Task
-
-# Gives the objective of a model, or of the part of it that trains.
-ObjectiveOf = Callable[[keras.Model], Callable[[Batch], Objective]]
+from tl_keras.training.task import Batch, Objective, ObjectiveOf, Stage, Task
 
 
 def prepare(setting: Setting) -> Prepared:

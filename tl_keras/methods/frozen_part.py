@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import logging
 import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -28,7 +27,7 @@ from tl_keras.models.folding import folded
 from tl_keras.models.precision import compute_in
 from tl_keras.training.optimizers import total_steps
 from tl_keras.training.prediction import Runner
-from tl_keras.training.task import Batch, Objective, Task
+from tl_keras.training.task import ObjectiveOf, Task
 
 LOG = logging.getLogger(__name__)
 
@@ -47,6 +46,8 @@ class FrozenPart:
         self._runner = Runner(self, setting.strategy)
         self._shape = tuple(model.output.shape[1:])
         self._dtype = self._model(tf.zeros((1, *model.input.shape[1:]), tf.uint8)).numpy().dtype
+        self._fingerprints: dict[int, tuple[np.ndarray, str]] = {}
+        self._caches: dict[str, FeatureCache] = {}
         self._key = {
             "model": setting.config.model,
             "tensor": model.layers[-1].name,
@@ -129,16 +130,24 @@ class FrozenPart:
         return cache.rows(np.arange(stream.views * len(chosen)), compute)
 
     def _cache(self, images: np.ndarray, **more: Any) -> FeatureCache:
-        key = {**self._key, "images": fingerprint(images), **more}
-        return FeatureCache(self._setting.cache, key, self._shape, self._dtype)
+        # By what it is in memory, where a fingerprint would look at all of it again; the array is
+        # kept, so that there can be no other in its place.
+        if id(images) not in self._fingerprints:
+            self._fingerprints[id(images)] = images, fingerprint(images)
+        key = {**self._key, "images": self._fingerprints[id(images)][1], **more}
+        name = repr(key)
+        if name not in self._caches:
+            self._caches[name] = FeatureCache(self._setting.cache, key, self._shape, self._dtype)
+        return self._caches[name]
 
 
 def _in_memory(rows: Rows) -> Rows:
     """Return the rows that are asked for in memory, where that has room; else as they are."""
     size = len(rows.places) * rows.table[:1].nbytes
-    if size > memory.MEMORY_SHARE * memory.available_memory():
+    # TensorFlow takes a copy.
+    if 2 * size > memory.MEMORY_SHARE * memory.available_memory():
         return rows
-    return Rows(np.array(rows.table[rows.places]), np.arange(len(rows.places)))
+    return Rows(rows.table[rows.places], np.arange(len(rows.places)))
 
 
 def _in_order(rows: Rows) -> np.ndarray:
@@ -146,13 +155,13 @@ def _in_order(rows: Rows) -> np.ndarray:
     first, count = rows.places[0], len(rows.places)
     if np.array_equal(rows.places, np.arange(first, first + count)):
         return rows.table[first : first + count]
-    return np.array(rows.table[rows.places])
+    return rows.table[rows.places]
 
 
 def shortened(
     setting: Setting,
     task: Task,
-    objective_of: Callable[[keras.Model], Callable[[Batch], Objective]],
+    objective_of: ObjectiveOf,
     share: float,
 ) -> Task:
     """Return the same task as what trains now needs it: the frozen part before it is a FrozenPart.
@@ -173,7 +182,9 @@ def shortened(
     if not _pays(setting, task, part, share):
         return dataclasses.replace(
             task,
-            objective=lambda batch: objective({n: (part(x), y) for n, (x, y) in batch.items()}),
+            objective=lambda batch: objective(
+                {name: (tf.stop_gradient(part(x)), y) for name, (x, y) in batch.items()}
+            ),
         )
     validation = setting.split.validation
     return dataclasses.replace(
@@ -190,9 +201,10 @@ def _pays(setting: Setting, task: Task, part: FrozenPart, share: float) -> bool:
     """Tell whether tensors at the cut are to be kept; where they might be, say what comes of it."""
     if any(s.augmentation.mixes or not _views(s) for s in task.streams.values()):
         return False
-    target = task.streams["target"]
-    steps = total_steps(setting.training, target.steps_per_epoch)
-    if share * steps < _views(target) * target.steps_per_epoch:
+    replicas = setting.strategy.num_replicas_in_sync
+    epochs = {name: s.fitted(replicas).steps_per_epoch for name, s in task.streams.items()}
+    steps = share * total_steps(setting.training, epochs["target"])
+    if any(steps < _views(stream) * epochs[name] for name, stream in task.streams.items()):
         return False
     examples = sum(_views(stream) * stream.count for stream in task.streams.values())
     size = part.size_of(examples + len(setting.split.validation))

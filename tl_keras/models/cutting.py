@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 
 from tl_keras.models import groups
+from tl_keras.models.building import head_of
 from tl_keras.models.naming import leaves
 
 
@@ -32,7 +33,9 @@ def cut(model: keras.Model) -> Cut | None:
     """
     place = None
     passes = groups.all_passes(model)
-    results = {id(tensor) for tensor in keras.tree.flatten(model.output)}
+    # The features may be where the cut is, and come out of both parts.
+    results = keras.tree.flatten({k: v for k, v in model.output.items() if k != "features"})
+    results = {id(tensor) for tensor in results}
     for number, operation in enumerate(model.operations):
         if any(_moves(leaf) for leaf in leaves(operation)):
             break
@@ -44,7 +47,12 @@ def cut(model: keras.Model) -> Cut | None:
         return None
     tensor = model.operations[place].output
     frozen = keras.Model(model.input, tensor, name=f"{model.name}_frozen")
-    return Cut(frozen, keras.Model(tensor, model.output, name=model.name))
+    if tensor is not model.output["features"]:
+        return Cut(frozen, keras.Model(tensor, model.output, name=model.name))
+    # Keras has no model whose input is an output too, unless it is an Input.
+    features = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name="features")
+    outputs = {"features": features, "logits": head_of(model)(features)}
+    return Cut(frozen, keras.Model(features, outputs, name=model.name))
 
 
 def _layers(operation: keras.Operation) -> list[keras.Layer]:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tl_keras.models.building import copy_weights
-from tl_keras.models.operations import is_plain
+from tl_keras.models.operations import is_plain_norm
 
 # What has a kernel whose last axis are the output's channels, and a bias for each of these.
 KERNELS = {
@@ -73,7 +73,7 @@ def _norms(model: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
         if type(layer) in KERNELS
         and layer.activation is keras.activations.linear
         and id(layer.output) not in results
-        and [is_plain(use) for use in uses[id(layer.output)]] == [True]
+        and [is_plain_norm(use) for use in uses[id(layer.output)]] == [True]
     }
 
 

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 # From how many input channels on a kernel's gradient is computed of matrices.
-CHANNELS = 256
+LEAST_CHANNELS = 256
 
 
 def quicken(model: keras.Model) -> None:
@@ -25,16 +25,15 @@ def quicken(model: keras.Model) -> None:
 
     What is saved of the model stays Keras's own. A copy by its configuration is Keras's own too.
     """
-    # On a GPU or a TPU the convolution has what it needs.
     on_processor = not tf.config.list_physical_devices("GPU")
     for layer in model.layers:
-        if is_plain(layer) and len(layer.output.shape) == 4 and not layer.synchronized:
-            layer.call = functools.partial(_normalised, layer)
-        elif on_processor and _is_dense(layer):
+        if is_plain_norm(layer) and len(layer.output.shape) == 4 and not layer.synchronized:
+            layer.call = functools.partial(_normalised, layer, on_processor)
+        elif on_processor and _is_wide_convolution(layer):
             layer.convolution_op = functools.partial(_convolved, layer)
 
 
-def is_plain(operation: keras.Operation) -> bool:
+def is_plain_norm(operation: keras.Operation) -> bool:
     """Tell whether this is a BatchNormalization over all axes but the last."""
     return (
         isinstance(operation, keras.layers.BatchNormalization)
@@ -45,11 +44,16 @@ def is_plain(operation: keras.Operation) -> bool:
 
 def _normalised(
     norm: keras.layers.BatchNormalization,
+    on_processor: bool,
     inputs: tf.Tensor,
     training: bool | None = None,
     mask: None = None,  # noqa: ARG001  Keras gives it; pictures have none
 ) -> tf.Tensor:
     """Return what the layer makes of (batch, height, width, channels), in the dtype of that."""
+    follows = bool(training and norm.trainable)
+    if not (follows or on_processor):
+        # On GPUs TensorFlow has no deterministic gradient of the operation in inference mode.
+        return keras.layers.BatchNormalization.call(norm, inputs, training=False)
     channels = inputs.shape[-1]
     values: dict[str, Any] = {
         "scale": norm.gamma.value if norm.scale else tf.ones(channels),
@@ -57,7 +61,6 @@ def _normalised(
         "mean": norm.moving_mean.value,
         "variance": norm.moving_variance.value,
     }
-    follows = bool(training and norm.trainable)
     if follows:
         values |= {"mean": [], "variance": []}
     fused = tf.raw_ops.FusedBatchNormV3(
@@ -75,14 +78,14 @@ def _normalised(
     return fused.y
 
 
-def _is_dense(operation: keras.Operation) -> bool:
+def _is_wide_convolution(operation: keras.Operation) -> bool:
     """Tell whether this is a convolution of enough channels, all with all, pixel by pixel."""
     return (
         type(operation) is keras.layers.Conv2D
         and operation.groups == 1
         and operation.strides == operation.dilation_rate == (1, 1)
         and operation.data_format == "channels_last"
-        and operation.input.shape[-1] >= CHANNELS
+        and operation.input.shape[-1] >= LEAST_CHANNELS
     )
 
 

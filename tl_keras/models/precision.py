@@ -37,7 +37,7 @@ class Precision(NamedTuple):
 
     Attributes:
         training: where it trains: "float32", "bfloat16" or "float16".
-        frozen: where it only gives features, as a graph of constants: one of the same.
+        frozen: where it only gives features, without gradients: one of the same.
         reason: in words.
     """
 
@@ -70,7 +70,7 @@ def _on_gpus(gpus: list[tf.config.PhysicalDevice]) -> Precision:
     """Return what pays on the oldest of the GPUs."""
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     oldest = min(one.get("compute_capability", (0, 0)) for one in details)
-    name = {True: FLOAT32, oldest >= (7, 0): FLOAT16, oldest >= (8, 0): BFLOAT16}[True]
+    name = BFLOAT16 if oldest >= (8, 0) else FLOAT16 if oldest >= (7, 0) else FLOAT32
     return Precision(name, name, f"a GPU of compute capability {oldest[0]}.{oldest[1]}")
 
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tl_keras import faults, interruption
 from tl_keras.config import Training
-from tl_keras.errors import TransferError
+from tl_keras.errors import StoppedError, TransferError
 from tl_keras.hyperparameters import Pace
 from tl_keras.models import precision
 from tl_keras.training.averaging import Average
@@ -136,22 +136,35 @@ class Loop:
         self._restore()
         state = self._state
         with interruption.saving():
-            while state.step < self._total and not state.stopped:
-                self._enter_stage()
-                call, end = self._call(), self._end(self._stage(state.step))
-                while state.step < end and not state.stopped:
-                    self._train(call)
-                    if self._clock.is_due(state.step) or interruption.told():
-                        self._save()
-                    if interruption.told():
-                        self._progress.close()
-                        raise interruption.stop()
+            try:
+                while state.step < self._total and not state.stopped:
+                    self._run_stage()
+            except StoppedError:
+                self._save()
+                self._progress.close()
+                raise
             self._save()
         self._progress.close()
         self._average.keep()
         self._judge.keep_best()
         images = state.step * self._batch_size
         return Result(state.step, state.seconds, images / max(state.seconds, 1e-9))
+
+    def _run_stage(self) -> None:
+        """Train to the end of a stage.
+
+        Raises:
+            StoppedError: the process was told to stop.
+        """
+        state = self._state
+        self._enter_stage()
+        call, end = self._call(), self._end(self._stage(state.step))
+        while state.step < end and not state.stopped:
+            self._train(call)
+            if interruption.told():
+                raise interruption.stop()
+            if self._clock.is_due(state.step):
+                self._save()
 
     def _restore(self) -> None:
         """Go on from the newest checkpoint, or from the beginning."""
@@ -199,9 +212,13 @@ class Loop:
         first steps three times too long if the count went on for them.
         """
         state = self._state
-        number = self._stage(state.step)
+        number, started = self._stage(state.step), time.perf_counter()
+        # What the stage before computed takes no memory while this one's is made.
+        self._now = self._task
+        self._judge.look_at(self._now)
         self._now = self._stages[number].enter()
         self._judge.look_at(self._now)
+        state.seconds += time.perf_counter() - started
         if state.step == self._starts[number] and state.step:
             self._schedule.restart(state.step)
             forget(self._optimizer)

@@ -132,10 +132,11 @@ class Steps:
 
         now, none = tf.timestamp(), tf.constant(0.0, tf.float64)
         figures = tf.TensorArray(tf.float32, count, element_shape=[None])
-        _, batch, _, figures, _, waited = tf.while_loop(
+        _, batch, ready, figures, free, waited = tf.while_loop(
             lambda number, *_: number < count, one, (0, batch, now, figures, now, none)
         )
-        return figures.stack(), waited, batch
+        # The next call begins with a batch that is there, whatever this one waited for it.
+        return figures.stack(), waited + tf.maximum(ready - free, 0.0), batch
 
     def _replica_step(
         self,

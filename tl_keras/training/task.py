@@ -70,6 +70,10 @@ class Task:
     multipliers: Sequence[float] = ()
 
 
+# Gives the objective of a model, or of the part of it that trains.
+ObjectiveOf = Callable[[keras.Model], Callable[[Batch], Objective]]
+
+
 @dataclass(frozen=True)
 class CrossEntropy:
     """The mean cross-entropy of a batch.
