@@ -9,7 +9,7 @@ import tensorflow as tf
 from made import Records, count_computed_rows, pictures, setting
 
 from tl_keras import interruption
-from tl_keras.data import memory
+from tl_keras.data import pipeline
 from tl_keras.data.augment_spec import parse
 from tl_keras.errors import StoppedError, UsageError
 from tl_keras.methods import catalog, feature_cache
@@ -171,11 +171,14 @@ def test_views_are_the_augmentations_of_their_epochs_and_come_in_turn(tmp_path):
     assert not np.allclose(epoch(0), epoch(1))
 
 
-def test_what_memory_has_no_room_for_is_read_from_disk(tmp_path, monkeypatch):
-    given = setting(tmp_path, trainable="head")
+@pytest.mark.parametrize("frozen", ["float32", "bfloat16"])
+def test_what_is_large_is_read_from_disk(tmp_path, monkeypatch, frozen):
+    given = dataclasses.replace(
+        setting(tmp_path, trainable="last:2"), precision=Precision("float32", frozen, "")
+    )
     part, stream = part_of(given), given.stream(given.images, np.arange(9, 35))
     in_memory = part.stream(stream)
-    monkeypatch.setattr(memory, "available_memory", lambda: 0)
+    monkeypatch.setattr(pipeline, "COPIED_BYTES", 0)
     mapped = part.stream(stream)
     assert isinstance(mapped.inputs, np.memmap) and not isinstance(in_memory.inputs, np.memmap)
     for one, other in zip(mapped.batches().take(5), in_memory.batches().take(5), strict=True):

@@ -35,7 +35,7 @@ def test_method_learns_the_pictures(tmp_path, name):
     given = setting(tmp_path, steps=60, feature_head="mlp")
     prepared = catalog.find(name).prepare(given)
     train(prepared, given, tmp_path / "run")
-    logits = prepared.predict(given.images).logits
+    logits = prepared.predict(given.images)
     assert np.mean(logits.argmax(1) == given.images.labels) > 0.9
     whole = prepared.model(given.images.images, training=False)["logits"]
     np.testing.assert_allclose(whole, logits, rtol=1e-4, atol=1e-4)
@@ -130,4 +130,4 @@ def test_features_leave_the_body_as_it_is_and_give_one_whole_model(tmp_path, hea
     prepared.model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     outputs = loaded(given.images.images)["logits"]
-    np.testing.assert_allclose(outputs, prepared.predict(given.images).logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs, prepared.predict(given.images), rtol=1e-4, atol=1e-4)

@@ -281,7 +281,7 @@ def test_training_on_mixed_pictures_learns_and_validates_on_whole_ones(tmp_path,
     given = given.__class__(**{**vars(given), "augment": text, "source_augment": text})
     prepared, records = run(given, method, tmp_path / "run")
     images = given.images.take(given.split.validation)
-    logits = prepared.predict(images).logits
+    logits = prepared.predict(images)
     assert np.mean(logits.argmax(1) == images.labels) > 0.8
     last = records[-1][1]
     assert last["validation/accuracy"] == np.mean(logits.argmax(1) == images.labels)

@@ -146,18 +146,24 @@ def on_disk(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["none", "shift:0.2,flip"])
-def test_stream_from_disk_gives_the_same_as_from_memory(text, on_disk) -> None:
+def test_stream_of_what_stays_where_it_is_gives_the_same(text, on_disk, monkeypatch) -> None:
     augmentation = augment_spec.parse(text)
-    batches = [
-        list(Stream(inputs, LABELS, 8, 1, 9, augmentation).batches().take(4).as_numpy_iterator())
-        for inputs in (IMAGES, on_disk(IMAGES))
-    ]
-    for (images, labels), (mapped_images, mapped_labels) in zip(*batches, strict=True):
-        assert np.array_equal(images, mapped_images)
-        assert np.array_equal(labels, mapped_labels)
+
+    def batches(inputs: np.ndarray) -> list:
+        of = Stream(inputs, LABELS, 8, 1, 9, augmentation)
+        return list(of.batches().take(4).as_numpy_iterator())
+
+    copied = batches(IMAGES)
+    monkeypatch.setattr(pipeline, "COPIED_BYTES", 0)
+    for inputs in (IMAGES, on_disk(IMAGES)):
+        for (images, labels), (same, same_labels) in zip(copied, batches(inputs), strict=True):
+            assert np.array_equal(images, same)
+            assert np.array_equal(labels, same_labels)
 
 
-def test_features_from_disk_are_the_same_as_from_memory(on_disk) -> None:
+@pytest.mark.parametrize("copied", [0, 2**20])
+def test_features_from_disk_are_the_same_as_from_memory(on_disk, monkeypatch, copied) -> None:
+    monkeypatch.setattr(pipeline, "COPIED_BYTES", copied)
     array = features(11)
     for inputs in (array, on_disk(array)):
         parts = list(pipeline.in_order(inputs, 4, 0).as_numpy_iterator())

@@ -162,7 +162,7 @@ def zero_shot(settled: Plan, workdir: Workdir, source: Source | None) -> dict[st
     model = settled.build(target.dataset, 0)
     weights.copy(source.weights, model, names, "match", named(config))
     predictor = Predictor(model, settled.strategy)
-    logits = predictor.predict(target.test.images, settled.image_size).logits
+    logits = predictor.predict(target.test.images, settled.image_size)
     found = {"accuracy": float(np.mean(logits.argmax(axis=1) == target.test.labels))}
     files.write_state(path, found)
     return found

@@ -26,7 +26,6 @@ from tl_keras.report.metrics import Classification
 from tl_keras.report.records import MetricsLog
 from tl_keras.report.tensorboard import EventLog
 from tl_keras.training.loop import Loop, Record, Result
-from tl_keras.training.prediction import Outputs
 from tl_keras.training.task import Task
 
 LOG = logging.getLogger(__name__)
@@ -114,13 +113,13 @@ def carry_out(
         origin: what model.keras is to say of itself, but for its figures.
     """
     with _trained(setting, prepared.task, folder, title) as (log, result):
-        outputs = prepared.predict(images.test)
+        logits = prepared.predict(images.test)
         names = images.dataset.class_names
-        test = metrics.classification(images.test.labels, outputs.logits, names)
+        test = metrics.classification(images.test.labels, logits, names)
         tensors = weights.tensors_of(prepared.model)
         figures = {"test/loss": test.loss, "test/accuracy": test.accuracy}
         log.write(result.steps, figures)
-        _show(log.events, setting, images, outputs, test, result.steps)
+        _show(log.events, setting, images, logits, test, result.steps)
         _finish(log.events, setting, figures, tensors, result.steps)
     told = dataclasses.replace(origin, test={"accuracy": test.accuracy, "loss": test.loss})
     left = {METRICS: files.sha256(folder / METRICS)}
@@ -173,7 +172,7 @@ def _show(
     events: EventLog,
     setting: Setting,
     images: Images,
-    outputs: Outputs,
+    logits: np.ndarray,
     test: Classification,
     step: int,
 ) -> None:
@@ -185,7 +184,7 @@ def _show(
     labels = wanted if wanted.ndim == 1 else wanted.argmax(axis=1)
     events.batch_picture(batch[:PICTURES], labels[:PICTURES], names, 0)
     events.confusion(test.confusion, names, step)
-    logits = outputs.logits.astype(np.float64)
+    logits = logits.astype(np.float64)
     confidences = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).max(axis=1)
     events.misclassified(
         images.test.images, images.test.labels, logits.argmax(axis=1), names, step, confidences

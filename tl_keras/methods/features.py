@@ -11,7 +11,7 @@ from tl_keras.data.dataset import ImageSet
 from tl_keras.methods.frozen_part import FrozenPart, check_room
 from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of
 from tl_keras.models.building import head_of, set_trainable
-from tl_keras.training.prediction import Outputs, Predictor
+from tl_keras.training.prediction import Predictor
 from tl_keras.training.task import Task
 
 
@@ -41,7 +41,7 @@ def prepare(setting: Setting) -> Prepared:
     )
     predictor = Predictor(head, setting.strategy)
 
-    def predict(images: ImageSet) -> Outputs:
+    def predict(images: ImageSet) -> np.ndarray:
         return predictor.predict(part.of(images, np.arange(len(images.labels))).images)
 
     return Prepared(task, whole, predict)

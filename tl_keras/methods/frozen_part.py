@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.data import memory
+from tl_keras.data import pipeline
 from tl_keras.data.dataset import ImageSet
 from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
 from tl_keras.data.seals import fingerprint
@@ -142,10 +142,11 @@ class FrozenPart:
 
 
 def _in_memory(rows: Rows) -> Rows:
-    """Return the rows that are asked for in memory, where that has room; else as they are."""
-    size = len(rows.places) * rows.table[:1].nbytes
-    # TensorFlow takes a copy.
-    if 2 * size > memory.MEMORY_SHARE * memory.available_memory():
+    """Return the rows that are asked for by themselves, where they are few; else as they are.
+
+    What is mapped and read often is in memory anyway, as far as that has room.
+    """
+    if len(rows.places) * rows.table[:1].nbytes > pipeline.COPIED_BYTES:
         return rows
     return Rows(rows.table[rows.places], np.arange(len(rows.places)))
 

@@ -21,7 +21,7 @@ from tl_keras.data.splits import Split
 from tl_keras.models.building import tensor_names
 from tl_keras.models.precision import Precision
 from tl_keras.models.weights import HEAD, Weights
-from tl_keras.training.prediction import Outputs, Predictor
+from tl_keras.training.prediction import Predictor
 from tl_keras.training.task import Batch, CrossEntropy, Objective, Task, accuracy
 
 # Gives terms of the objective by name, each () float32, of inputs and the model's outputs.
@@ -153,12 +153,13 @@ class Prepared:
     Attributes:
         task: what the loop trains.
         model: the whole model from images to logits; complete once `task` is trained.
-        predict: gives what that model says of a whole split.
+        predict: gives what that model says of a whole split: its logits, (examples, classes)
+            float32.
     """
 
     task: Task
     model: keras.Model
-    predict: Callable[[ImageSet], Outputs]
+    predict: Callable[[ImageSet], np.ndarray]
 
 
 @dataclass(frozen=True)

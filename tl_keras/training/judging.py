@@ -54,12 +54,12 @@ class Judge:
         if validation is None or len(validation.labels) == 0:
             return {}
         with self._average.in_place():
-            outputs = self._predictor.predict(validation.images, self._image_size)
+            logits = self._predictor.predict(validation.images, self._image_size)
             labels = validation.labels
-            log_likelihoods = log_softmax(outputs.logits.astype(np.float64), axis=1)
+            log_likelihoods = log_softmax(logits.astype(np.float64), axis=1)
             loss = -float(log_likelihoods[np.arange(len(labels)), labels].mean())
             self._note(loss)
-        accuracy = float((outputs.logits.argmax(axis=1) == labels).mean())
+        accuracy = float((logits.argmax(axis=1) == labels).mean())
         return {"validation/loss": loss, "validation/accuracy": accuracy}
 
     def _note(self, loss: float) -> None:

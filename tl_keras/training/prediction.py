@@ -1,7 +1,7 @@
 """Running a model over a whole split: every example once, on all replicas."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,18 +11,6 @@ from tl_keras.data import pipeline
 
 # Evaluation keeps no gradients, so it affords larger batches than training; this bounds its memory.
 VALUES_A_BATCH = 2**26
-
-
-class Outputs(NamedTuple):
-    """What a model says of a split.
-
-    Attributes:
-        features: (examples, d) float32, what the head is given.
-        logits: (examples, classes) float32.
-    """
-
-    features: np.ndarray
-    logits: np.ndarray
 
 
 class Runner:
@@ -63,18 +51,16 @@ class Predictor:
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy):
         """Prepare to run `model`, which was built under `strategy`."""
 
-        def outputs(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            found = model(batch, training=False)
-            return found["features"], found["logits"]
+        def logits(batch: tf.Tensor) -> tf.Tensor:
+            return model(batch, training=False)["logits"]
 
-        self._runner = Runner(outputs, strategy)
+        self._runner = Runner(logits, strategy)
 
-    def predict(self, inputs: np.ndarray, image_size: int = 0) -> Outputs:
-        """Return features and logits of `inputs`, in their order.
+    def predict(self, inputs: np.ndarray, image_size: int = 0) -> np.ndarray:
+        """Return the logits of `inputs`, (examples, classes) float32, in their order.
 
         Args:
             inputs: (examples, ...) uint8 images or float features, at least one.
             image_size: side in pixels that images are brought to; 0 leaves them.
         """
-        features, logits = self._runner.run(inputs, image_size)
-        return Outputs(features.astype(np.float32), logits.astype(np.float32))
+        return self._runner.run(inputs, image_size).astype(np.float32)
