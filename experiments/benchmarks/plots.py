@@ -25,10 +25,14 @@ def growth(findings: Sequence[Mapping[str, Any]]) -> bytes:
             _draw(peaks, known, [point["peak_mb"] for point in known], name)
             lows, highs = ([point["time"][end] for point in known] for end in ("low", "high"))
             times.fill_between([point["at"] for point in known], lows, highs, alpha=0.15)
+        sizes = [point["at"] for point in next(iter(finding["lines"].values()))]
         for axes in (times, peaks):
             axes.set_xlabel(finding["axis"])
             axes.set_xscale("log")
-            axes.set_yscale("log")
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes.minorticks_off()
+            # From zero: what hardly grows shall look so.
+            axes.set_ylim(bottom=0)
             axes.grid(alpha=0.3)
             axes.legend(fontsize=8)
     content = io.BytesIO()
