@@ -25,7 +25,7 @@ from tl_keras.training.loop import Loop
         ({"amx_bf16", "avx512_bf16"}, "resnet50", "bfloat16", "bfloat16"),
         ({"amx_bf16", "avx512_bf16"}, "mobilenet_v2", "float32", "float32"),
         ({"avx512_bf16"}, "vgg16", "bfloat16", "bfloat16"),
-        ({"avx512_bf16"}, "mobilenet_v2_035", "float32", "bfloat16"),
+        ({"avx512_bf16"}, "mobilenet_v2_035", "float32", "float32"),
         ({"avx2"}, "resnet50", "float32", "float32"),
         ({"amx_bf16"}, "small_cnn", "bfloat16", "bfloat16"),
     ],

@@ -82,7 +82,7 @@ class Growth:
 
     def _run(self, at: int, flags: Sequence[str], weights: Path) -> Ran:
         images, epochs = (at, self.fixed) if self.axis == "images" else (self.fixed, at)
-        every = [*HEAD, f"--epochs={epochs}", *flags]
+        every = [*HEAD, "--precision=bfloat16", f"--epochs={epochs}", *flags]
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             place = Path(folder)
             return run(command(images, SIZE, MODEL, weights, place, every), place)
@@ -114,7 +114,9 @@ def finding(
         for line, along in points.items()
     }
     other = "epochs" if axis == "images" else "images"
-    work = f"{MODEL}, {SIZE} px, {other}: {fixed}; a time of 2 is twice that of the smallest run"
+    work = (
+        f"{MODEL}, {SIZE} px, bfloat16, {other}: {fixed}; a time of 2 is twice the smallest run's"
+    )
     return {"row": name, "kind": "growth", "axis": axis, "work": work, "lines": lines}
 
 
