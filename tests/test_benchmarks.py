@@ -546,9 +546,26 @@ def test_our_training_makes_as_many_steps_a_round_as_asked_for(ours) -> None:
     with pytest.raises(EOFError):
         ours.train(asked, SMALL, images=12, size=8, channels=3, steps=3)
     assert asked.images == 7 * [12]
-    # Each tells of the one before.
-    assert asked.input_waits[0] == 0.0
-    assert all(0 < wait < 1 for wait in asked.input_waits[1:])
+    assert len(asked.input_waits) == 7
+
+
+def test_round_of_training_tells_how_long_the_one_before_it_waited(ours) -> None:
+    asked = Asked(4)
+    pauses = ours._Pauses(asked, 12)
+    pauses.resume([])
+    for step, share in enumerate((0.3, 0.1, 0.2)):
+        pauses.write(step, {})
+        pauses.watch(step, {"train/input_wait": share})
+    assert asked.input_waits == [0.0, 0.3, 0.1]
+
+
+def test_round_of_a_whole_training_tells_the_mean_of_its_waits(ours) -> None:
+    waits = ours._Waits()
+    waits.resume([])
+    for step, share in enumerate((0.3, 0.1, 0.2)):
+        waits.write(step, {})
+        waits.watch(step, {"train/input_wait": share})
+    assert waits.mean == pytest.approx(0.2)
 
 
 def test_our_short_training_trains_a_fresh_model_each_round(ours, monkeypatch) -> None:
@@ -564,7 +581,7 @@ def test_our_short_training_trains_a_fresh_model_each_round(ours, monkeypatch) -
     with pytest.raises(EOFError):
         ours.short_training(asked, {**SMALL, "trainable": "head"}, images=8, size=8, epochs=2)
     assert asked.images == [16, 16]
-    assert all(0 < wait < 1 for wait in asked.input_waits)
+    assert all(0 <= wait < 1 for wait in asked.input_waits)
     assert seen[0][0] == seen[1][0]
     assert seen[0][1] != seen[1][1]
 
