@@ -52,7 +52,7 @@ def refusal(path, model=None, **arguments) -> str:
     return str(caught.value)
 
 
-def same(tensors, expected) -> None:
+def assert_same(tensors, expected) -> None:
     assert list(tensors) == list(expected)
     for name, value in tensors.items():
         np.testing.assert_array_equal(value, expected[name])
@@ -87,7 +87,7 @@ def test_own_file_gives_body_and_head_and_where_they_come_from(path):
     assert file.origin == ORIGIN
     found = file.read(small_model(seed=1))
     assert found.origin == ORIGIN
-    same(found.tensors, weights.tensors_of(small_model(seed=7)))
+    assert_same(found.tensors, weights.tensors_of(small_model(seed=7)))
 
 
 def test_own_file_keeps_the_head_of_its_own_classes(path, tmp_path):
@@ -97,7 +97,7 @@ def test_own_file_keeps_the_head_of_its_own_classes(path, tmp_path):
     assert read(path, target).tensors["head/kernel"].shape == (8, 3)
     tensors = body_of(small_model(seed=7))
     weights.save(path, tensors, replace(ORIGIN, class_names=()))
-    same(read(path, target).tensors, tensors)
+    assert_same(read(path, target).tensors, tensors)
 
 
 def test_own_model_file_gives_body_and_head_and_where_they_come_from(tmp_path):
@@ -105,7 +105,7 @@ def test_own_model_file_gives_body_and_head_and_where_they_come_from(tmp_path):
     sha256 = model_file.save(tmp_path / "model.keras", model, ORIGIN)
     file = WeightsFile(tmp_path / "model.keras", FLAG)
     assert (file.origin, file.sha256) == (ORIGIN, sha256)
-    same(file.read(small_model(seed=1)).tensors, weights.tensors_of(model))
+    assert_same(file.read(small_model(seed=1)).tensors, weights.tensors_of(model))
 
 
 def test_own_model_file_with_dropout_and_statistics(tmp_path):
@@ -113,7 +113,7 @@ def test_own_model_file_with_dropout_and_statistics(tmp_path):
     for number, one in enumerate(model.weights):
         one.assign(np.full(one.shape, number))
     model_file.save(tmp_path / "model.keras", model, replace(ORIGIN, model="conv4"))
-    same(read(tmp_path / "model.keras", conv4()).tensors, weights.tensors_of(model))
+    assert_same(read(tmp_path / "model.keras", conv4()).tensors, weights.tensors_of(model))
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f8", ">f4"])
@@ -421,6 +421,6 @@ def test_good_files_of_the_same_kinds_are_read(tmp_path):
     for name in SEEDS:
         found = read(tmp_path / name, small_model(seed=1)).tensors
         names = list(expected) if name in SEEDS[2:] else BODY
-        same(found, {one: expected[one] for one in names})
+        assert_same(found, {one: expected[one] for one in names})
     with zipfile.ZipFile(tmp_path / SEEDS[3]) as archive:
         assert archive.testzip() is None

@@ -56,7 +56,7 @@ def body_of(model) -> dict[str, np.ndarray]:
     return {name: value for name, value in tensors.items() if not name.startswith("head/")}
 
 
-def same(tensors, expected, names) -> None:
+def assert_same(tensors, expected, names) -> None:
     assert list(tensors) == list(names)
     for name, value in tensors.items():
         np.testing.assert_array_equal(value, expected[name])
@@ -108,7 +108,7 @@ def test_mobilenet_of_keras_is_taken_over(save, network, mobilenet, tmp_path, ca
     save(network, tmp_path / "a.h5")
     with caplog.at_level(logging.INFO):
         found = read(tmp_path / "a.h5", mobilenet)
-    same(found, weights.tensors_of(network), body_of(mobilenet))
+    assert_same(found, weights.tensors_of(network), body_of(mobilenet))
     skipped = [one.message for one in caplog.records if "skipped" in one.message]
     if network.layers[-1].name == "predictions":
         assert skipped[0].startswith(f"{FLAG}: skipped 2 tensors: ")
@@ -120,7 +120,7 @@ def test_mobilenet_of_keras_is_taken_over(save, network, mobilenet, tmp_path, ca
 def test_mobilenet_inside_a_users_model_is_taken_over(save, network, mobilenet, tmp_path):
     on_top = [keras.layers.Flatten(), keras.layers.Dense(5)]
     save(keras.Sequential([keras.Input((32, 32, 3)), network, *on_top]), tmp_path / "a.h5")
-    same(read(tmp_path / "a.h5", mobilenet), weights.tensors_of(network), body_of(mobilenet))
+    assert_same(read(tmp_path / "a.h5", mobilenet), weights.tensors_of(network), body_of(mobilenet))
 
 
 def test_layers_that_keras_numbered_are_taken_over(tmp_path):
@@ -134,7 +134,7 @@ def test_layers_that_keras_numbered_are_taken_over(tmp_path):
     on_top = [keras.layers.Flatten(), keras.layers.Dense(2)]
     _weights(keras.Sequential([network, *on_top]), tmp_path / "a.h5")
     model = built("nasnet_mobile")
-    same(read(tmp_path / "a.h5", model), weights.tensors_of(network), body_of(model))
+    assert_same(read(tmp_path / "a.h5", model), weights.tensors_of(network), body_of(model))
 
 
 @every_format
@@ -151,7 +151,7 @@ def test_sequential_with_layers_of_the_same_names_is_taken_over(save, tmp_path, 
     )
     save(own, tmp_path / "a.h5")
     with caplog.at_level(logging.INFO):
-        same(read(tmp_path / "a.h5", small_model()), weights.tensors_of(own), BODY)
+        assert_same(read(tmp_path / "a.h5", small_model()), weights.tensors_of(own), BODY)
     assert f"{FLAG}: skipped 2 tensors: " in caplog.text
 
 
@@ -159,13 +159,13 @@ def test_weights_of_keras_applications_are_taken_over(shared_data, mobilenet):
     name = catalog.find("mobilenet_v2_035").weights_file(224)
     known = built(image_size=224, weights="imagenet")
     found = read(shared_data / "keras_home" / "models" / name, mobilenet)
-    same(found, weights.tensors_of(known), body_of(mobilenet))
+    assert_same(found, weights.tensors_of(known), body_of(mobilenet))
 
 
 def test_weights_of_keras_applications_with_their_classifier_are_taken_over(shared_data):
     folder, model = shared_data / "keras_home" / "models", built("mobilenet_025")
     with_top = read(folder / "mobilenet_2_5_224_tf.h5", model)
-    same(with_top, read(folder / "mobilenet_2_5_224_tf_no_top.h5", model), body_of(model))
+    assert_same(with_top, read(folder / "mobilenet_2_5_224_tf_no_top.h5", model), body_of(model))
 
 
 def test_whole_numbers_of_our_own_file_must_fit(tmp_path, efficientnet):
