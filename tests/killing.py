@@ -24,6 +24,8 @@ from tl_keras import faults
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = (sys.executable, "-m", "tl_keras.main", "--flagfile=experiments/digits.flags")
+# The same in two processes that share each batch.
+TOGETHER = (sys.executable, "-m", "tl_keras.launch", "--workers=2", "--", *PROGRAM[3:])
 SHORTENED = (
     *("--seeds=0", "--source_steps=60", "--steps=40", "--source_eval_steps=10", "--eval_steps=5"),
     *("--dense_units=16", "--batch_size=32", "--source_batch_size=32", "--checkpoint_every=7"),
@@ -81,7 +83,13 @@ class Ended(NamedTuple):
 class Program:
     """One process of the program in `workdir`; use it in a `with`, which leaves none behind."""
 
-    def __init__(self, flags: Sequence[str], workdir: Path, die_at: str = ""):
+    def __init__(
+        self,
+        flags: Sequence[str],
+        workdir: Path,
+        die_at: str = "",
+        program: Sequence[str] = PROGRAM,
+    ):
         """Start it; `die_at` is the point that it kills itself at."""
         self._log = workdir / "log.txt"
         self._logged = self._log.stat().st_size if self._log.is_file() else 0
@@ -92,7 +100,7 @@ class Program:
         if die_at:
             environment[faults.VARIABLE] = die_at
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            command = [*PROGRAM, *flags, f"--workdir={workdir}"]
+            command = [*program, *flags, f"--workdir={workdir}"]
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=err, cwd=ROOT, env=environment
             )
@@ -146,16 +154,18 @@ class Part(NamedTuple):
 class Reference:
     """An untouched run of one kind: what it leaves, and how long its parts took."""
 
-    def __init__(self, name: str, flags: Sequence[str], folder: Path):
+    def __init__(
+        self, name: str, flags: Sequence[str], folder: Path, program: Sequence[str] = PROGRAM
+    ):
         """Run it in a new folder."""
-        self.name, self.flags = name, tuple(flags)
+        self.name, self.flags, self.program = name, tuple(flags), program
         self.workdir = folder / name.replace(",", "").replace(" ", "-") / "work"
         self.workdir.parent.mkdir()
         started = time.time()
-        with Program(self.flags, self.workdir) as program:
-            program.wait_until(program.logged)
+        with Program(self.flags, self.workdir, program=program) as process:
+            process.wait_until(process.logged)
             working = time.time()
-            ended = program.end()
+            ended = process.end()
         assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
         assert leftovers(self.workdir) == []
         self.importing = working - started
@@ -185,7 +195,8 @@ class Case:
 
     def start(self, die_at: str = "", *more: str) -> Program:
         """Give the command, with more flags that change no result."""
-        return Program([*self.reference.flags, *more], self.workdir, die_at)
+        flags = [*self.reference.flags, *more]
+        return Program(flags, self.workdir, die_at, self.reference.program)
 
     def note(self, program: Program, stage: str, *expected: int) -> Ended:
         """Wait for the end of a process that something was done to, and note what is wrong."""

@@ -160,6 +160,11 @@ def assert_continues_to_the_bit(tmp_path, prepare, given) -> None:
     assert records == expected
 
 
+def sharing(replicas: int, processes: int = 1, process: int = 0) -> tf.distribute.InputContext:
+    """Return what a process that has some of the replicas is told of its input."""
+    return tf.distribute.InputContext(processes, process, replicas)
+
+
 def count_computed_rows(monkeypatch) -> list[int]:
     """Return a list to which every piece of a feature cache that is computed adds its length."""
     counts: list[int] = []

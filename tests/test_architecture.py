@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "faults": set(),
     "environment": set(),
     "interruption": {"errors"},
+    "cluster_config": {"errors"},
     "hyperparameters": set(),
     "config": {"hyperparameters"},
     "files": {"errors", "faults"},
@@ -32,8 +33,8 @@ MAY_IMPORT = {
     "models": {"errors", "files"},
     "report": {"errors", "faults", "files"},
     "training": {
-        *("config", "data", "errors", "faults", "files", "hyperparameters", "interruption"),
-        "models",
+        *("cluster_config", "config", "data", "errors", "faults", "files", "hyperparameters"),
+        *("interruption", "models"),
     },
     "methods": {
         *("config", "data", "errors", "faults", "files", "interruption", "models", "training"),
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "bounds": {"config", "errors"},
     "checks": {"bounds", "config", "data", "errors", "hyperparameters", "methods", "models"},
     "options": {"bounds", "checks", "config", "data", "errors", "methods", "models"},
-    "plan": {"checks", "config", "data", "errors", "methods", "models"},
+    "plan": {"checks", "config", "data", "errors", "methods", "models", "training"},
     "runs": {
         "config",
         "data",
@@ -59,17 +60,22 @@ MAY_IMPORT = {
         "runs",
     },
     "experiment": {
-        *("checks", "config", "data", "environment", "errors", "files", "methods", "models"),
-        *("plan", "report", "results", "runs", "source", "training", "workdir"),
+        *("checks", "cluster_config", "config", "data", "environment", "errors", "files"),
+        *("methods", "models", "plan", "report", "results", "runs", "source", "training"),
+        "workdir",
     },
-    "console": {"config", "data", "errors", "files", "interruption", "methods", "models"},
-    "main": {"checks", "config", "console", "experiment", "options"},
+    "console": {
+        *("checks", "cluster_config", "config", "data", "errors", "files", "interruption"),
+        *("methods", "models"),
+    },
+    "main": {"config", "console", "experiment", "options"},
     "comparison_options": {"checks", "config", "errors", "methods", "options"},
     "comparison": {
         *("comparison_options", "config", "experiment", "files", "plan", "report", "runs"),
-        "workdir",
+        *("training", "workdir"),
     },
-    "compare": {"checks", "comparison", "comparison_options", "console", "experiment"},
+    "compare": {"comparison", "comparison_options", "console", "experiment"},
+    "launch": {"cluster_config", "errors", "interruption"},
     # `from tl_keras import Config, run`: the second is looked up when it is asked for.
     "__init__": {"config", "experiment"},
 }
@@ -134,8 +140,8 @@ TEST_FILES = {
     "models/catalog": "test_models.py",
     "models/conv4": "test_models.py",
     "models/naming": "test_building.py",
+    "models/noise": "test_distribution.py",
     "models/small_cnn": "test_models.py",
-    "training/distribution": "test_prediction.py",
     "training/judging": "test_loop.py",
     "training/progress": "test_loop.py",
 }

@@ -218,8 +218,8 @@ import json, sys, tempfile
 from pathlib import Path
 import numpy as np
 import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tl_keras.training import distribution
+distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import made, test_averaging
 from tl_keras.config import Training
@@ -228,7 +228,7 @@ from tl_keras.training.loop import Loop
 found = []
 for flags in ({"ema": 0.8}, {"swa": 0.5}):
     for name in ("one_device", "mirrored"):
-        strategy = make_strategy(name)
+        strategy = make_strategy(name, 2)
         with strategy.scope():
             task = made.task()
         records = test_averaging.Records()

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tl_keras import experiment
+from tl_keras.config import Config
 from tl_keras.models import building, catalog
 
 # One of each kind of layer; `make torture` tries all that there are.
@@ -63,5 +64,5 @@ def test_tensorflow_is_told_to_be_deterministic_on_gpus(monkeypatch, determinist
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU"] * gpus)
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda *_: None)
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: calls.append(1))
-    experiment.start_tensorflow(deterministic)
+    experiment.start_tensorflow(Config(deterministic=deterministic))
     assert len(calls) == told

@@ -130,8 +130,8 @@ TWO_REPLICAS = """
 import json, sys, tempfile
 from pathlib import Path
 import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tl_keras.training import distribution
+distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import made, test_loop
 from tl_keras.config import Training
@@ -139,7 +139,7 @@ from tl_keras.training.distribution import make_strategy
 from tl_keras.training.loop import Loop
 found = {}
 for name in ("one_device", "mirrored"):
-    strategy = make_strategy(name)
+    strategy = make_strategy(name, 2)
     with strategy.scope():
         task = made.task()
     records = test_loop.Records()

@@ -9,11 +9,11 @@ from tl_keras.models import operations
 from tl_keras.models.operations import quicken
 
 
-def pair(**settings) -> tuple[keras.Model, keras.Model]:
+def pair(shape=(4, 5, 3), **settings) -> tuple[keras.Model, keras.Model]:
     """The same model twice, with a norm that Keras computes and with a fused one."""
     models = []
     for _ in range(2):
-        inputs = keras.Input((4, 5, 3))
+        inputs = keras.Input(shape)
         models.append(keras.Model(inputs, keras.layers.BatchNormalization(**settings)(inputs)))
         random = np.random.default_rng(0)
         for weight in models[-1].weights:
@@ -71,6 +71,17 @@ def test_moving_statistics_are_of_the_batch_not_of_what_it_was_drawn_from(batch)
         model(images(batch), training=True)
     for wanted, found in zip(plain.weights, fused.weights, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_norm_of_channels_without_a_map_is_fused_too(training):
+    plain, fused = pair(shape=(3,), momentum=0.5)
+    assert "call" in vars(fused.layers[-1])
+    batch = images(64)[:, 0, 0]
+    expected, found = (one(batch, training=training) for one in (plain, fused))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    for wanted, weight in zip(plain.weights, fused.weights, strict=True):
+        np.testing.assert_allclose(weight, wanted, rtol=1e-4)
 
 
 def test_fused_norm_keeps_bfloat16_for_the_map_and_float32_for_the_statistics():
@@ -145,6 +156,5 @@ def test_what_is_no_plain_norm_stays_keras_own():
         keras.layers.BatchNormalization(synchronized=True),
     ]
     outputs = [norm(inputs) for norm in norms]
-    flat = keras.layers.BatchNormalization()
-    quicken(keras.Model(inputs, [*outputs, flat(keras.layers.Flatten()(inputs))]))
-    assert all("call" not in vars(norm) for norm in [*norms, flat])
+    quicken(keras.Model(inputs, outputs))
+    assert all("call" not in vars(norm) for norm in norms)

@@ -272,8 +272,8 @@ def test_multiplier_of_one_is_none_and_of_zero_leaves_a_variable(name) -> None:
 TWO_REPLICAS = """
 import json
 import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tl_keras.training import distribution
+distribution.start(2)
 import keras
 from tl_keras.config import Training
 from tl_keras.training.distribution import make_strategy
@@ -281,16 +281,16 @@ from tl_keras.training.optimizers import Schedule, make_optimizer
 found = []
 for name in ("sgd", "adam"):
     for devices in ("one_device", "mirrored"):
-        strategy = make_strategy(devices)
+        strategy = make_strategy(devices, 2)
         training = Training(optimizer=name, learning_rate=0.1, weight_decay=0.5)
         with strategy.scope():
             variables = [keras.Variable([1.0, 1.0], name="kernel") for _ in range(2)]
             schedule = Schedule(training, 10)
             optimizer = make_optimizer(training, schedule, variables, (1.0, 0.1))
-        share = 1.0 / strategy.num_replicas_in_sync
 
         def in_replica():
-            gradients = [tf.constant([0.3, -2.0]) * share for _ in variables]
+            # What comes to the optimizer is summed over the replicas already.
+            gradients = [tf.constant([0.3, -2.0]) for _ in variables]
             optimizer.apply(gradients, variables)
             return gradients[0]
 

@@ -29,6 +29,7 @@ BESIDE = {
     "temperature=": ("--pretrain=simclr", "--source_augment=auto"),
     "cached_views=": ("--augment=flip", "--trainable=head"),
     "pretrain=simclr": ("--source_augment=auto",),
+    "replicas=": ("--batch_size=1024", "--source_batch_size=1024"),
 }
 
 
@@ -302,6 +303,9 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
         ("--method=features --augment=mixup:1", "--augment=mixup:1 changes the images each epoch"),
         ("--augment=mixup:0", "--augment=mixup:0: '0' is out of range; allowed is mixup:A"),
         ("--ema=0.9 --swa=0.5", "--ema=0.9 and --swa=0.5 are two averages of the weights"),
+        ("--strategy=one_device --replicas=2", "--replicas=2 are more than --strategy=one_device"),
+        ("--batch_size=2 --replicas=3", "--batch_size=2 has not an image for each of --replicas=3"),
+        ("--source_batch_size=1 --replicas=2", "--source_batch_size=1 has not an image for each"),
         ("--source_ema=0.9 --source_swa=0.5", "--source_ema=0.9 and --source_swa=0.5 are two"),
         ("--label_smoothing=1", "--label_smoothing=1: must be a number from 0 to 0.99"),
         ("--class_weights=even", "--class_weights=even: value should be one of"),
@@ -461,6 +465,8 @@ def test_config_comes_back_from_flags_and_from_its_flat_form(values) -> None:
     values |= {"pretrain": "supervised", "temperature": Config().temperature}
     # There are views of augmented images only, and of layers that do not train.
     values["cached_views"] = 0
+    # A batch has an image for each replica.
+    values["replicas"] = 0
     words = [
         f"--{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
         for name, value in values.items()

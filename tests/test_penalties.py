@@ -326,12 +326,12 @@ def after_one_step(strategy):
 TWO_REPLICAS = """
 import json, sys
 import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tl_keras.training import distribution
+distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import test_penalties
 from tl_keras.training.distribution import make_strategy
-strategies = [make_strategy(name) for name in ("one_device", "mirrored")]
+strategies = [make_strategy(name, 2) for name in ("one_device", "mirrored")]
 assert [one.num_replicas_in_sync for one in strategies] == [1, 2]
 print(json.dumps([test_penalties.after_one_step(strategy) for strategy in strategies]))
 """

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import sharing
 
 from tl_keras.data import augment_spec, pipeline
 from tl_keras.data.pipeline import PARTNERS, PICTURES, Stream
@@ -25,14 +26,14 @@ def stream(count: int, batch_size: int, seed: int = 0) -> Stream:
 
 def taken(of: Stream, steps: int, first_step: int = 0, replicas: int = 1) -> list[np.ndarray]:
     """Return the labels, that is the indices, of each element."""
-    elements = of.batches(first_step, replicas).take(steps * replicas)
+    elements = of.batches(first_step, sharing(replicas)).take(steps * replicas)
     return [labels for _, labels in elements.as_numpy_iterator()]
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31 - 1))
 @settings(max_examples=25)
 def test_stream_brings_every_example_once_an_epoch(count, batch_size, seed) -> None:
-    of = stream(count, batch_size, seed).fitted(1)
+    of = stream(count, batch_size, seed).fitted()
     epochs = 3
     steps = -(-epochs * count // of.batch_size)
     batches = taken(of, steps)
@@ -64,9 +65,10 @@ def test_stream_has_the_same_order_again() -> None:
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 100), st.sampled_from([1, 2]))
 @settings(max_examples=15)
 def test_stream_continues_at_any_step(count, batch_size, first_step, replicas) -> None:
-    of = stream(max(count, replicas), batch_size).fitted(replicas)
+    of = stream(max(count, replicas), max(batch_size, replicas)).fitted()
     whole = taken(of, first_step + 3, replicas=replicas)
-    assert np.array_equal(whole[first_step * replicas :], taken(of, 3, first_step, replicas))
+    parts = zip(whole[first_step * replicas :], taken(of, 3, first_step, replicas), strict=True)
+    assert all(np.array_equal(one, other) for one, other in parts)
 
 
 def test_stream_continues_after_millions_of_steps() -> None:
@@ -75,24 +77,31 @@ def test_stream_continues_after_millions_of_steps() -> None:
     assert sorted(np.concatenate(taken(stream(35, 7), 5, first)).tolist()) == list(range(35))
 
 
-@given(st.integers(4, 40), st.integers(1, 40), st.sampled_from([2, 3, 4]))
+@given(st.integers(4, 40), st.integers(4, 40), st.sampled_from([2, 3, 4]))
 @settings(max_examples=20)
 def test_shares_of_the_replicas_make_up_the_batch_of_one(count, batch_size, replicas) -> None:
-    of = stream(count, batch_size, 5).fitted(replicas)
+    of = stream(count, batch_size, 5).fitted()
     shares = taken(of, 3, replicas=replicas)
-    assert len({len(share) for share in shares}) == 1
+    assert {len(share) - of.batch_size // replicas for share in shares} <= {0, 1}
     assert np.concatenate(shares).tolist() == np.concatenate(taken(of, 3)).tolist()
 
 
-@given(st.integers(1, 100), st.integers(1, 200), st.integers(1, 8))
-def test_fitted_batch_is_filled_by_the_examples_and_divided_by_replicas(
-    count, batch_size, replicas
-) -> None:
-    size = stream(count, batch_size).fitted(replicas).batch_size
-    assert size % replicas == 0
-    # One example a replica is the least there can be, even where an example comes twice.
-    assert replicas <= size <= max(replicas, min(count, batch_size))
-    assert size + replicas > min(count, batch_size)
+@pytest.mark.parametrize(("processes", "local"), [(2, 1), (3, 1), (2, 2)])
+def test_processes_have_the_shares_of_their_replicas(processes, local) -> None:
+    of, replicas = stream(35, 13), processes * local
+    whole = taken(of, 5, 4, replicas)
+    for process in range(processes):
+        context = sharing(replicas, processes, process)
+        elements = of.batches(4, context).take(5 * local).as_numpy_iterator()
+        first = process * local
+        mine = [whole[step * replicas + first + one] for step in range(5) for one in range(local)]
+        for (_, labels), wanted in zip(elements, mine, strict=True):
+            np.testing.assert_array_equal(labels, wanted)
+
+
+@given(st.integers(1, 100), st.integers(1, 200))
+def test_fitted_batch_is_filled_by_the_examples(count, batch_size) -> None:
+    assert stream(count, batch_size).fitted().batch_size == min(count, batch_size)
 
 
 AUGMENTATIONS = ["flip", "shift:0.3,rotate:0.2,zoom:0.2", "crop:2,color:0.5", "randaugment:2"]
@@ -105,7 +114,7 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(text) -> None:
     seen = {}
     for batch_size, replicas, first_step in ((8, 1, 0), (8, 2, 0), (12, 1, 0), (8, 2, 2)):
         of = Stream(IMAGES, LABELS, batch_size, 3, augmentation=augmentation)
-        elements = list(of.batches(first_step, replicas).take(48 // batch_size * replicas))
+        elements = list(of.batches(first_step, sharing(replicas)).take(48 // batch_size * replicas))
         found = np.concatenate([images.numpy() for images, _ in elements])
         places = np.concatenate([labels.numpy() for _, labels in elements])
         for number, (image, index) in enumerate(zip(found, places, strict=True)):
@@ -200,9 +209,15 @@ def test_resizing_keeps_black_and_white() -> None:
 def test_in_order_brings_each_example_once_and_repeats_the_last(
     count, batch_size, replicas
 ) -> None:
-    elements = pipeline.in_order(features(count), batch_size, 0, replicas)
-    parts = [part[:, 0].astype(int) for part in elements.as_numpy_iterator()]
-    assert len(parts) % replicas == 0
+    of_processes = [
+        pipeline.in_order(features(count), batch_size, 0, sharing(replicas, replicas, process))
+        for process in range(replicas)
+    ]
+    rounds = zip(*(one.as_numpy_iterator() for one in of_processes), strict=True)
+    parts = [part[:, 0].astype(int) for one in rounds for part in one]
+    together = pipeline.in_order(features(count), batch_size, 0, sharing(replicas))
+    for part, same in zip(parts, together.as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(part, same[:, 0])
     assert len({len(part) for part in parts}) == 1
     assert len(parts[0]) <= batch_size
     found = np.concatenate(parts).tolist()

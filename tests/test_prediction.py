@@ -87,14 +87,14 @@ TWO_DEVICES = """
 import numpy as np
 import tensorflow as tf
 
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tl_keras.training import distribution
+distribution.start(2)
 
 import test_prediction
 from tl_keras.training import distribution, prediction
 
 prediction.VALUES_A_BATCH = 1
-strategy = distribution.make_strategy("mirrored")
+strategy = distribution.make_strategy("mirrored", 2)
 assert strategy.num_replicas_in_sync == 2
 with strategy.scope():
     model = test_prediction.a_model()

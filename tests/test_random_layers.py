@@ -69,14 +69,14 @@ import json, sys, tempfile
 from pathlib import Path
 import numpy as np
 import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tl_keras.training import distribution
+distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import test_random_layers
 from tl_keras.config import Training
 from tl_keras.training.distribution import make_strategy
 from tl_keras.training.loop import Loop
-strategy = make_strategy("mirrored")
+strategy = make_strategy("mirrored", 2)
 with strategy.scope():
     task = test_random_layers.make_task()
 records = test_random_layers.Records()

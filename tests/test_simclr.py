@@ -165,14 +165,14 @@ TWO_REPLICAS = """
 import json, sys
 import numpy as np
 import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tl_keras.training import distribution
+distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import test_simclr
 from tl_keras.methods import simclr
 from tl_keras.training.distribution import make_strategy
 
-strategy = make_strategy("mirrored")
+strategy = make_strategy("mirrored", 2)
 views = test_simclr.pairs(10)
 
 @tf.function

@@ -54,7 +54,7 @@ def test_time_in_which_the_model_waits_for_input_is_counted_and_no_other():
     training, given = Training(steps=10), task()
     optimizer = make_optimizer(training, Schedule(training, 10), given.variables)
     average = Average(training, 10, given.variables)
-    steps = Steps(tf.distribute.get_strategy(), optimizer, average, 0.0, scales_loss=False)
+    steps = Steps(tf.distribute.get_strategy(), optimizer, average, 0.0)
     stream = given.streams["target"]
     slow = Slow(stream.inputs, stream.labels, stream.batch_size, stream.seed)
 

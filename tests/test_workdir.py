@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tl_keras.config import Config, Training, from_flat, named_options
 from tl_keras.errors import DataError, StoppedError, UsageError, WriteError
 from tl_keras.files import read_state, write_state
-from tl_keras.workdir import LOG, Workdir, default_name
+from tl_keras.workdir import LOG, Workdir, default_name, scratch
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +178,7 @@ def another(value):
 FREE = {
     *("workdir", "data_dir", "debug", "seeds", "baseline", "source_weights_sha256"),
     *("cache_gb", "checkpoint_every", "allow_changed", "deterministic", "max_bad_images"),
+    *("strategy", "replicas", "startup_timeout"),
 }
 
 
@@ -280,3 +282,20 @@ def test_precision_is_that_which_the_folder_was_begun_with(config) -> None:
     write_state(path, old)
     assert opened(config).precision(config)[0] == "float32"
     assert opened(other).precision(other) is None
+
+
+def test_scratch_folder_goes_away_and_takes_along_what_a_killed_process_left(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, used, young = (tmp_path / f"tl_keras-{name}" for name in ("left", "used", "young"))
+    for folder in (left, young):
+        (folder / "source").mkdir(parents=True)
+    (left / "lock").write_text("1\n")
+    other = tmp_path / "other"
+    other.mkdir()
+    with Workdir(Config(workdir=str(used))), scratch() as folder:
+        assert sorted(tmp_path.iterdir()) == sorted([folder, other, used, young])
+        assert list(folder.iterdir()) == []
+        (folder / "features").mkdir()
+    assert sorted(tmp_path.iterdir()) == sorted([other, used, young])

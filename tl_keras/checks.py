@@ -214,6 +214,17 @@ def _check_running(config: Config) -> None:
         raise UsageError(
             f"--source_weights_sha256={sha256} is that of a file, and --source_weights names none"
         )
+    if config.strategy == "one_device" and config.replicas > 1:
+        raise UsageError(
+            f"--replicas={config.replicas} are more than --strategy=one_device has a place for:"
+            " leave one of them out"
+        )
+    for prefix, training in (("", config.training), ("source_", config.source_training)):
+        if training.batch_size < config.replicas:
+            raise UsageError(
+                f"--{prefix}batch_size={training.batch_size} has not an image for each of"
+                f" --replicas={config.replicas}: raise the one, or lower the other"
+            )
     known = config.experiment()
     unknown = [name for name in config.allowed_changes if name not in known]
     if unknown:

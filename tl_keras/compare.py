@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from tl_keras import checks, comparison_options, console
+from tl_keras import comparison_options, console
 from tl_keras.comparison_options import Contest
 
 
@@ -14,13 +14,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(contest: Contest) -> str:
     common = contest.common
-    sources = [common.source] if checks.reads_source(common) else []
-    console.look_at_weights(common)
-    console.find_datasets([common.target, *sources], common)
-    with console.quiet(common.debug):
+    in_cluster = console.look_ahead(common)
+    with console.quiet(common.debug, in_cluster=in_cluster):
         from tl_keras import comparison, experiment
 
-        experiment.start_tensorflow(common.deterministic)
+        experiment.start_tensorflow(common)
 
     return comparison.run(contest)
 

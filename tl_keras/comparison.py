@@ -21,6 +21,7 @@ from tl_keras.config import Config, digest
 from tl_keras.experiment import Source
 from tl_keras.plan import Plan
 from tl_keras.report import curves, summary
+from tl_keras.training import cluster
 from tl_keras.workdir import Workdir, refuse_other_settings, safe_name
 
 LOG = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ FREE = ("method",)
 
 
 def run(contest: Contest) -> str:
-    """Carry out a comparison, or continue it, and return its tables.
+    """Carry out a comparison, or continue it, and return its tables, as `experiment.run` does.
 
     Raises:
         TransferError: see tl_keras.errors; nothing that was finished is lost.
@@ -38,7 +39,7 @@ def run(contest: Contest) -> str:
     common = contest.common
     if not common.workdir:
         common = dataclasses.replace(common, workdir=str(Path("runs") / _default_name(common)))
-    with Workdir(common, apart_from=FREE) as workdir:
+    with experiment.opened(common, apart_from=FREE) as workdir:
         for name, reason in contest.left_out.items():
             LOG.info("left out: %s, because %s", name, reason)
         cells = _cells(contest, common, workdir.root)
@@ -115,4 +116,6 @@ def _report(
     files.write_json(workdir.root / "comparison.json", report)
     files.write_bytes(workdir.root / "comparison.md", text.encode())
     files.write_bytes(workdir.root / "comparison.png", picture)
+    if not cluster.current().is_chief:
+        return ""
     return f"{text}\nIn {workdir.root}: comparison.md, comparison.png, comparison.json"

@@ -30,6 +30,8 @@ NOT_PART_OF_THE_EXPERIMENT = (
     *("checkpoint_every", "allow_changed", "deterministic"),
     # What is kept and what is computed anew come to the same.
     "cache_gb",
+    # However many share the work, what comes of it is the same.
+    *("strategy", "replicas", "startup_timeout"),
     # Whatever it allows, the same pictures are left out: those that cannot be used.
     "max_bad_images",
 )
@@ -197,9 +199,35 @@ class Config:
 
     strategy: str = option(
         "auto",
-        "one_device, mirrored (all local devices), or auto (mirrored from two GPUs on)",
+        "one_device; mirrored: a replica on each local GPU; multi_worker: one on each GPU, or"
+        " processor, of each process that TF_CONFIG or Slurm's variables name; tpu; auto:"
+        " multi_worker where there is such a cluster, else mirrored from two GPUs on. The ports of"
+        " a cluster have no password and no encryption: keep them inside a network that you trust",
         RUNNING,
-        choices=("auto", "mirrored", "one_device"),
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+    )
+    startup_timeout: float = option(
+        60.0,
+        "multi_worker: how long to wait for the other processes before training",
+        RUNNING,
+        unit="seconds",
+        low=1,
+        high=86400,
+    )
+    replicas: int = option(
+        0,
+        "replicas that share each batch; 0: one on each GPU. Without GPUs the processor is divided"
+        " into as many logical ones, which tries it out and saves no time",
+        RUNNING,
+        unit="replicas",
+        low=0,
+        high=1024,
+    )
+    sync_batch_norm: bool = option(
+        True,
+        "where replicas share a batch, normalise by the statistics of the whole of it, as without"
+        " replicas; or else each replica by its own share's, which is sooner",
+        RUNNING,
     )
     workdir: str = option(
         "", "where everything is written; empty: a folder in runs/ named after the task", RUNNING

@@ -9,7 +9,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Protocol, TypeVar
 
-from tl_keras import interruption
+from tl_keras import cluster_config, interruption
+from tl_keras.checks import reads_source
 from tl_keras.config import Config
 from tl_keras.errors import DataError, StoppedError, TransferError, WriteError
 
@@ -37,7 +38,7 @@ def answer(
         argv: the program's name and its arguments.
         read: reads them; None where `--help` is asked for.
         help_text: what `--help` prints.
-        work: does what they say, and returns its result.
+        work: does what they say, and returns its result; '' where there is nothing to print.
     """
     debug = "--debug" in argv or "--debug=true" in argv
     try:
@@ -49,7 +50,8 @@ def answer(
             return 0
         debug = settings.debug
         with interruption.listening():
-            _print(work(settings))
+            if text := work(settings):
+                _print(text)
         return 0
     except TransferError as error:
         # Where nobody can read it, there is the exit code still.
@@ -77,6 +79,21 @@ def _print(text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise WriteError(f"the output cannot be written: {error.strerror or error}") from error
+
+
+def look_ahead(config: Config) -> bool:
+    """Say at once what is wrong with the cluster, the weights or the names of the datasets.
+
+    Returns:
+        Whether this process is one of a cluster.
+
+    Raises:
+        TransferError: see tl_keras.errors.
+    """
+    in_cluster = bool(cluster_config.named_by(config.strategy))
+    look_at_weights(config)
+    find_datasets([config.target, *([config.source] if reads_source(config) else [])], config)
+    return in_cluster
 
 
 def find_datasets(names: Sequence[str], config: Config) -> None:
@@ -116,12 +133,18 @@ def look_at_weights(config: Config) -> None:
 
 
 @contextlib.contextmanager
-def quiet(debug: bool) -> Iterator[None]:
-    """Keep back what TensorFlow's libraries write while they load; no setting of theirs does."""
+def quiet(debug: bool, *, in_cluster: bool = False) -> Iterator[None]:
+    """Keep back what TensorFlow's libraries write while they load; no setting of theirs does.
+
+    Args:
+        debug: whether all is to be seen.
+        in_cluster: whether to keep back errors too: each process that loses another one tells of it
+            in pages.
+    """
     if debug:
         yield
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if in_cluster else "2")
     console = os.dup(sys.stderr.fileno())
     with _temporary_file() as unseen:
         os.dup2(unseen.fileno(), sys.stderr.fileno())

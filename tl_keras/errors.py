@@ -29,3 +29,9 @@ class StoppedError(TransferError):
     """A run that ended early and can be continued by the same command."""
 
     exit_code = 75
+
+
+class PeerLostError(TransferError):
+    """Another process that shares the work is gone; all of them started again continue it."""
+
+    exit_code = 76

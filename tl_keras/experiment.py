@@ -4,16 +4,17 @@
 >>> report = run(Config(source="mnist_5k", target="digits", shots=5, training=Training(steps=200)))
 """
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tl_keras import environment, files, plan, results, runs
+from tl_keras import cluster_config, environment, files, plan, results, runs
 from tl_keras import source as sources
 from tl_keras.checks import check
 from tl_keras.config import Config
@@ -24,15 +25,21 @@ from tl_keras.models.precision import Precision, choose
 from tl_keras.plan import Plan
 from tl_keras.report import summary
 from tl_keras.source import Source, named
-from tl_keras.training import distribution
+from tl_keras.training import cluster, distribution, joining
 from tl_keras.training.prediction import Predictor
-from tl_keras.workdir import Workdir
+from tl_keras.workdir import Workdir, scratch
 
 LOG = logging.getLogger(__name__)
 
+# What may differ between the processes of a cluster: where a machine has its things.
+OF_A_MACHINE = ("workdir", "data_dir", "debug")
+
 
 class Report(NamedTuple):
-    """What an experiment found: as report.json has it, and as the table that is printed."""
+    """What an experiment found: as report.json has it, and as the table that is printed.
+
+    Of several processes that share the work, the first one has the table, and the others ''.
+    """
 
     record: dict[str, Any]
     text: str
@@ -45,7 +52,7 @@ def run(config: Config) -> Report:
         TransferError: see tl_keras.errors; nothing that was finished is lost.
     """
     check(config)
-    with Workdir(config) as workdir:
+    with opened(config) as workdir:
         settled, source = settle(config, workdir)
         records = []
         for seed in config.seeds:
@@ -54,6 +61,32 @@ def run(config: Config) -> Report:
                 with runs.forgetting_models():
                     records.append(carry_out(settled, folder, source, arm, method, seed))
         return _report(settled, workdir, source, records)
+
+
+@contextlib.contextmanager
+def opened(config: Config, apart_from: Collection[str] = ()) -> Iterator[Workdir]:
+    """Open the workdir, after joining the cluster where there is one.
+
+    There the first process has the workdir, and each other one a copy of its own that goes away.
+
+    Args:
+        config: all flags.
+        apart_from: as of `Workdir`.
+
+    Raises:
+        TransferError: see tl_keras.errors.
+    """
+    start_tensorflow(config)
+    if named_by := cluster_config.named_by(config.strategy):
+        joining.join(named_by, config.startup_timeout)
+    processes = cluster.current()
+    with processes.working(), contextlib.ExitStack() as stack:
+        processes.check_flags(config.flat(), OF_A_MACHINE)
+        if not processes.is_chief:
+            config = dataclasses.replace(config, workdir=str(stack.enter_context(scratch())))
+        workdir = stack.enter_context(Workdir(config, apart_from))
+        processes.copy_files(workdir.root)
+        yield workdir
 
 
 def settle(
@@ -71,18 +104,20 @@ def settle(
         TransferError: see tl_keras.errors.
     """
     LOG.info("workdir: %s", workdir.root)
-    start_tensorflow(config.deterministic)
-    strategy = distribution.make_strategy(config.strategy)
+    processes = cluster.current()
+    strategy = distribution.make_strategy(config.strategy, config.replicas)
     file = sources.opened(config)
     for one in configs or [config]:
         sources.check_head(one, file)
     # On whatever machine it goes on, a run stays in the precision that it was begun in.
     kept = workdir.precision(config)
     precision = Precision(*kept) if kept else choose(config.precision, config.model)
+    precision = Precision(*processes.from_chief(precision))
     LOG.info("precision: %s to train, %s where frozen: %s", *precision)
     origin = file.origin if file else None
     settled = plan.make(config, strategy, origin, precision, workdir.root)
     source = sources.known(settled, file)
+    processes.check_same("the weights of the source", source and source.record["weights_sha256"])
     settled.check(source.weights if source else None, named(config), configs or [config])
     sha256 = file.sha256 if file else ""
     workdir.claim(config, sha256, environment.describe(), precision)
@@ -93,15 +128,18 @@ def settle(
     return settled, source
 
 
-def start_tensorflow(deterministic: bool) -> None:
+def start_tensorflow(config: Config) -> None:
     """Settle what holds for the whole process; called once, or more often.
 
     Args:
-        deterministic: have the same bits each time. On processors the operations of our models give
-            them anyway; on GPUs TensorFlow has to be told to choose such as do.
+        config: the flags. With --deterministic there are the same bits each time: on processors the
+            operations of our models give them anyway; on GPUs TensorFlow has to be told.
+
+    Raises:
+        UsageError: TensorFlow is in use already, and cannot be had as it is asked for.
     """
-    distribution.allow_memory_growth()
-    if deterministic and tf.config.list_physical_devices("GPU"):
+    distribution.start(config.replicas)
+    if config.deterministic and tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()
     # It warns of tracing anew, which is what happens where each run has a model of its own.
     tf.get_logger().setLevel("ERROR")
@@ -185,4 +223,4 @@ def _report(
     text = summary.table(report)
     files.write_json(workdir.root / "report.json", report)
     files.write_bytes(workdir.root / "report.txt", f"{text}\n".encode())
-    return Report(report, text)
+    return Report(report, text if cluster.current().is_chief else "")

@@ -14,15 +14,24 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tl_keras.errors import StoppedError
 
 GRACE_SECONDS = 8.0
 MESSAGE = "stopped; the same command continues it"
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 _told = threading.Event()
 _saves = threading.Event()
+# Nobody listens, not yet or not any more.
+_over = threading.Event()
+_over.set()
+# Where the end is told of, whatever stands in place of the standard error then.
+_console = -1
+# Passes the word on to the other processes that share the work, where there are any.
+_pass_on: Callable[[], None] | None = None
 
 
 @contextlib.contextmanager
@@ -31,26 +40,50 @@ def listening() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    global _console
     _told.clear()
+    _over.clear()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    console = os.dup(sys.stderr.fileno()) if _has_descriptor() else -1
-    # A handler has to be there for the number to get into the pipe; it is not to do anything.
-    before = {s: signal.signal(s, lambda *_: None) for s in (signal.SIGTERM, signal.SIGINT)}
+    _console = os.dup(sys.stderr.fileno()) if _has_descriptor() else -1
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    listen_again()
     pipe_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_answer, args=(reader, console), daemon=True)
+    thread = threading.Thread(target=_answer, args=(reader,), daemon=True)
     thread.start()
     try:
         yield
     finally:
+        _over.set()
         signal.set_wakeup_fd(pipe_before)
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(writer)
         thread.join()
         os.close(reader)
-        if console >= 0:
-            os.close(console)
+        if _console >= 0:
+            os.close(_console)
+
+
+def listen_again() -> None:
+    """Take the signals back from a library that has taken them for itself."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            # One has to be there for the number to get into the pipe; it is not to do anything.
+            signal.signal(number, _nothing)
+
+
+def pass_on(tell: Callable[[], None] | None) -> None:
+    """Have `tell` called, in a thread of its own, when a signal comes to this process."""
+    global _pass_on
+    _pass_on = tell
+
+
+def passed_on() -> None:
+    """Do as if a first signal had come, for another process has had one; may not come back."""
+    _told.set()
+    if not _over.is_set() and (not _saves.is_set() or not _over.wait(GRACE_SECONDS)):
+        _end()
 
 
 @contextlib.contextmanager
@@ -80,22 +113,33 @@ def _has_descriptor() -> bool:
         return False
 
 
-def _answer(reader: int, console: int) -> None:
+def _nothing(*_: object) -> None:
+    """Handle a signal: the thread that reads the pipe does."""
+
+
+def _answer(reader: int) -> None:
     """Wait for the numbers of signals in the pipe; it is closed when nobody listens any more."""
-    signals = {bytes([signal.SIGTERM]), bytes([signal.SIGINT])}
+    signals = {bytes([number]) for number in SIGNALS}
     while (number := os.read(reader, 1)) not in signals:
         if not number:
             return
     _told.set()
+    if _pass_on is not None:
+        _pass_on()
     if _saves.is_set():
         # Readable: a second signal, or the end of all that listened.
         readable, _, _ = select.select([reader], [], [], GRACE_SECONDS)
         if readable and not os.read(reader, 1):
             return
+    _end()
+
+
+def _end() -> None:
+    """End the process at once."""
     for handler in logging.getLogger("tl_keras").handlers:
         with contextlib.suppress(OSError, ValueError):
             handler.flush()
-    if console >= 0:
+    if _console >= 0:
         with contextlib.suppress(OSError):
-            os.write(console, f"tl_keras: {MESSAGE}\n".encode())
+            os.write(_console, f"tl_keras: {MESSAGE}\n".encode())
     os._exit(StoppedError.exit_code)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from tl_keras import checks, console, options
+from tl_keras import console, options
 from tl_keras.config import Config
 
 
@@ -13,14 +13,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(config: Config) -> str:
-    sources = [config.source] if checks.reads_source(config) else []
-    console.look_at_weights(config)
-    console.find_datasets([config.target, *sources], config)
+    in_cluster = console.look_ahead(config)
     # Only here: TensorFlow takes seconds to import, and a wrong flag should not wait for it.
-    with console.quiet(config.debug):
+    with console.quiet(config.debug, in_cluster=in_cluster):
         from tl_keras import experiment
 
-        experiment.start_tensorflow(config.deterministic)
+        experiment.start_tensorflow(config)
 
     return experiment.run(config).text
 

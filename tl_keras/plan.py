@@ -22,6 +22,7 @@ from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
 from tl_keras.models.precision import Precision, compute_in
 from tl_keras.models.weights import Origin, Weights
+from tl_keras.training import cluster
 
 
 class Images:
@@ -45,7 +46,9 @@ class Images:
 
     def _read(self, split: str) -> ImageSet:
         images = self.dataset.read(split, self.image_size)
-        self._seals.check(self.dataset.name, split, images, self.dataset.class_names)
+        seal = self._seals.check(self.dataset.name, split, images, self.dataset.class_names)
+        named = f"the {split} images of '{self.dataset.name}'"
+        cluster.current().check_same(named, seal)
         return images
 
 
@@ -87,6 +90,7 @@ class Plan:
                 body_channels=self.body_channels,
                 dense_units=self.config.dense_units,
                 seed=seed,
+                synchronised=self.config.sync_batch_norm,
             )
 
     def setting(self, images: Images, training: Training, seed: int, shots: int = 0) -> Setting:

@@ -178,7 +178,7 @@ def _show(
 ) -> None:
     """Put into TensorBoard what a person would want to see of this run."""
     names = images.dataset.class_names
-    stream = setting.stream(setting.images, setting.split.train).fitted(1)
+    stream = setting.stream(setting.images, setting.split.train).fitted()
     batch, wanted = (tensor.numpy() for tensor in next(iter(stream.batches())))
     # A mixture is shown under the name of its larger part.
     labels = wanted if wanted.ndim == 1 else wanted.argmax(axis=1)
@@ -193,7 +193,7 @@ def _show(
 
 def _show_pretraining(events: EventLog, prepared: Pretraining, images: Images, step: int) -> None:
     """Put into TensorBoard the views that were compared, or what was made of test images."""
-    streams = [stream.fitted(1) for stream in prepared.task.streams.values()]
+    streams = [stream.fitted() for stream in prepared.task.streams.values()]
     batches = [next(iter(stream.batches())) for stream in streams]
     first, labels = (tensor.numpy()[:PICTURES] for tensor in batches[0])
     if len(batches) > 1:

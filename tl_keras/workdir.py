@@ -1,11 +1,14 @@
 """The folder that holds everything an experiment makes, and what makes it that experiment's."""
 
+import contextlib
 import json
 import logging
 import os
 import re
+import shutil
 import sys
-from collections.abc import Collection, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,12 @@ import filelock
 
 from tl_keras import files
 from tl_keras.config import Config, digest
-from tl_keras.errors import StoppedError, TransferError, UsageError
+from tl_keras.errors import StoppedError, TransferError, UsageError, WriteError
 
 LOG = logging.getLogger("tl_keras")
 
+LOCK = "lock"
+SCRATCH = "tl_keras-"
 FOUND_WEIGHTS = "source_weights_found"
 FOUND_PRECISION = "precision_found"
 
@@ -128,6 +133,23 @@ class Workdir:
         return self.root / f"{arm}-{seed}"
 
 
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Make a folder in $TMPDIR for a copy of a workdir that goes away at the end.
+
+    One that a killed process has left goes away at the beginning of the next.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        with contextlib.suppress(OSError, StoppedError, WriteError):
+            # What has no lock yet may be that of a process that has just begun.
+            if (left / LOCK).is_file():
+                lock = _locked(left)
+                shutil.rmtree(left)
+                lock.release()
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
+        yield Path(folder)
+
+
 class _LogFile(logging.Handler):
     """log.txt; where it cannot be written the run ends, as it would at any other file."""
 
@@ -166,7 +188,7 @@ def _locked(root: Path) -> filelock.FileLock:
         StoppedError: another process has it.
         WriteError: the folder cannot be written.
     """
-    path = root / "lock"
+    path = root / LOCK
     lock = filelock.FileLock(path, blocking=False)
     with files.writing(path):
         try:

@@ -153,7 +153,7 @@ def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> Plan:
     config = from_flat(
         {"source": "none", "target": "random", "validation": 0.0, "image_size": size, **flags}
     )
-    start_tensorflow(config.deterministic)
+    start_tensorflow(config)
 
     def read(split: str, image_size: int) -> ImageSet:
         return ImageSet(pictures.pictures(images, size, channels), pictures.labels(images))
@@ -162,7 +162,7 @@ def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> Plan:
     seals = Seals(root / "data.json")
     return Plan(
         config=config,
-        strategy=distribution.make_strategy(config.strategy),
+        strategy=distribution.make_strategy(config.strategy, config.replicas),
         image_size=size,
         body_channels=3 if models.find(config.model).function else channels,
         precision=choose(config.precision, config.model),

@@ -25,7 +25,7 @@ class Seals:
         self._is_kept = path.is_file()
         self._seals = files.read_state(path) if self._is_kept else {}
 
-    def check(self, name: str, split: str, images: ImageSet, class_names: tuple[str, ...]) -> None:
+    def check(self, name: str, split: str, images: ImageSet, class_names: tuple[str, ...]) -> str:
         """Note what a split holds; or, where that was noted before, see that it is the same.
 
         Args:
@@ -34,6 +34,9 @@ class Seals:
             images: what was read.
             class_names: in the order of the labels.
 
+        Returns:
+            The sha256 of it all.
+
         Raises:
             DataError: it holds other pictures, labels or classes.
             WriteError: the file cannot be written.
@@ -41,7 +44,8 @@ class Seals:
         total = hashlib.sha256("\n".join(class_names).encode(errors="surrogatepass"))
         total.update(np.ascontiguousarray(images.labels).data)
         total.update(fingerprint(images.images).encode())
-        found = {"images": len(images.labels), "sha256": total.hexdigest()}
+        sha256 = total.hexdigest()
+        found = {"images": len(images.labels), "sha256": sha256}
         before = self._seals.setdefault(f"{name} {split}", found)
         if before != found:
             raise DataError(
@@ -51,6 +55,7 @@ class Seals:
             )
         if self._is_kept:
             files.write_state(self._path, self._seals)
+        return sha256
 
     def keep(self) -> None:
         """Write the file, now and at every split that is read from here on.

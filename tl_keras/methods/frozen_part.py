@@ -202,8 +202,7 @@ def _pays(setting: Setting, task: Task, part: FrozenPart, share: float) -> bool:
     """Tell whether tensors at the cut are to be kept; where they might be, say what comes of it."""
     if any(s.augmentation.mixes or not _views(s) for s in task.streams.values()):
         return False
-    replicas = setting.strategy.num_replicas_in_sync
-    epochs = {name: s.fitted(replicas).steps_per_epoch for name, s in task.streams.items()}
+    epochs = {name: s.fitted().steps_per_epoch for name, s in task.streams.items()}
     steps = share * total_steps(setting.training, epochs["target"])
     if any(steps < _views(stream) * epochs[name] for name, stream in task.streams.items()):
         return False

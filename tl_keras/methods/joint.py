@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tl_keras.methods import finetune
 from tl_keras.methods.setting import Prepared, Setting, supervised, with_channels
+from tl_keras.models import noise
 from tl_keras.models.building import set_trainable
 from tl_keras.training.task import Batch, Objective, accuracy
 
@@ -33,8 +34,9 @@ def prepare(setting: Setting) -> Prepared:
             source_images, source_labels = batch["source"]
             source_images = with_channels(source_images, images.shape[-1])
             # One pass over both, so that normalisation sees the mixture it will be used on.
-            outputs = model(tf.concat([source_images, images], axis=0), training=True)
-            count = source_images.shape[0]
+            with noise.together("source", "target"):
+                outputs = model(tf.concat([source_images, images], axis=0), training=True)
+            count = tf.shape(source_images)[0]
             source_logits = head(outputs["features"][:count])
             logits = outputs["logits"][count:]
             terms = {

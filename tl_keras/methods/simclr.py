@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tl_keras.data.pipeline import Stream
 from tl_keras.methods.setting import Pretraining, Setting, body_variables
+from tl_keras.models import noise
 from tl_keras.training.task import Batch, Objective, Task
 
 PROJECTION = 128
@@ -46,7 +47,8 @@ def prepare(setting: Setting) -> Pretraining:
     def contrast(first: tf.Tensor, second: tf.Tensor, training: bool) -> Contrast:
         # One pass over both, so that normalisation layers see them as one batch.
         images = tf.concat([first, second], axis=0)
-        projected = projection(model(images, training=training)["features"])
+        with noise.together(FIRST, SECOND):
+            projected = projection(model(images, training=training)["features"])
         half = tf.shape(first)[0]
         return nt_xent(projected[:half], projected[half:], temperature)
 
@@ -84,7 +86,8 @@ def nt_xent(first: tf.Tensor, second: tf.Tensor, temperature: float) -> Contrast
     # (2 batch, d): all first views in the order of the replicas, then all second ones.
     others = tf.concat([context.all_gather(one, axis=0) for one in views], axis=0)
     share, total = tf.shape(first)[0], tf.shape(others)[0]
-    places = context.replica_id_in_sync_group * share + tf.range(share)
+    replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
+    places = replica * (total // 2) // replicas + tf.range(share)
     own = tf.concat([places, places + total // 2], axis=0)
     positives = tf.concat([places + total // 2, places], axis=0)
     similarities = tf.matmul(tf.concat(views, axis=0), others, transpose_b=True) / temperature
@@ -112,7 +115,7 @@ def _views(stream: Stream) -> dict[str, Stream]:
 
 def _judge(stream: Stream, compare: Callable[..., Contrast]) -> dict[str, float]:
     """Return the figures of one epoch of whole batches."""
-    fitted = stream.fitted(1)
+    fitted = stream.fitted()
     first, second = (one.batches() for one in _views(fitted).values())
     batches = tf.data.Dataset.zip(first, second).take(int(fitted.steps_per_epoch))
     found = [compare(images, others) for (images, _), (others, _) in batches]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 import keras
 
 from tl_keras.errors import UsageError
-from tl_keras.models import applications, catalog, conv4, small_cnn
+from tl_keras.models import applications, catalog, conv4, noise, small_cnn
 from tl_keras.models.naming import named_layers, rename, tensor_names
 from tl_keras.models.operations import quicken
 
@@ -44,6 +44,7 @@ def build(
     dense_units: int,
     seed: int | None = None,
     weights: str | None = None,
+    synchronised: bool = True,
 ) -> keras.Model:
     """Build a model that takes pixels and returns features and logits.
 
@@ -61,6 +62,8 @@ def build(
         seed: decides fresh weights and the noise of dropout, whatever was built before; None
             leaves both to chance.
         weights: "imagenet", or None for fresh ones.
+        synchronised: whether normalisation is by the statistics of the whole batch where replicas
+            share one, or by those of each share.
 
     Raises:
         UsageError: the name is not known, the images are too small, or there are no such weights.
@@ -80,7 +83,8 @@ def build(
     model = keras.Model(images, {"features": features, "logits": logits}, name=name)
     rename(model)
     _follow_statistics(model)
-    quicken(model)
+    quicken(model, synchronised=synchronised)
+    noise.share_out(model)
     if seed is not None:
         _draw_weights(model, seed, body=path is None)
         _seed_noise(model, seed)

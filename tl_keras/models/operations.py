@@ -20,15 +20,20 @@ import tensorflow as tf
 LEAST_CHANNELS = 256
 
 
-def quicken(model: keras.Model) -> None:
+def quicken(model: keras.Model, *, synchronised: bool = True) -> None:
     """Have the layers of `model` computed by the operations that take least; its weights stay.
 
     What is saved of the model stays Keras's own. A copy by its configuration is Keras's own too.
+
+    Args:
+        model: whose layers they are.
+        synchronised: whether norms are of the whole batch where replicas share one, as they are
+            without replicas, or each is of its share.
     """
     on_processor = not tf.config.list_physical_devices("GPU")
     for layer in model.layers:
-        if is_plain_norm(layer) and len(layer.output.shape) == 4 and not layer.synchronized:
-            layer.call = functools.partial(_normalised, layer, on_processor)
+        if is_plain_norm(layer) and len(layer.output.shape) in (2, 4) and not layer.synchronized:
+            layer.call = functools.partial(_normalised, layer, on_processor, synchronised)
         elif on_processor and _is_wide_convolution(layer):
             layer.convolution_op = functools.partial(_convolved, layer)
 
@@ -45,11 +50,18 @@ def is_plain_norm(operation: keras.Operation) -> bool:
 def _normalised(
     norm: keras.layers.BatchNormalization,
     on_processor: bool,
+    synchronised: bool,
     inputs: tf.Tensor,
     training: bool | None = None,
     mask: None = None,  # noqa: ARG001  Keras gives it; pictures have none
 ) -> tf.Tensor:
-    """Return what the layer makes of (batch, height, width, channels), in the dtype of that."""
+    """Return what the layer makes of (batch, height, width, channels), in the dtype of that.
+
+    Or of (batch, channels), which are maps of one pixel.
+    """
+    if inputs.shape.rank == 2:
+        maps = inputs[:, None, None, :]
+        return _normalised(norm, on_processor, synchronised, maps, training)[:, 0, 0]
     follows = bool(training and norm.trainable)
     if not (follows or on_processor):
         # On GPUs TensorFlow has no deterministic gradient of the operation in inference mode.
@@ -61,6 +73,9 @@ def _normalised(
         "mean": norm.moving_mean.value,
         "variance": norm.moving_variance.value,
     }
+    context = tf.distribute.get_replica_context()
+    if follows and synchronised and context and context.num_replicas_in_sync > 1:
+        return _normalised_together(norm, inputs, values)
     if follows:
         values |= {"mean": [], "variance": []}
     fused = tf.raw_ops.FusedBatchNormV3(
@@ -72,10 +87,41 @@ def _normalised(
     if follows:
         # The operation gives the variance of the population that the batch is a sample of.
         count = tf.cast(tf.size(inputs) // channels, tf.float32)
-        found = fused.batch_variance * ((count - 1.0) / count)
-        for kept, new in ((norm.moving_mean, fused.batch_mean), (norm.moving_variance, found)):
-            kept.assign(kept * norm.momentum + new * (1.0 - norm.momentum))
+        _follow(norm, fused.batch_mean, fused.batch_variance * ((count - 1.0) / count))
     return fused.y
+
+
+def _follow(norm: keras.layers.BatchNormalization, mean: tf.Tensor, variance: tf.Tensor) -> None:
+    """Move the moving statistics towards those of a batch."""
+    for kept, new in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
+        kept.assign(kept * norm.momentum + new * (1.0 - norm.momentum))
+
+
+def _normalised_together(
+    norm: keras.layers.BatchNormalization, inputs: tf.Tensor, values: dict[str, Any]
+) -> tf.Tensor:
+    """Return what the layer makes of this replica's share of a batch, by the whole batch's moments.
+
+    What each replica found goes to all in one sum, in which each has a row of its own: the squares
+    of large numbers, summed and subtracted, would lose what they differ by.
+    """
+    context = tf.distribute.get_replica_context()
+    exact = tf.cast(inputs, tf.float32)
+    mean, variance = tf.nn.moments(exact, [0, 1, 2])
+    channels = inputs.shape[-1]
+    count = tf.cast(tf.size(inputs) // channels, tf.float32)
+    own = tf.concat([[count], mean, variance], axis=0)
+    row = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync)
+    rows = context.all_reduce(tf.distribute.ReduceOp.SUM, row[:, None] * own)
+    counts, means, variances = tf.split(rows, [1, channels, channels], axis=1)
+    parts = counts / tf.reduce_sum(counts)
+    mean = tf.reduce_sum(parts * means, axis=0)
+    variance = tf.reduce_sum(parts * (variances + tf.square(means - mean)), axis=0)
+    _follow(norm, mean, variance)
+    scale, offset = (tf.cast(values[name], tf.float32) for name in ("scale", "offset"))
+    # In this order: multiplied out, large means would lose what the examples differ by.
+    scaled = (exact - mean) * (tf.math.rsqrt(variance + norm.epsilon) * scale) + offset
+    return tf.cast(scaled, inputs.dtype)
 
 
 def _is_wide_convolution(operation: keras.Operation) -> bool:

@@ -1,27 +1,112 @@
-"""Where a model trains: on one device, or on all local ones with a copy of the model on each."""
+"""Where a model trains: on one device, or on several, of this machine or of others.
+
+There is a replica of the model on each; see `cluster` for the processes on other machines.
+"""
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
+from tl_keras.errors import UsageError
+from tl_keras.training import cluster
 
-def make_strategy(name: str) -> tf.distribute.Strategy:
-    """Return the strategy that `--strategy` names.
+
+def start(replicas: int) -> None:
+    """Settle which local devices there are; called once, or more often with the same number.
 
     Args:
-        name: "one_device"; "mirrored": all GPUs, or all logical CPUs where there is no GPU;
-            "auto": mirrored from two GPUs on.
+        replicas: where there is no GPU, the processor is divided into so many logical ones, on
+            which as many replicas can be tried out; 0 or 1 leave it whole.
+
+    Raises:
+        UsageError: TensorFlow is in use already, with another number of them.
     """
-    gpus = tf.config.list_logical_devices("GPU")
-    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
-        devices = gpus or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
-    return tf.distribute.get_strategy()
-
-
-def allow_memory_growth() -> None:
-    """Let TensorFlow take GPU memory as it needs it, so that a second process finds some."""
-    for device in tf.config.list_physical_devices("GPU"):
-        # Where TensorFlow is in use already, whoever started it has settled this.
+    gpus = tf.config.list_physical_devices("GPU")
+    for device in gpus:
+        # Where TensorFlow is in use already, whoever started it has settled this. A second process
+        # shall find some memory too.
         with contextlib.suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(device, True)
+    if gpus or replicas < 2:
+        return
+    logical = [tf.config.LogicalDeviceConfiguration()] * replicas
+    try:
+        [processor] = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(processor, logical)
+    except RuntimeError:
+        found = len(tf.config.list_logical_devices("CPU"))
+        if found < replicas:
+            raise UsageError(
+                f"--replicas={replicas}: TensorFlow is in use already with {found} logical"
+                " processors; start another process for more"
+            ) from None
+
+
+def make_strategy(name: str, replicas: int = 0) -> tf.distribute.Strategy:
+    """Return the strategy that `--strategy` names, after `start` with the same replicas.
+
+    Args:
+        name: "one_device"; "mirrored", with a replica on each of several devices; "multi_worker",
+            with the processes of a cluster that was joined; "tpu"; "auto": multi_worker where a
+            cluster was joined, else mirrored where there are several GPUs or replicas are asked
+            for, else one device.
+        replicas: how many on this machine; 0 for all GPUs.
+
+    Raises:
+        UsageError: there are not so many devices.
+    """
+    if name == "tpu":
+        return _on_tpu()
+    joined = cluster.current()
+    if joined.count > 1 and name in ("auto", "multi_worker"):
+        if replicas:
+            raise UsageError(
+                f"--replicas={replicas} is for a process alone, and this one is of a cluster, with"
+                " a replica on each GPU that it sees: leave it out"
+            )
+        return joined.strategy
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "one_device" or (name == "auto" and max(replicas, len(gpus)) < 2) or replicas == 1:
+        return tf.distribute.get_strategy()
+    if replicas > len(gpus) and gpus:
+        raise UsageError(f"--replicas={replicas} asks for more GPUs than there are: {len(gpus)}")
+    if not (replicas or gpus):
+        raise UsageError(
+            "--strategy=mirrored finds no GPU here; try it on the processor with --replicas=2, or"
+            " leave it out"
+        )
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices[: replicas or None]])
+
+
+def batches(
+    strategy: tf.distribute.Strategy,
+    dataset_of: Callable[[tf.distribute.InputContext], tf.data.Dataset],
+) -> Any:
+    """Return the batches of this process's replicas, to iterate over, in a graph or not.
+
+    Args:
+        strategy: whose replicas.
+        dataset_of: gives an element a step for each replica of the process that it is told of.
+    """
+    joined = cluster.current()
+    if joined.count > 1 and len(strategy.extended.worker_devices) == 1:
+        # One replica here needs nothing of TensorFlow's iterator for several devices, which takes a
+        # call of another thread for each batch, and four seconds to end.
+        replicas = strategy.num_replicas_in_sync
+        return dataset_of(tf.distribute.InputContext(joined.count, joined.index, replicas))
+    return strategy.distribute_datasets_from_function(dataset_of)
+
+
+def _on_tpu() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        raise UsageError(
+            "--strategy=tpu finds no TPU here; leave it out, or see TPU_NAME"
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)

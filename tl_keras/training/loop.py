@@ -18,9 +18,10 @@ import tensorflow as tf
 
 from tl_keras import faults, interruption
 from tl_keras.config import Training
-from tl_keras.errors import StoppedError, TransferError
+from tl_keras.errors import StoppedError, TransferError, UsageError
 from tl_keras.hyperparameters import Pace
 from tl_keras.models import precision
+from tl_keras.training import cluster
 from tl_keras.training.averaging import Average
 from tl_keras.training.checkpoints import Checkpoints, Clock
 from tl_keras.training.judging import Judge
@@ -85,12 +86,16 @@ class Loop:
         title: str,
         pace: Pace = USUAL,
     ):
-        """Prepare to train `task`, keeping checkpoints in `folder`; `title` names the run."""
+        """Prepare to train `task`, keeping checkpoints in `folder`; `title` names the run.
+
+        Raises:
+            UsageError: some replica would have no example in a batch.
+        """
         self._task = task
         self._training = training
         self._strategy = strategy
-        self._replicas = strategy.num_replicas_in_sync
-        target = task.streams["target"].fitted(self._replicas)
+        target = task.streams["target"].fitted()
+        _check_shares(task, strategy.num_replicas_in_sync)
         self._batch_size = target.batch_size
         self._total = total_steps(training, target.steps_per_epoch)
         self._eval_steps = training.eval_steps or max(
@@ -106,9 +111,7 @@ class Loop:
             self._average = Average(
                 training, self._total, _each_once([*task.model.variables, *task.variables])
             )
-        self._steps = Steps(
-            strategy, self._optimizer, self._average, training.clip_norm, scales_loss=scales_loss
-        )
+        self._steps = Steps(strategy, self._optimizer, self._average, training.clip_norm)
         self._judge = Judge(task, training, strategy, self._average, self._schedule)
         self._checkpoints = Checkpoints(folder / "checkpoints", self._variables())
         self._clock = Clock(pace)
@@ -160,8 +163,7 @@ class Loop:
         self._enter_stage()
         call, end = self._call(), self._end(self._stage(state.step))
         while state.step < end and not state.stopped:
-            self._train(call)
-            if interruption.told():
+            if self._train(call):
                 raise interruption.stop()
             if self._clock.is_due(state.step):
                 self._save()
@@ -180,8 +182,8 @@ class Loop:
         self._recorder.resume(self._state.records)
 
     def _save(self) -> None:
-        """Write the state as it is now, unless that is on the disk already."""
-        if self._state.step == self._clock.saved_step:
+        """Write the state as it is now, unless it is on the disk, or another process does so."""
+        if self._state.step == self._clock.saved_step or not cluster.current().is_chief:
             return
         started = time.perf_counter()
         record = {**asdict(self._state), "judge": self._judge.record()}
@@ -232,19 +234,21 @@ class Loop:
 
     def _call(self) -> Callable[[int, int], Call]:
         """Return what takes the steps of this stage."""
-        streams = {name: s.fitted(self._replicas) for name, s in self._now.streams.items()}
+        streams = {name: s.fitted() for name, s in self._now.streams.items()}
         moving = [variable for variable in self._task.variables if variable.trainable]
         return self._steps.starting(self._state.step, streams, self._now.objective, moving)
 
-    def _train(self, call: Callable[[int, int], Call]) -> None:
-        """Train in one call, as far as the next record at most, and make that if it is due."""
+    def _train(self, call: Callable[[int, int], Call]) -> bool:
+        """Train in one call, to the next record at most; return whether to stop, as told."""
         state, record = self._state, self._next_record()
         steps = min(record - state.step, self._steps_a_call)
         steps = self._clock.at_most(state.step, steps)
         started = time.perf_counter()
         figures, waited = call(state.step, steps)
         spent = time.perf_counter() - started
-        self._steps_a_call = max(1, round(steps * SECONDS_A_CALL / max(spent, 1e-3)))
+        steps_a_call = max(1, round(steps * SECONDS_A_CALL / max(spent, 1e-3)))
+        # All of them have to come to the same.
+        told, self._steps_a_call = cluster.current().decide(interruption.told(), steps_a_call)
         self._check_finite(figures)
         state.step += steps
         state.seconds += spent
@@ -255,6 +259,7 @@ class Loop:
         self._progress.update(state.step, float(figures[-1, 0]))
         if state.step == record:
             self._record()
+        return told
 
     def _check_finite(self, figures: np.ndarray) -> None:
         finite = np.isfinite(figures).all(axis=1)
@@ -287,6 +292,16 @@ class Loop:
         # Of this very run and machine: it stands in TensorBoard, and in no file that is compared.
         self._recorder.watch(state.step, {"train/input_wait": self._waited / self._spent})
         self._spent = self._waited = 0.0
+
+
+def _check_shares(task: Task, replicas: int) -> None:
+    """Raise UsageError where a batch has not an example for each replica."""
+    least = min(stream.fitted().batch_size for stream in task.streams.values())
+    if least < replicas:
+        raise UsageError(
+            f"a batch of {least} images has none for some of {replicas} replicas: have fewer"
+            " (--replicas), or larger batches (--batch_size, --shots)"
+        )
 
 
 def _plain(values: dict[str, float]) -> dict[str, float | None]:

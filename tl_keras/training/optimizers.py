@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules, made from the training flags."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -82,6 +82,10 @@ class _Fused:
         if self.decays[index]:
             variable.assign_sub(variable * self.decays[index] * rate)
         self.move(_handle(variable), tf.convert_to_tensor(gradient), rate, index)
+
+    def _all_reduce_sum_gradients(self, pairs: Iterable[Any]) -> list[Any]:
+        """Return the gradients as they are: `Steps` has summed them over the replicas."""
+        return list(pairs)
 
     def move(self, handle: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor, index: int) -> None:
         """Move the variable of that handle, the `index`-th of those the optimizer was built for."""

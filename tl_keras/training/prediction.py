@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.data import pipeline
+from tl_keras.training import distribution
 
 # Evaluation keeps no gradients, so it affords larger batches than training; this bounds its memory.
 VALUES_A_BATCH = 2**26
@@ -34,12 +35,12 @@ class Runner:
             image_size: side in pixels that images are brought to; 0 leaves them.
             augmented: augmentation and keys, as of `pipeline.in_order`.
         """
-        replicas = self._strategy.num_replicas_in_sync
         side = image_size or inputs.shape[1]
         values = side * side * 3 if inputs.dtype == np.uint8 else int(np.prod(inputs.shape[1:]))
         batch_size = int(np.clip(VALUES_A_BATCH // (values * 8), 16, 512))
-        batches = self._strategy.distribute_datasets_from_function(
-            lambda context: pipeline.in_order(inputs, batch_size, image_size, replicas, **augmented)
+        batches = distribution.batches(
+            self._strategy,
+            lambda context: pipeline.in_order(inputs, batch_size, image_size, context, **augmented),
         )
         parts = [tf.nest.map_structure(lambda one: one.numpy(), self._run(b)) for b in batches]
         return tf.nest.map_structure(lambda *ones: np.concatenate(ones)[: len(inputs)], *parts)

@@ -1,6 +1,8 @@
 """The graph of the training loop: many steps in each call, with `strategy.run` inside."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -8,8 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.data.pipeline import Stream
+from tl_keras.models import noise
+from tl_keras.models.noise import Share
+from tl_keras.training import distribution
 from tl_keras.training.averaging import Average
 from tl_keras.training.task import Batch, Objective
+
+# Gradients are summed over the replicas in packs of so many bytes, the last layers' first, while
+# those of the layers before are computed. In one pack the 100 MB of ResNet50 take four times as
+# long, from one process to another, and that begins when all is computed.
+PACK_BYTES = 2**22
 
 
 class Call(NamedTuple):
@@ -37,8 +47,6 @@ class Steps:
         optimizer: keras.optimizers.Optimizer,
         average: Average,
         clip_norm: float,
-        *,
-        scales_loss: bool,
     ):
         """Prepare to take steps.
 
@@ -47,7 +55,6 @@ class Steps:
             optimizer: that moves them.
             average: that follows them.
             clip_norm: the largest norm of a whole batch's gradient; 0 for any.
-            scales_loss: whether the optimizer scales the loss, and looks for what is not finite.
         """
         self.names: list[str] = []
         self._strategy = strategy
@@ -55,7 +62,6 @@ class Steps:
         self._optimizer = optimizer
         self._average = average
         self._clip_norm = clip_norm
-        self._sums_first = bool(clip_norm) or scales_loss
 
     def starting(
         self,
@@ -74,20 +80,20 @@ class Steps:
         """
         iterators = {
             name: iter(
-                self._strategy.distribute_datasets_from_function(
-                    lambda context, stream=stream: stream.batches(first, self._replicas)
-                )
+                distribution.batches(self._strategy, functools.partial(stream.batches, first))
             )
             for name, stream in streams.items()
         }
 
         def replica_step(batch: Batch) -> tf.Tensor:
-            return self._replica_step(batch, objective, variables)
+            shares = {name: _share_of(streams[name], labels) for name, (_, labels) in batch.items()}
+            with noise.sharing(shares) if self._replicas > 1 else contextlib.nullcontext():
+                return self._replica_step(batch, shares, objective, variables)
 
         # AutoGraph would turn a loop of Python into the one inside, by way of a file in $TMPDIR.
         @tf.function(reduce_retracing=True, autograph=False)
         def many(
-            iterators: dict[str, Iterator], batch: Any, step: tf.Tensor, count: tf.Tensor
+            iterators: dict[str, Any], batch: Any, step: tf.Tensor, count: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, Any]:
             return self._many(iterators, batch, step, count, replica_step, variables)
 
@@ -102,7 +108,7 @@ class Steps:
 
     def _many(
         self,
-        iterators: Mapping[str, Iterator],
+        iterators: Mapping[str, Any],
         batch: Any,
         step: tf.Tensor,
         count: tf.Tensor,
@@ -124,16 +130,21 @@ class Steps:
             # batch was made.
             following = _next(iterators)
             values = self._strategy.run(replica_step, args=(batch,))
-            mean = self._strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
+            total = self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
             self._average.update(step + number + 1)
-            free = _time_of([mean, *(tf.convert_to_tensor(v.value) for v in variables)])
-            figures = figures.write(number, mean)
+            free = _time_of([total, *(tf.convert_to_tensor(v.value) for v in variables)])
+            figures = figures.write(number, total)
             return number + 1, following, _time_of(following), figures, free, waited
 
         now, none = tf.timestamp(), tf.constant(0.0, tf.float64)
         figures = tf.TensorArray(tf.float32, count, element_shape=[None])
+        # The shares of several replicas may differ by an example.
+        scalar, shares = tf.TensorShape([]), {n: one.element_spec for n, one in iterators.items()}
         _, batch, ready, figures, free, waited = tf.while_loop(
-            lambda number, *_: number < count, one, (0, batch, now, figures, now, none)
+            lambda number, *_: number < count,
+            one,
+            (0, batch, now, figures, now, none),
+            (scalar, shares, scalar, tf.TensorShape(None), scalar, scalar),
         )
         # The next call begins with a batch that is there, whatever this one waited for it.
         return figures.stack(), waited + tf.maximum(ready - free, 0.0), batch
@@ -141,37 +152,54 @@ class Steps:
     def _replica_step(
         self,
         batch: Batch,
+        shares: Mapping[str, Share],
         objective: Callable[[Batch], Objective],
         variables: Sequence[keras.Variable],
     ) -> tf.Tensor:
+        """Move the variables; return this replica's part of the loss and of the other figures.
+
+        Args:
+            batch: this replica's share.
+            shares: where in the batch of each stream that is.
+            objective: of the share.
+            variables: that move.
+        """
+        parts = {n: tf.cast(one.size, tf.float32) / one.whole for n, one in shares.items()}
+        own = parts["target"]
         with tf.GradientTape() as tape:
             terms, figures = objective(batch)
+            terms = {name: term * parts.get(name, own) for name, term in terms.items()}
             loss = tf.add_n(list(terms.values()))
-            share = self._optimizer.scale_loss(loss / self._replicas)
-        gradients = tape.gradient(share, [variable.value for variable in variables])
-        if self._sums_first:
-            gradients = self._of_whole_batch(gradients)
+            scaled = self._optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        gradients = self._of_whole_batch(gradients)
         self._optimizer.apply(gradients, variables)
         # One term is the loss itself, and recorded as that.
         shown = terms if len(terms) > 1 else {}
         self.names = [*shown, *figures]
-        return tf.stack([loss, *shown.values(), *figures.values()])
+        return tf.stack([loss, *shown.values(), *(figure * own for figure in figures.values())])
 
     def _of_whole_batch(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Return a replica's share of the sum over all, clipped where --clip_norm says so.
-
-        The norm to clip is that of the whole batch's gradient, and so is what float16 cannot hold.
-        The optimizer sums over the replicas again, hence the division.
-        """
-        context = tf.distribute.get_replica_context()
-        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        """Return the sum over all replicas, clipped where --clip_norm says so."""
+        if self._replicas > 1:
+            context = tf.distribute.get_replica_context()
+            options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=PACK_BYTES)
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients, options)
         if self._clip_norm:
             most = self._optimizer.scale_loss(tf.constant(self._clip_norm))
             gradients, _ = tf.clip_by_global_norm(gradients, most)
-        return [gradient / self._replicas for gradient in gradients]
+        return gradients
 
 
-def _next(iterators: Mapping[str, Iterator]) -> dict[str, Any]:
+def _share_of(stream: Stream, labels: tf.Tensor) -> Share:
+    """Return where in a batch of the stream the share is to which these labels belong."""
+    context = tf.distribute.get_replica_context()
+    replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+    first = replica * stream.batch_size // context.num_replicas_in_sync
+    return Share(first, tf.shape(labels, tf.int64)[0], stream.batch_size)
+
+
+def _next(iterators: Mapping[str, Any]) -> dict[str, Any]:
     """Return the next batch of each stream, all replicas' shares of it."""
     return {name: next(iterator) for name, iterator in iterators.items()}
 

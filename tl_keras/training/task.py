@@ -19,12 +19,12 @@ class Objective(NamedTuple):
     """What one replica finds on its share of a batch.
 
     Attributes:
-        terms: what is minimised is their sum; each () float32. A term is a mean over the share, or
-            is the same on every replica (a function of weights, or of what was gathered from all):
-            every replica has the same number of examples, so that the mean over the replicas is
-            right for both.
+        terms: what is minimised is their sum; each () float32. A term with the name of a stream is
+            a mean over the share of that stream. Any other is a mean over the share of the target,
+            or is the same on every replica: a function of weights, or of what was gathered from
+            all. A replica's part of the batch is its part in the sum, which is right for both.
         figures: what is recorded besides, such as "accuracy", each () float32, a mean over the
-            share.
+            share of the target.
     """
 
     terms: dict[str, tf.Tensor]

@@ -1,0 +1,218 @@
+"""The program that starts a cluster of processes on this machine, and ends them together."""
+
+import contextlib
+import json
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, NamedTuple
+
+from tl_keras import cluster_config, interruption
+from tl_keras.errors import PeerLostError, StoppedError, UsageError
+
+USAGE = """\
+Train in several processes of this machine, which share each batch: a way to try out what several
+machines would do. With TF_CONFIG, or srun, those start python -m tl_keras.main themselves.
+
+  python -m tl_keras.launch --workers=2 -- --flagfile=experiments/mnist_to_usps.flags --shots=10
+
+What stands before the --:
+
+  --workers=2
+      how many processes; the processor's cores are divided among them [1 to 64; unit: processes]
+  --program=main
+      what they run [one of main, compare]
+
+What stands behind it goes to the program; see python -m tl_keras.main --help. The report of the
+first process is printed; what the processes log has [0], [1] and so on before it. They talk to each
+other on 127.0.0.1, without a password and without encryption.
+
+The exit code is that of the process that failed first, 76 where that was killed, or 0.
+"""
+
+MOST_WORKERS = 64
+PROGRAMS = ("main", "compare")
+LOOK_SECONDS = 0.05
+# How long the others may take to find out that one was killed, and to end when one has ended.
+LOSS_SECONDS, END_SECONDS = 35.0, 15.0
+LAST_WORDS_SECONDS = 2.0
+
+
+class Launch(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+        workers: how many processes.
+        program: that they run: "main" or "compare".
+        flags: of that program.
+    """
+
+    workers: int
+    program: str
+    flags: tuple[str, ...]
+
+
+def parse(argv: Sequence[str]) -> Launch | None:
+    """Read a command line; None where `--help` was asked for.
+
+    Raises:
+        UsageError: a flag is unknown or out of range.
+    """
+    own = list(argv[1 : argv.index("--")]) if "--" in argv else list(argv[1:])
+    if any(re.fullmatch("--?(help|h)", word) for word in own):
+        return None
+    values = {"workers": "2", "program": "main"}
+    for word in own:
+        match = re.fullmatch("--?([a-z]+)=(.*)", word)
+        if not match or match[1] not in values:
+            raise UsageError(
+                f"'{word}' is not a flag of tl_keras.launch, which has --workers and --program: put"
+                " the program's own behind --"
+            )
+        values[match[1]] = match[2]
+    workers, program = values["workers"], values["program"]
+    if not re.fullmatch("[0-9]{1,4}", workers) or not 1 <= int(workers) <= MOST_WORKERS:
+        raise UsageError(f"--workers={workers}: must be a whole number from 1 to {MOST_WORKERS}")
+    if program not in PROGRAMS:
+        raise UsageError(f"--program={program}: must be one of {', '.join(PROGRAMS)}")
+    flags = tuple(argv[argv.index("--") + 1 :]) if "--" in argv else ()
+    return Launch(int(workers), program, flags)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the processes that `argv` asks for and return the exit code; see tl_keras.errors."""
+    try:
+        launch = parse(argv)
+    except UsageError as error:
+        print(f"tl_keras: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    if launch is None:
+        print(USAGE, end="")
+        return 0
+    return run(launch)
+
+
+def run(launch: Launch) -> int:
+    """Run the processes until all have ended; where one fails or this is told to stop, end them.
+
+    Returns:
+        The exit code of the one that failed first; 76 where that was killed; 0 where none did.
+    """
+    told: list[int] = []
+    before = {s: signal.signal(s, lambda *_: told.append(1)) for s in interruption.SIGNALS}
+    command = [sys.executable, "-m", f"tl_keras.{launch.program}", *launch.flags]
+    processes, threads = [], []
+    try:
+        for number, variables in enumerate(_environments(launch.workers)):
+            process = _started(command, variables, number, launch.workers)
+            processes.append(process)
+            threads += _passing_on(process, number)
+        return _end_of(processes, told)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        for thread in threads:
+            # What a process has started may hold its output longer.
+            thread.join(LAST_WORDS_SECONDS)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _environments(workers: int) -> Iterator[dict[str, str]]:
+    """Yield the variables of each process; the ports are free when the first is asked for."""
+    with contextlib.ExitStack() as stack:
+        servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
+        addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
+        for server in servers:
+            stack.enter_context(server)
+    for index in range(workers):
+        task = {"type": "worker", "index": index}
+        config = {"cluster": {"worker": addresses}, "task": task}
+        yield {**os.environ, cluster_config.TF_CONFIG: json.dumps(config)}
+
+
+def _started(
+    command: Sequence[str], variables: Mapping[str, str], number: int, workers: int
+) -> subprocess.Popen:
+    """Start a process, in a session of its own: Ctrl-C comes to it from here, and once."""
+    process = subprocess.Popen(
+        command,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        share = cores[number * len(cores) // workers : (number + 1) * len(cores) // workers]
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(process.pid, share or cores)
+    return process
+
+
+def _passing_on(process: subprocess.Popen, number: int) -> list[threading.Thread]:
+    """Pass a process's output on: results as they are, the log with the process's number."""
+    streams = ((process.stdout, sys.stdout, ""), (process.stderr, sys.stderr, f"[{number}] "))
+    threads = [threading.Thread(target=_pass_on, args=given, daemon=True) for given in streams]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _pass_on(source: IO[bytes], console: IO[str], prefix: str) -> None:
+    with source:
+        for line in source:
+            with contextlib.suppress(OSError, ValueError):
+                console.write(f"{prefix}{line.decode(errors='backslashreplace')}")
+                console.flush()
+
+
+def _end_of(processes: Sequence[subprocess.Popen], told: Sequence[int]) -> int:
+    """Wait until all have ended; where one has failed, see to it that the others do."""
+    failure, passed_on, deadline = 0, 0, math.inf
+    while True:
+        codes = [process.poll() for process in processes]
+        if not failure and (failure := _failure(codes)):
+            killed = any(code is not None and code < 0 for code in codes)
+            deadline = time.monotonic() + (LOSS_SECONDS if killed else END_SECONDS)
+            if failure != PeerLostError.exit_code:
+                _send(processes, signal.SIGTERM)
+        if None not in codes:
+            return failure
+        if passed_on < len(told):
+            # A second time, too: that ends them at once.
+            passed_on += 1
+            _send(processes, signal.SIGTERM)
+            deadline = min(deadline, time.monotonic() + END_SECONDS)
+        if time.monotonic() > deadline:
+            _send(processes, signal.SIGKILL)
+        time.sleep(LOOK_SECONDS)
+
+
+def _failure(codes: Sequence[int | None]) -> int:
+    """Return the exit code of a process that failed, as that of them all; 0 where none did."""
+    failed = [code for code in codes if code]
+    if not failed or failed[0] > 0:
+        return failed[0] if failed else 0
+    # One that did not answer signals yet, for it had just begun.
+    told = -failed[0] in interruption.SIGNALS
+    return StoppedError.exit_code if told else PeerLostError.exit_code
+
+
+def _send(processes: Sequence[subprocess.Popen], number: int) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
