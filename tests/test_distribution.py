@@ -182,6 +182,8 @@ def gpus(monkeypatch, count: int) -> None:
         ("mirrored", 0, 3, 3),
         ("mirrored", 2, 3, 2),
         ("one_device", 0, 3, 0),
+        ("multi_worker", 0, 0, 0),
+        ("multi_worker", 0, 2, 2),
     ],
 )
 def test_replicas_are_on_as_many_gpus_as_are_asked_for(

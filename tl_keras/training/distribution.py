@@ -59,8 +59,10 @@ def make_strategy(name: str, replicas: int = 0) -> tf.distribute.Strategy:
     """
     if name == "tpu":
         return _on_tpu()
+    # A cluster of one process is none.
+    by_itself = name in ("auto", "multi_worker")
     joined = cluster.current()
-    if joined.count > 1 and name in ("auto", "multi_worker"):
+    if joined.count > 1 and by_itself:
         if replicas:
             raise UsageError(
                 f"--replicas={replicas} is for a process alone, and this one is of a cluster, with"
@@ -68,7 +70,7 @@ def make_strategy(name: str, replicas: int = 0) -> tf.distribute.Strategy:
             )
         return joined.strategy
     gpus = tf.config.list_logical_devices("GPU")
-    if name == "one_device" or (name == "auto" and max(replicas, len(gpus)) < 2) or replicas == 1:
+    if name == "one_device" or (by_itself and max(replicas, len(gpus)) < 2) or replicas == 1:
         return tf.distribute.get_strategy()
     if replicas > len(gpus) and gpus:
         raise UsageError(f"--replicas={replicas} asks for more GPUs than there are: {len(gpus)}")
