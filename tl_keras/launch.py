@@ -110,7 +110,7 @@ def run(launch: Launch) -> int:
     command = [sys.executable, "-m", f"tl_keras.{launch.program}", *launch.flags]
     processes, threads = [], []
     try:
-        for number, variables in enumerate(_environments(launch.workers)):
+        for number, variables in enumerate(environments(launch.workers)):
             process = _started(command, variables, number, launch.workers)
             processes.append(process)
             threads += _passing_on(process, number)
@@ -126,7 +126,7 @@ def run(launch: Launch) -> int:
             signal.signal(number, handler)
 
 
-def _environments(workers: int) -> Iterator[dict[str, str]]:
+def environments(workers: int) -> Iterator[dict[str, str]]:
     """Yield the variables of each process; the ports are free when the first is asked for."""
     with contextlib.ExitStack() as stack:
         servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
@@ -151,12 +151,17 @@ def _started(
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+    divide_cores(process.pid, number, workers)
+    return process
+
+
+def divide_cores(pid: int, number: int, workers: int) -> None:
+    """Give a process its share of this one's cores, where the system can and there are enough."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         share = cores[number * len(cores) // workers : (number + 1) * len(cores) // workers]
         with contextlib.suppress(OSError):
-            os.sched_setaffinity(process.pid, share or cores)
-    return process
+            os.sched_setaffinity(pid, share or cores)
 
 
 def _passing_on(process: subprocess.Popen, number: int) -> list[threading.Thread]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.benchmarks import pictures
 from experiments.benchmarks.worker import Rounds
+from tl_keras import cluster_config
 from tl_keras.config import Config, from_flat
 from tl_keras.data.catalog import DIGITS
 from tl_keras.data.dataset import Dataset, ImageSet
@@ -26,7 +27,7 @@ from tl_keras.models.building import set_trainable
 from tl_keras.models.precision import choose
 from tl_keras.plan import Images, Plan
 from tl_keras.runs import forgetting_models
-from tl_keras.training import distribution
+from tl_keras.training import distribution, joining
 from tl_keras.training.loop import RECORDS_A_VALIDATION, Loop, Record
 
 # Other contenders save nothing while they train, so neither do we.
@@ -154,6 +155,8 @@ def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> Plan:
         {"source": "none", "target": "random", "validation": 0.0, "image_size": size, **flags}
     )
     start_tensorflow(config)
+    if named_by := cluster_config.named_by(config.strategy):
+        joining.join(named_by, config.startup_timeout)
 
     def read(split: str, image_size: int) -> ImageSet:
         return ImageSet(pictures.pictures(images, size, channels), pictures.labels(images))
