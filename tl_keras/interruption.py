@@ -79,9 +79,14 @@ def pass_on(tell: Callable[[], None] | None) -> None:
     _pass_on = tell
 
 
-def passed_on() -> None:
-    """Do as if a first signal had come, for another process has had one; may not come back."""
+def passed_on(heard: Callable[[], None]) -> None:
+    """Do as if a first signal had come, for another process has had one; may not come back.
+
+    Args:
+        heard: says so to the other one, which may be gone from then on.
+    """
     _told.set()
+    heard()
     if not _over.is_set() and (not _saves.is_set() or not _over.wait(GRACE_SECONDS)):
         _end()
 
@@ -96,9 +101,9 @@ def saving() -> Iterator[None]:
         _saves.clear()
 
 
-def told() -> bool:
-    """Return whether the process was told to end."""
-    return _told.is_set()
+def told(within: float = 0.0) -> bool:
+    """Return whether the process was told to end, or is within so many seconds."""
+    return _told.wait(within)
 
 
 def stop() -> StoppedError:

@@ -28,7 +28,7 @@ from tl_keras.errors import DataError, PeerLostError, StoppedError, UsageError
 # After which a process ends that has heard of a loss and does not come to an end by itself.
 PATIENCE_SECONDS = 8.0
 # How long one that was told to stop waits until the others have heard of it.
-FAREWELL_SECONDS = 2.0
+FAREWELL_SECONDS = 4.0
 END_SECONDS = 3600.0
 
 # In the coordination service: who was told to stop, and who has heard of it.
@@ -157,7 +157,8 @@ class Cluster:
                 self._part(interruption.GRACE_SECONDS)
             raise
         except tf.errors.OpError as error:
-            if interruption.told():
+            # One that was told to stop says so before it goes; the word may be on its way.
+            if interruption.told(within=1.0):
                 raise interruption.stop() from error
             if isinstance(error, LOST):
                 raise PeerLostError(LOSS) from error
@@ -189,14 +190,17 @@ class Cluster:
     def _hear(self) -> None:
         try:
             context.context().get_config_key_value(STOP)
-            context.context().set_config_key_value(f"{STOP}/{self.index}", "")
         except tf.errors.OpError:
             time.sleep(PATIENCE_SECONDS)
             if not self._ended:
                 print(f"tl_keras: {LOSS}", file=sys.stderr, flush=True)
                 os._exit(PeerLostError.exit_code)
         else:
-            interruption.passed_on()
+            interruption.passed_on(self._say_heard)
+
+    def _say_heard(self) -> None:
+        with contextlib.suppress(tf.errors.OpError):
+            context.context().set_config_key_value(f"{STOP}/{self.index}", "")
 
 
 def _is_own(path: Path) -> bool:
