@@ -100,7 +100,7 @@ def test_other_errors_are_what_they_are(error) -> None:
 
 
 def test_connection_that_breaks_because_all_were_told_to_stop_is_no_loss(monkeypatch) -> None:
-    monkeypatch.setattr(cluster.interruption, "told", lambda: True)
+    monkeypatch.setattr(cluster.interruption, "told", lambda within=0.0: True)
     with pytest.raises(StoppedError), cluster.Cluster(None, 1, 2).working():
         raise tf.errors.UnavailableError(None, None, "gone")
 
