@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +14,7 @@ import pytest
 import tensorflow as tf
 from made import Records, pictures, setting
 
-from tl_keras import cluster_config
+from tl_keras import cluster_config, launch
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog, simclr
 from tl_keras.models import building, operations, weights
@@ -98,24 +96,17 @@ def train(replicas: int, steps: int) -> dict:
 def trained(steps: int, replicas: int = 0, processes: int = 1) -> dict:
     """Return what `train` does, in processes of its own: devices cannot be divided twice."""
     code = f"import json, test_distribution as t; print(json.dumps(t.train({replicas}, {steps})))"
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(processes)]
-    addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
-    for server in servers:
-        server.close()
-    programs = []
-    for index in range(processes):
-        task = {"type": "worker", "index": index}
-        config = {"cluster": {"worker": addresses}, "task": task}
-        programs.append(
-            subprocess.Popen(
-                [sys.executable, "-c", code],
-                env={**os.environ, "TF_CONFIG": json.dumps(config)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=Path(__file__).parent,
-            )
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent,
         )
+        for environment in launch.environments(processes)
+    ]
     ended = [(*program.communicate(), program.returncode) for program in programs]
     assert [code for *_, code in ended] == [0] * processes, ended[0][1][-3000:]
     return json.loads(ended[0][0].splitlines()[-1])
