@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tl_keras import launch
 from tl_keras.config import Config, from_flat
 from tl_keras.data.dataset import ImageSet
 from tl_keras.data.pipeline import Stream
@@ -105,6 +107,42 @@ def program(module: str, *words: str) -> subprocess.CompletedProcess[str]:
         check=False,
         cwd=ROOT,
     )
+
+
+def program_help(name: str) -> str:
+    """Return what `python -m tl_keras.NAME --help` prints, and see that it loads nothing heavy."""
+    code = (
+        f"import sys; from tl_keras.{name} import main; code = main(['{name}', '--help']);"
+        "sys.exit(99 if 'tensorflow' in sys.modules or 'numpy' in sys.modules else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def connected(*codes: str) -> list[Any]:
+    """Run each code in a process of one cluster; return what each prints last, which is JSON."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={"TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT / "tests",
+        )
+        for code, environment in zip(codes, launch.environments(len(codes)), strict=True)
+    ]
+    try:
+        told = [process.communicate(timeout=900) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, err) in zip(processes, told, strict=True):
+        assert process.returncode == 0, err[-3000:]
+    return [json.loads(out.splitlines()[-1]) for out, _ in told]
 
 
 class Records(list):

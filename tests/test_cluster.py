@@ -4,17 +4,13 @@ How such a cluster trains, and what becomes of it when one is killed, is tested 
 """
 
 import contextlib
-import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tensorflow as tf
+from made import connected
 
 from tl_keras.errors import DataError, PeerLostError, StoppedError, UsageError
 from tl_keras.training import cluster, joining
@@ -191,35 +187,12 @@ def both(tmp_path_factory) -> list[tuple[dict[str, Any], Path]]:
         path.write_bytes(content(size))
     (folders[1] / "small").write_text("what was there before, and is longer")
     (folders[1] / "lock").write_text("of the other")
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in folders]
-        addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
-    processes = []
-    for index, folder in enumerate(folders):
-        code = (
-            "import json, pathlib, test_cluster as t\n"
-            f"print(json.dumps(t.work_together(pathlib.Path({str(folder)!r}))))"
-        )
-        task = {"type": "worker", "index": index}
-        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "TF_CONFIG": config, "TF_CPP_MIN_LOG_LEVEL": "3"},
-                cwd=Path(__file__).parent,
-            )
-        )
-    try:
-        told = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, err) in zip(processes, told, strict=True):
-        assert process.returncode == 0, err[-3000:]
-    found = [json.loads(out.splitlines()[-1]) for out, _ in told]
+    codes = [
+        "import json, pathlib, test_cluster as t\n"
+        f"print(json.dumps(t.work_together(pathlib.Path({str(folder)!r}))))"
+        for folder in folders
+    ]
+    found = connected(*codes)
     return list(zip(found, folders, strict=True))
 
 

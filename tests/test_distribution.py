@@ -1,9 +1,6 @@
 """Tests that a run is the same however many replicas share its batches."""
 
 import dataclasses
-import json
-import subprocess
-import sys
 import tempfile
 import types
 from pathlib import Path
@@ -12,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, pictures, setting
+from made import Records, connected, pictures, setting
 
-from tl_keras import cluster_config, launch
+from tl_keras import cluster_config
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog, simclr
 from tl_keras.models import building, operations, weights
@@ -96,20 +93,7 @@ def train(replicas: int, steps: int) -> dict:
 def trained(steps: int, replicas: int = 0, processes: int = 1) -> dict:
     """Return what `train` does, in processes of its own: devices cannot be divided twice."""
     code = f"import json, test_distribution as t; print(json.dumps(t.train({replicas}, {steps})))"
-    programs = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parent,
-        )
-        for environment in launch.environments(processes)
-    ]
-    ended = [(*program.communicate(), program.returncode) for program in programs]
-    assert [code for *_, code in ended] == [0] * processes, ended[0][1][-3000:]
-    return json.loads(ended[0][0].splitlines()[-1])
+    return connected(*[code] * processes)[0]
 
 
 @pytest.fixture(scope="module")

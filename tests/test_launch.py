@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from made import program_help
 
 from tl_keras import interruption, launch
 from tl_keras.errors import UsageError
@@ -82,15 +83,7 @@ def test_mistake_on_the_command_line_is_told(words, told, capsys, monkeypatch) -
 
 
 def test_program_prints_its_help_and_loads_nothing_heavy() -> None:
-    code = (
-        "import sys; from tl_keras.launch import main; code = main(['launch', '--help']);"
-        "sys.exit(99 if 'tensorflow' in sys.modules or 'numpy' in sys.modules else code)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == launch.USAGE
+    assert program_help("launch") == launch.USAGE
     assert f"[1 to {launch.MOST_WORKERS}; " in launch.USAGE
     assert f"[one of {', '.join(launch.PROGRAMS)}]" in launch.USAGE
     assert max(len(line) for line in launch.USAGE.splitlines()) <= 100

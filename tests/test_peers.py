@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from random import Random
 import pytest
 from killing import KINDS, ROOT, TOGETHER, Case, Program, Reference
 
-from tl_keras import interruption
+from tl_keras import interruption, launch
 from tl_keras.errors import PeerLostError, StoppedError
 from tl_keras.training import cluster
 
@@ -104,17 +103,14 @@ def test_others_end_when_one_is_lost_and_all_continue_to_the_bit(
 
 
 def test_one_that_never_comes_is_not_waited_for_longer_than_is_said(tmp_path, rounds, tally):
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as other:
-        ports = [server.getsockname()[1] for server in (one, other)]
-    addresses = [f"127.0.0.1:{port}" for port in ports]
     tries = rounds(1, 10)
     for index in range(tries):
-        task = {"type": "worker", "index": index % 2}
-        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        environment = list(launch.environments(2))[index % 2]
+        addresses = json.loads(environment["TF_CONFIG"])["cluster"]["worker"]
         command = [sys.executable, "-m", "tl_keras.main", "--startup_timeout=2"]
         done = subprocess.run(
             [*command, f"--workdir={tmp_path}/{index}"],
-            env={**os.environ, "TF_CONFIG": config},
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
