@@ -6,8 +6,8 @@ import sys
 import pytest
 from made import ROOT
 
-from experiments import scaling
-from experiments.scaling import Link, Work
+from experiments.benchmarks import scaling
+from experiments.benchmarks.scaling import Link, Work
 
 WORK = Work(parameters=25_000_000, norms=50, seconds=0.5)
 LINK = Link(bandwidth=1e9, latency=1e-4)
@@ -65,6 +65,6 @@ def test_program_prints_a_table_and_refuses_what_cannot_be(capsys):
 
 
 def test_help_says_what_is_computed():
-    command = [sys.executable, "-m", "experiments.scaling", "--help"]
+    command = [sys.executable, "-m", "experiments.benchmarks.scaling", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert "step(N) = T / N" in done.stdout

@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -67,8 +67,15 @@ def test_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     with listener:
         assert tfds_prepare._unreachable({("http", host)}) == set()
     assert tfds_prepare._unreachable({("http", host)}) == {("http", host)}
-    monkeypatch.setattr(socket, "create_connection", lambda *_: time.sleep(60))
+    given_up = threading.Event()
+
+    def wait(*_: object) -> socket.socket:
+        given_up.wait(60)
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", wait)
     assert tfds_prepare._unreachable({("http", host)}) == {("http", host)}
+    given_up.set()
 
 
 def test_damaged_manual_file_is_a_data_error_and_leaves_nothing(tmp_path: Path) -> None:

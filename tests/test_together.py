@@ -6,7 +6,7 @@ import os
 import pytest
 
 from experiments.benchmarks import together
-from experiments.scaling import Link
+from experiments.benchmarks.scaling import Link
 
 
 def test_rows_are_measured_in_turns_and_printed_beside_what_is_expected(monkeypatch, capsys):

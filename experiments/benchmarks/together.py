@@ -3,8 +3,8 @@
     python -m experiments.benchmarks.together [--rows=REGEX] [--rounds=2]
 
 They take turns, a whole run each: processes that are connected cannot be stopped for a while, as
-the contenders of other rows are. The last column is what experiments/scaling.py expects of 5.2
-Gbit/s and 0.5 ms a message.
+the contenders of other rows are. The last column is what scaling.py expects of 5.2 Gbit/s and 0.5 ms
+a message.
 """
 
 import argparse
@@ -18,9 +18,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments import scaling
-from experiments.benchmarks import ours
-from experiments.scaling import Link, Work
+from experiments.benchmarks import ours, scaling
+from experiments.benchmarks.scaling import Link, Work
 from tl_keras import launch
 
 LINK = Link(bandwidth=5.2e9 / 8, latency=5e-4)

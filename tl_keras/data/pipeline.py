@@ -217,7 +217,8 @@ def _numbers(
     """
     replicas = context.num_replicas_in_sync
     local = replicas // context.num_input_pipelines
-    turns = tf.data.Dataset.counter(first_round * local)
+    # Repeated, for only that says "without end"; a counter would leave its graph in memory.
+    turns = tf.data.Dataset.range(first_round * local, np.iinfo(np.int64).max).repeat()
     if rounds:
         turns = turns.take(rounds * local)
     if local == replicas:

@@ -1,6 +1,6 @@
 """What sharing a batch among several hosts is worth, before anyone rents them.
 
-    python -m experiments.scaling --model=resnet50 --batch_size=32 --images_per_second=58
+    python -m experiments.benchmarks.scaling --model=resnet50 --batch_size=32 --images_per_second=58
 
 One host takes T seconds for a step on the whole batch. N hosts of its kind take T / N for their
 shares, and then talk. A ring all-reduce of V bytes sends 2 (N - 1) / N V over each host's link, in
@@ -119,7 +119,8 @@ def counts(model: str) -> tuple[int, int]:
 
 def main(argv: Sequence[str]) -> int:
     """Print the table that `argv` asks for, and where it stops paying."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.scaling", description=__doc__)
+    program = "python -m experiments.benchmarks.scaling"
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--model", default="resnet50", help="of the catalog")
     parser.add_argument("--batch_size", type=int, default=32, help="images a step, of all hosts")
