@@ -3,8 +3,8 @@
     python -m experiments.benchmarks.together [--rows=REGEX] [--rounds=2]
 
 They take turns, a whole run each: processes that are connected cannot be stopped for a while, as
-the contenders of other rows are. The last column is what scaling.py expects of 5.2 Gbit/s and 0.5 ms
-a message.
+the contenders of other rows are. The last column is what scaling.py expects of 5.2 Gbit/s and 0.5
+ms a message.
 """
 
 import argparse
