@@ -43,7 +43,7 @@ def built(network: str) -> keras.Model:
     )
 
 
-def norm_net() -> keras.Model:
+def norm_net(synchronised: bool = True) -> keras.Model:
     """Return a small model of convolutions and norms, with nothing that a last bit can tip over."""
     image = keras.Input((8, 8, 1), dtype="uint8")
     maps = keras.layers.Rescaling(1 / 255)(image)
@@ -56,7 +56,7 @@ def norm_net() -> keras.Model:
     kernel = keras.initializers.GlorotUniform(seed=9)
     head = keras.layers.Dense(3, kernel_initializer=kernel, name="head")
     model = keras.Model(image, {"features": features, "logits": head(features)})
-    operations.quicken(model, synchronised=True)
+    operations.quicken(model, synchronised=synchronised)
     return model
 
 
@@ -133,6 +133,35 @@ def test_replicas_that_share_batches_come_to_what_one_does(
         for tensor, value in tensors.items():
             away = np.linalg.norm(np.subtract(same_tensors[tensor], value))
             assert away <= 1e-5 * np.linalg.norm(value), (name, tensor)
+
+
+def norms_of(synchronised: bool) -> dict:
+    """Return what two replicas train: the kernels, and the statistics that each of them has."""
+    distribution.start(2)
+    strategy = distribution.make_strategy("auto", 2)
+    with strategy.scope():
+        model = norm_net(synchronised)
+    folder = Path(tempfile.mkdtemp())
+    given = setting(folder, model=model, steps=5, batch_size=13, **STEADY)
+    task = catalog.find("finetune").prepare(dataclasses.replace(given, strategy=strategy)).task
+    Loop(task, given.training, strategy, folder, Records(), "test").run()
+    return {
+        "kernel": model.weights[0].numpy().tolist(),
+        "moving": [
+            [one.numpy().tolist() for one in strategy.experimental_local_results(weight.value)]
+            for weight in model.non_trainable_weights
+        ],
+    }
+
+
+def test_norms_of_their_own_shares_leave_one_models_statistics():
+    code = "import json, test_distribution as t; print(json.dumps(t.norms_of({})))"
+    together, apart = (connected(code.format(kind))[0] for kind in (True, False))
+    assert not np.allclose(apart["kernel"], together["kernel"], rtol=1e-5)
+    assert len(apart["moving"]) == 4
+    for first, second in apart["moving"]:
+        assert first == second
+    assert not np.allclose(apart["moving"][-1], together["moving"][-1], rtol=1e-5)
 
 
 # What is asked for, and what there is

@@ -1,5 +1,7 @@
 """Tests that the layers of a built model give what Keras's own give, only sooner."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -97,6 +99,37 @@ def test_fused_norm_keeps_bfloat16_for_the_map_and_float32_for_the_statistics():
     expected = wanted(inputs, training=True)
     np.testing.assert_allclose(tf.cast(found, tf.float32), expected, atol=0.02)
     np.testing.assert_allclose(layer.moving_mean, wanted.layers[-1].moving_mean, rtol=1e-4)
+
+
+@pytest.mark.parametrize("on_processor", [True, False])
+def test_shared_norm_gives_its_share_of_what_one_gives_the_whole_batch(monkeypatch, on_processor):
+    """Two replicas are made of one: the other has the same images, and sums are asked in turn."""
+    monkeypatch.setattr(
+        tf.config, "list_physical_devices", lambda kind: [kind] * (not on_processor)
+    )
+    whole, shared = pair()
+    sums = iter([lambda rows: rows + rows[::-1], lambda sums: 2 * sums])
+    context = types.SimpleNamespace(
+        num_replicas_in_sync=2,
+        replica_id_in_sync_group=1,
+        all_reduce=lambda operation, values: next(sums)(values),
+    )
+    found = []
+    for model, copies in ((whole, 2), (shared, 1)):
+        inputs = tf.concat([images()] * copies, axis=0)
+        with tf.GradientTape() as tape, monkeypatch.context() as patched:
+            tape.watch(inputs)
+            if model is shared:
+                patched.setattr(tf.distribute, "get_replica_context", lambda: context)
+            outputs = model(inputs, training=True)
+            loss = tf.reduce_sum(outputs**3)
+        of_inputs, *of_weights = tape.gradient(
+            loss, [inputs, *(v.value for v in model.trainable_variables)]
+        )
+        share = [gradient / copies for gradient in of_weights]
+        found.append([outputs[:7], of_inputs[:7], *share, *(w.numpy() for w in model.weights)])
+    for wanted, part in zip(*found, strict=True):
+        np.testing.assert_allclose(part, wanted, rtol=2e-4, atol=2e-3)
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
