@@ -60,7 +60,7 @@ MAY_IMPORT = {
         "runs",
     },
     "experiment": {
-        *("checks", "cluster_config", "config", "data", "environment", "errors", "files"),
+        *("checks", "config", "data", "environment", "errors", "files"),
         *("methods", "models", "plan", "report", "results", "runs", "source", "training"),
         "workdir",
     },

@@ -37,7 +37,7 @@ def test_process_that_enters_a_cluster_stays_in_it(monkeypatch) -> None:
     cluster.enter(joined)
     assert cluster.current() is joined
     # What names it is not looked at again.
-    assert joining.join("TF_CONFIG", 0) is joined
+    assert joining.join("auto", 0) is joined
 
 
 @pytest.mark.parametrize("value", [None, 3, 0.1, "ä", [1, "a"], {"a": {"b": [True]}}])
@@ -147,10 +147,10 @@ def told_of(found: dict[str, Any], name: str) -> Iterator[None]:
 
 def work_together(folder: Path) -> dict[str, Any]:
     """Do all that processes do together, in one of them, and return what it found."""
-    joined = joining.join("TF_CONFIG", 60)
+    joined = joining.join("auto", 60)
     index, found = joined.index, {}
     found["who"] = [index, joined.count, joined.is_chief, joined.strategy.num_replicas_in_sync]
-    found["is current"] = cluster.current() is joined is joining.join("TF_CONFIG", 60)
+    found["is current"] = cluster.current() is joined is joining.join("auto", 60)
     with joined.working():
         found["said"] = [joined.from_chief({"by": index, "n": (n, "ä")}) for n in range(3)]
         # Whether told, and how many steps this one would take.
@@ -172,8 +172,12 @@ def work_together(folder: Path) -> dict[str, Any]:
         found["after"] = joined.from_chief(index)
     found["parted"] = joined._ended
     with contextlib.suppress(StoppedError), joined.working():
+        raise StoppedError("the workdir is in use")
+    found["parted in the middle"] = joined._ended
+    cluster.interruption._told.set()
+    with contextlib.suppress(StoppedError), joined.working():
         raise StoppedError("all were told")
-    found["parted again"] = True
+    found["parted again"] = joined._ended
     return found
 
 
@@ -218,7 +222,7 @@ def test_both_end_where_any_was_told_to_and_take_the_steps_of_the_chief(both) ->
 
 def test_what_is_not_the_same_is_told_of_where_it_is_not(both) -> None:
     assert each(both, "same") == [None, None]
-    told = "The labels are not what they are on the first process, and have to be"
+    told = "The labels are not what they are on the first process: give all of them the same"
     assert each(both, "not the same") == [None, ["DataError", told]]
 
 
@@ -256,4 +260,5 @@ def test_files_of_the_chief_are_as_they_were(both) -> None:
 def test_both_go_on_after_all_that_and_part_together(both) -> None:
     assert each(both, "after") == [0, 0]
     assert each(both, "parted") == [True, True]
+    assert each(both, "parted in the middle") == [False, False]
     assert each(both, "parted again") == [True, True]

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from tl_keras import comparison, comparison_options, experiment, runs
-from tl_keras.errors import UsageError
+from tl_keras.errors import DataError, UsageError
+from tl_keras.training import cluster
 
 WORDS = (
     "--source=mnist_5k --target=digits --dense_units=8 --source_steps=20 --steps=4"
@@ -153,3 +154,29 @@ def test_other_settings_need_another_workdir(finished, words):
     root, _ = finished
     with pytest.raises(UsageError, match="--steps was 4, is 5"):
         compare(root, words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--shots=all,2",
+        "--methods=features,finetune",
+        "--methods=finetune(learning_rate=1),features",
+    ],
+)
+def test_processes_have_to_compare_the_same_in_the_same_order(finished, monkeypatch, words):
+    root, _ = finished
+    asked = {}
+
+    def keep(self, what, value):
+        asked[what] = json.dumps(value)
+        if what.startswith("--"):
+            raise DataError(what)
+
+    monkeypatch.setattr(cluster.Cluster, "check_same", keep)
+    found = []
+    for more in ("", "", words):
+        with pytest.raises(DataError, match="--methods or --shots"):
+            compare(root, more)
+        found.append(asked.pop("--methods or --shots"))
+    assert found[0] == found[1] != found[2]

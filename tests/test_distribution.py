@@ -1,6 +1,7 @@
 """Tests that a run is the same however many replicas share its batches."""
 
 import dataclasses
+import os
 import tempfile
 import types
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 import tensorflow as tf
 from made import Records, connected, pictures, setting
 
-from tl_keras import cluster_config
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog, simclr
 from tl_keras.models import building, operations, weights
@@ -63,8 +63,7 @@ def norm_net(synchronised: bool = True) -> keras.Model:
 def train(replicas: int, steps: int) -> dict:
     """Return what each case records, how much of the test it gets right, and what it ends with."""
     distribution.start(replicas)
-    if named_by := cluster_config.named_by("auto"):
-        joining.join(named_by, 60)
+    joining.join("auto", 60)
     strategy = distribution.make_strategy("auto", replicas)
     found = {"replicas": strategy.num_replicas_in_sync}
     for name, flags in CASES.items():
@@ -213,6 +212,17 @@ def test_gpus_that_are_not_there_are_named(monkeypatch):
 def test_tpu_that_is_not_there_is_told_of():
     with pytest.raises(UsageError, match="--strategy=tpu finds no TPU here"):
         distribution.make_strategy("tpu")
+    with pytest.raises(UsageError, match="--replicas=2 is for processors and GPUs"):
+        distribution.make_strategy("tpu", 2)
+
+
+def test_mirrored_replicas_are_of_no_cluster(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "nonsense")
+    gpus(monkeypatch, 2)
+    hidden = lambda devices: "TF_CONFIG" in os.environ  # noqa: E731
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", hidden)
+    assert distribution.make_strategy("mirrored") is False
+    assert os.environ["TF_CONFIG"] == "nonsense"
 
 
 def test_processor_of_a_cluster_is_not_divided(monkeypatch):

@@ -3,11 +3,13 @@
 import gc
 import json
 import shutil
+import types
 
 import keras
 import made
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -18,6 +20,7 @@ from tl_keras.data.reading import open_dataset
 from tl_keras.errors import DataError, UsageError
 from tl_keras.models import weights
 from tl_keras.runs import RunLog
+from tl_keras.training import distribution
 
 QUICK = {"source": "mnist_5k", "target": "digits", "shots": 5, "dense_units": 16,
          "source_steps": 60, "steps": 30, "seeds": (0, 1)}  # fmt: skip
@@ -445,3 +448,13 @@ def test_experiment_keeps_head_rows_of_a_target_with_fewer_classes(tmp_path, fin
     )  # fmt: skip
     assert report["runs"][0]["zero_shot"]["accuracy"] > 0.85
     assert set(report["runs"][0]["test"]["per_class"]) == {"3", "7"}
+
+
+def test_batch_too_small_for_the_replicas_is_told_before_the_source_trains(tmp_path, monkeypatch):
+    """As with two hosts of eight GPUs each: ten classes with one label make a batch of ten."""
+    scope = tf.distribute.get_strategy().scope
+    many = types.SimpleNamespace(num_replicas_in_sync=16, scope=scope)
+    monkeypatch.setattr(distribution, "make_strategy", lambda *_: many)
+    with pytest.raises(UsageError, match="a batch of 10 images has none for some of 16 replicas"):
+        run(tmp_path, shots=1)
+    assert not (tmp_path / "source").exists()

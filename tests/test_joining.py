@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import tensorflow as tf
 
 from tl_keras import cluster_config
 from tl_keras.errors import PeerLostError, UsageError
@@ -213,7 +214,7 @@ def test_host_that_is_unknown_is_a_mistake() -> None:
         joining.meet(addresses, 0, 0)
     told = str(caught.value)
     assert told.startswith(f"process 1 at {addresses[1]}: there is no such host (")
-    assert told.endswith("; see TF_CONFIG")
+    assert told.endswith("; correct it")
 
 
 @pytest.mark.parametrize("host", ["no..host", ".host", "x" * 64])
@@ -264,6 +265,16 @@ def test_all_have_to_be_there_before_tensorflow_connects_them(monkeypatch, named
     monkeypatch.setattr(joining, "_of_slurm", lambda: members if by_slurm else other)
     monkeypatch.setattr(joining, "_of_tf_config", lambda: other if by_slurm else members)
     monkeypatch.setattr(joining, "_connected", lambda *_: pytest.fail("they are connected"))
+    monkeypatch.setattr(joining, "_in_use", lambda: False)
+    monkeypatch.setattr(cluster_config, "named_by", lambda strategy: named_by)
     with pytest.raises(PeerLostError, match=re.escape(addresses[1])):
-        joining.join(named_by, 0.2)
+        joining.join("auto", 0.2)
     assert cluster.current().count == 1
+
+
+def test_cluster_cannot_be_joined_by_what_has_computed_already(monkeypatch) -> None:
+    tf.zeros(1)
+    monkeypatch.setattr(cluster_config, "named_by", lambda strategy: "TF_CONFIG")
+    monkeypatch.setattr(joining, "meet", lambda *_: pytest.fail("the others go on without this"))
+    with pytest.raises(UsageError, match="TF_CONFIG names a cluster, and TensorFlow is in use"):
+        joining.join("auto", 0.2)

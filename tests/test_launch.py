@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from made import program_help
@@ -95,6 +96,7 @@ def test_program_prints_its_help_and_loads_nothing_heavy() -> None:
 BEGINNING = """#!{python}
 import json, os, signal, sys, time
 from pathlib import Path
+from typing import IO
 
 folder = Path({folder!r})
 config = json.loads(os.environ["TF_CONFIG"])
@@ -225,6 +227,14 @@ def test_cores_are_divided_among_the_processes(stand_in, tmp_path, workers) -> N
     assert all(cores)
 
 
+def test_report_that_cannot_be_written_is_told(stand_in, tmp_path) -> None:
+    stand_in("leave(f'ready{index}')\nprint('the report')")
+    with Path("/dev/full").open("wb") as full, launched(tmp_path, stdout=full) as process:
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 73
+    assert err == "tl_keras: the output cannot be written: No space left on device\n"
+
+
 def test_results_pass_as_they_are_and_logs_with_a_number(stand_in, capfd) -> None:
     stand_in(
         "if index == 0: print('the report\\n\\nits end')\n"
@@ -271,7 +281,7 @@ def test_processes_that_write_much_are_not_held_up(stand_in, capfd) -> None:
     stand_in("for _ in range(20000): print('out' * 9); print('log' * 9, file=sys.stderr)")
     assert run()[0] == 0
     out, err = capfd.readouterr()
-    assert out == ("out" * 9 + "\n") * 40000
+    assert out == ("out" * 9 + "\n") * 20000
     assert sorted(err.splitlines()) == [
         f"[{index}] {'log' * 9}" for index in range(2) for _ in range(20000)
     ]
@@ -356,7 +366,9 @@ def test_processes_that_run_are_ended_where_another_cannot_be_started(
 
 
 @contextlib.contextmanager
-def launched(tmp_path: Path, code: str = "") -> Iterator[subprocess.Popen[str]]:
+def launched(
+    tmp_path: Path, code: str = "", stdout: IO[bytes] | int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[str]]:
     """Start the launcher itself, and wait until both of what stands in for our program run."""
     code = (
         f"import sys; from tl_keras import launch; sys.executable = {sys.executable!r};"
@@ -364,7 +376,7 @@ def launched(tmp_path: Path, code: str = "") -> Iterator[subprocess.Popen[str]]:
     )
     process = subprocess.Popen(
         [PYTHON, "-c", code],
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
@@ -377,7 +389,7 @@ def launched(tmp_path: Path, code: str = "") -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_is_passed_on(stand_in, tmp_path, number) -> None:
     stand_in(
         "def stop(*_):\n"
@@ -392,6 +404,18 @@ def test_signal_is_passed_on(stand_in, tmp_path, number) -> None:
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out) == (75, "")
     assert sorted(err.splitlines()) == ["[0] stopped", "[1] stopped"]
+
+
+def test_what_nohup_starts_outlives_its_terminal(stand_in, tmp_path, monkeypatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stand_in("leave(f'ready{index}')\ntime.sleep(1)\nprint('the report')")
+        with launched(tmp_path) as process:
+            process.send_signal(signal.SIGHUP)
+            out, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (process.returncode, out) == (0, "the report\n")
 
 
 def test_second_signal_is_passed_on_too(stand_in, tmp_path) -> None:

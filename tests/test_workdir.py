@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -288,14 +290,16 @@ def test_scratch_folder_goes_away_and_takes_along_what_a_killed_process_left(
     tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left, used, young = (tmp_path / f"tl_keras-{name}" for name in ("left", "used", "young"))
-    for folder in (left, young):
-        (folder / "source").mkdir(parents=True)
-    (left / "lock").write_text("1\n")
-    other = tmp_path / "other"
-    other.mkdir()
-    with Workdir(Config(workdir=str(used))), scratch() as folder:
-        assert sorted(tmp_path.iterdir()) == sorted([folder, other, used, young])
-        assert list(folder.iterdir()) == []
-        (folder / "features").mkdir()
-    assert sorted(tmp_path.iterdir()) == sorted([other, used, young])
+    code = "import os, tl_keras.workdir as w; s = w.scratch(); s.__enter__(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)})
+    [left] = tmp_path.iterdir()
+    # Begun in this moment, or a user's own: not a killed process's.
+    young, own = tmp_path / "tl_keras-copy-young", tmp_path / "tl_keras-copy-own"
+    young.mkdir()
+    Workdir(Config(workdir=str(own))).__exit__()
+    (own / "lock").touch()
+    with scratch() as used, scratch() as folder:
+        there = [used.parent, folder.parent, young, own]
+        assert sorted(tmp_path.iterdir()) == sorted(there) and left not in there
+        Workdir(Config(workdir=str(folder))).__exit__()
+    assert sorted(tmp_path.iterdir()) == sorted([young, own])

@@ -43,6 +43,8 @@ def run(contest: Contest) -> str:
         for name, reason in contest.left_out.items():
             LOG.info("left out: %s, because %s", name, reason)
         cells = _cells(contest, common, workdir.root)
+        asked = [(name, config.flat()) for _, name, config in cells]
+        cluster.current().check_same("--methods or --shots", asked)
         for folder, _, config in cells:
             refuse_other_settings(folder / "config.json", config)
         configs = [config for _, _, config in cells]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tl_keras import cluster_config, environment, files, plan, results, runs
+from tl_keras import environment, files, plan, results, runs
 from tl_keras import source as sources
 from tl_keras.checks import check
 from tl_keras.config import Config
@@ -77,9 +77,7 @@ def opened(config: Config, apart_from: Collection[str] = ()) -> Iterator[Workdir
         TransferError: see tl_keras.errors.
     """
     start_tensorflow(config)
-    if named_by := cluster_config.named_by(config.strategy):
-        joining.join(named_by, config.startup_timeout)
-    processes = cluster.current()
+    processes = joining.join(config.strategy, config.startup_timeout)
     with processes.working(), contextlib.ExitStack() as stack:
         processes.check_flags(config.flat(), OF_A_MACHINE)
         if not processes.is_chief:

@@ -46,8 +46,8 @@ def listening() -> Iterator[None]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     _console = os.dup(sys.stderr.fileno()) if _has_descriptor() else -1
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    listen_again()
+    # One has to be there for the number to get into the pipe; it is not to do anything.
+    before = {number: signal.signal(number, _nothing) for number in SIGNALS}
     pipe_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     thread = threading.Thread(target=_answer, args=(reader,), daemon=True)
     thread.start()
@@ -66,14 +66,13 @@ def listening() -> Iterator[None]:
 
 
 def listen_again() -> None:
-    """Take the signals back from a library that has taken them for itself."""
+    """Take the signals back from a library that has taken them unseen by Python."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            # One has to be there for the number to get into the pipe; it is not to do anything.
-            signal.signal(number, _nothing)
+            signal.signal(number, signal.getsignal(number) or signal.SIG_DFL)
 
 
-def pass_on(tell: Callable[[], None] | None) -> None:
+def pass_on(tell: Callable[[], None]) -> None:
     """Have `tell` called, in a thread of its own, when a signal comes to this process."""
     global _pass_on
     _pass_on = tell

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
 from tl_keras import cluster_config, interruption
-from tl_keras.errors import PeerLostError, StoppedError, UsageError
+from tl_keras.errors import PeerLostError, StoppedError, TransferError, UsageError, WriteError
 
 USAGE = """\
 Train in several processes of this machine, which share each batch: a way to try out what several
@@ -91,12 +91,17 @@ def main(argv: Sequence[str]) -> int:
     try:
         launch = parse(argv)
     except UsageError as error:
-        print(f"tl_keras: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(error)
         return error.exit_code
     if launch is None:
         print(USAGE, end="")
         return 0
     return run(launch)
+
+
+def _say(error: TransferError) -> None:
+    with contextlib.suppress(OSError):
+        print(f"tl_keras: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def run(launch: Launch) -> int:
@@ -106,15 +111,18 @@ def run(launch: Launch) -> int:
         The exit code of the one that failed first; 76 where that was killed; 0 where none did.
     """
     told: list[int] = []
-    before = {s: signal.signal(s, lambda *_: told.append(1)) for s in interruption.SIGNALS}
+    # A terminal that is closed ends what runs in it, unless nohup says not to.
+    asked = [s for s in (*interruption.SIGNALS, signal.SIGHUP) if not _is_ignored(s)]
+    before = {s: signal.signal(s, lambda *_: told.append(1)) for s in asked}
     command = [sys.executable, "-m", f"tl_keras.{launch.program}", *launch.flags]
     processes, threads = [], []
+    unwritten: list[OSError] = []
     try:
         for number, variables in enumerate(environments(launch.workers)):
             process = _started(command, variables, number, launch.workers)
             processes.append(process)
-            threads += _passing_on(process, number)
-        return _end_of(processes, told)
+            threads += _passing_on(process, number, unwritten)
+        failure = _end_of(processes, told)
     finally:
         for process in processes:
             process.kill()
@@ -124,6 +132,16 @@ def run(launch: Launch) -> int:
             thread.join(LAST_WORDS_SECONDS)
         for number, handler in before.items():
             signal.signal(number, handler)
+    if unwritten and not failure:
+        # What the buffer holds would be tried once more, and told of, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say(WriteError(f"the output cannot be written: {unwritten[0].strerror}"))
+        return WriteError.exit_code
+    return failure
+
+
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) == signal.SIG_IGN
 
 
 def environments(workers: int) -> Iterator[dict[str, str]]:
@@ -147,7 +165,8 @@ def _started(
         command,
         env=variables,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        # That of the first has the report; the others have nothing to report.
+        stdout=subprocess.DEVNULL if number else subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
@@ -164,21 +183,31 @@ def divide_cores(pid: int, number: int, workers: int) -> None:
             os.sched_setaffinity(pid, share or cores)
 
 
-def _passing_on(process: subprocess.Popen, number: int) -> list[threading.Thread]:
-    """Pass a process's output on: results as they are, the log with the process's number."""
-    streams = ((process.stdout, sys.stdout, ""), (process.stderr, sys.stderr, f"[{number}] "))
+def _passing_on(
+    process: subprocess.Popen, number: int, unwritten: list[OSError]
+) -> list[threading.Thread]:
+    """Pass a process's output on: the report as it is, the log with the process's number."""
+    streams: list[tuple] = [(process.stderr, sys.stderr, f"[{number}] ", [])]
+    if process.stdout:
+        streams.append((process.stdout, sys.stdout, "", unwritten))
     threads = [threading.Thread(target=_pass_on, args=given, daemon=True) for given in streams]
     for thread in threads:
         thread.start()
     return threads
 
 
-def _pass_on(source: IO[bytes], console: IO[str], prefix: str) -> None:
+def _pass_on(source: IO[bytes], console: IO[str], prefix: str, unwritten: list[OSError]) -> None:
+    """Pass lines on to the end, also where nobody can have them: a full pipe would hold all up."""
     with source:
         for line in source:
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 console.write(f"{prefix}{line.decode(errors='backslashreplace')}")
                 console.flush()
+            except OSError as error:
+                unwritten.append(error)
+            except (ValueError, AttributeError):
+                # There is none, or not any more.
+                pass
 
 
 def _end_of(processes: Sequence[subprocess.Popen], told: Sequence[int]) -> int:

@@ -22,7 +22,7 @@ from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
 from tl_keras.models.precision import Precision, compute_in
 from tl_keras.models.weights import Origin, Weights
-from tl_keras.training import cluster
+from tl_keras.training import cluster, distribution
 
 
 class Images:
@@ -153,6 +153,9 @@ class Plan:
         wants = needs_validation(config.training)
         for seed in config.seeds:
             chosen = self.split(self.target, config.training, seed, config.shots)
+            distribution.check_shares(
+                min(config.training.batch_size, len(chosen.train)), self.strategy
+            )
             if wants and not len(chosen.validation):
                 raise UsageError(
                     f"--{wants.format('')} watches a validation set, and no class of"

@@ -16,12 +16,13 @@ import filelock
 
 from tl_keras import files
 from tl_keras.config import Config, digest
-from tl_keras.errors import StoppedError, TransferError, UsageError, WriteError
+from tl_keras.errors import StoppedError, TransferError, UsageError
 
 LOG = logging.getLogger("tl_keras")
 
 LOCK = "lock"
-SCRATCH = "tl_keras-"
+# A folder for the copy of a workdir, and the file in it that a process holds while it uses that.
+SCRATCH, IN_USE = "tl_keras-copy-", "copy_in_use"
 FOUND_WEIGHTS = "source_weights_found"
 FOUND_PRECISION = "precision_found"
 
@@ -135,19 +136,17 @@ class Workdir:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Make a folder in $TMPDIR for a copy of a workdir that goes away at the end.
+    """Make a place in $TMPDIR for a copy of a workdir that goes away at the end.
 
     One that a killed process has left goes away at the beginning of the next.
     """
-    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
-        with contextlib.suppress(OSError, StoppedError, WriteError):
-            # What has no lock yet may be that of a process that has just begun.
-            if (left / LOCK).is_file():
-                lock = _locked(left)
-                shutil.rmtree(left)
-                lock.release()
-    with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
-        yield Path(folder)
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/{IN_USE}"):
+        lock = filelock.FileLock(left, blocking=False)
+        with contextlib.suppress(OSError, filelock.Timeout), lock:
+            shutil.rmtree(left.parent)
+    place = tempfile.TemporaryDirectory(prefix=SCRATCH, ignore_cleanup_errors=True)
+    with place as folder, filelock.FileLock(Path(folder) / IN_USE):
+        yield Path(folder) / "workdir"
 
 
 class _LogFile(logging.Handler):

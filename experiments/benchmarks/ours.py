@@ -12,7 +12,6 @@ import numpy as np
 
 from experiments.benchmarks import pictures
 from experiments.benchmarks.worker import Rounds
-from tl_keras import cluster_config
 from tl_keras.config import Config, from_flat
 from tl_keras.data.catalog import DIGITS
 from tl_keras.data.dataset import Dataset, ImageSet
@@ -155,8 +154,7 @@ def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> Plan:
         {"source": "none", "target": "random", "validation": 0.0, "image_size": size, **flags}
     )
     start_tensorflow(config)
-    if named_by := cluster_config.named_by(config.strategy):
-        joining.join(named_by, config.startup_timeout)
+    joining.join(config.strategy, config.startup_timeout)
 
     def read(split: str, image_size: int) -> ImageSet:
         return ImageSet(pictures.pictures(images, size, channels), pictures.labels(images))

@@ -21,9 +21,12 @@ gradients travel while those of earlier layers are computed, and only what is lo
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from tl_keras.errors import UsageError
 
 BYTES_A_PARAMETER = 4
 # The backward pass takes twice the time of the forward pass, and is what gradients overlap with.
@@ -132,11 +135,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--nosync_batch_norm", action="store_true", help="as the program's flag")
     chosen = parser.parse_args(argv[1:])
     for name in ("batch_size", "images_per_second", "gigabits"):
-        if not getattr(chosen, name) > 0:
+        if not 0 < getattr(chosen, name) < math.inf:
             parser.error(f"--{name}={getattr(chosen, name)} must be above 0")
-    if not chosen.latency >= 0:
+    if not 0 <= chosen.latency < math.inf:
         parser.error(f"--latency={chosen.latency} must be 0 or above")
-    parameters, norms = counts(chosen.model)
+    try:
+        parameters, norms = counts(chosen.model)
+    except UsageError as error:
+        parser.error(str(error))
     norms = 0 if chosen.nosync_batch_norm else norms
     work = Work(parameters, norms, chosen.batch_size / chosen.images_per_second)
     link = Link(chosen.gigabits * 1e9 / 8, chosen.latency / 1e3)

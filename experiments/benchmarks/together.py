@@ -85,19 +85,27 @@ def work(name: str) -> None:
 def run(name: str, workers: int) -> list[float]:
     """Return the images of a second in each round, of so many processes together."""
     code = f"from experiments.benchmarks import together; together.work({name!r})"
-    processes = []
-    for number, variables in enumerate(launch.environments(workers)):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={"TF_CPP_MIN_LOG_LEVEL": "3", **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        launch.divide_cores(process.pid, number, workers)
-        processes.append(process)
-    outputs = [process.communicate()[0] for process in processes]
-    return json.loads(outputs[0].splitlines()[-1])
+    processes: list[subprocess.Popen] = []
+    try:
+        for number, variables in enumerate(launch.environments(workers)):
+            process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                env={"TF_CPP_MIN_LOG_LEVEL": "3", **variables},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            processes.append(process)
+            launch.divide_cores(process.pid, number, workers)
+        told = [process.communicate() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    for process, (_, log) in zip(processes, told, strict=True):
+        if process.returncode:
+            raise RuntimeError(f"a process ended with {process.returncode}: {log[-2000:]}")
+    return json.loads(told[0][0].splitlines()[-1])
 
 
 def expected(row: Row, images_per_second: float) -> float:
@@ -118,6 +126,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--rows", default="", help="a regular expression, searched in their names")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each kind")
     chosen = parser.parse_args(argv[1:])
+    if chosen.rounds < 1:
+        parser.error(f"--rounds={chosen.rounds} must be 1 or more")
     print("| trained | one process | two processes | ratio | goal | expected |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, row in ROWS.items():

@@ -10,8 +10,11 @@ of their own that goes away. So all of them know the same, and decide the same.
 
 import contextlib
 import json
+import logging
 import os
+import re
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +28,8 @@ from tensorflow.python.eager import context
 from tl_keras import interruption
 from tl_keras.errors import DataError, PeerLostError, StoppedError, UsageError
 
+LOG = logging.getLogger(__name__)
+
 # After which a process ends that has heard of a loss and does not come to an end by itself.
 PATIENCE_SECONDS = 8.0
 # How long one that was told to stop waits until the others have heard of it.
@@ -35,6 +40,7 @@ END_SECONDS = 3600.0
 STOP = "tl_keras/stop"
 
 PIECE_BYTES = 2**26
+WORTH_TELLING_BYTES = 10**9
 # Of the chief's files, those that no other process reads.
 ITS_OWN = ("lock", "log.txt", "report.*", "events.out.*", "*.png", "*.unfinished", "*.damaged")
 
@@ -93,7 +99,9 @@ class Cluster:
         """Raise DataError where this process has another value than the chief."""
         theirs = self.from_chief(value)
         if theirs != json.loads(json.dumps(value)):
-            raise DataError(f"{what} are not what they are on the first process, and have to be")
+            raise DataError(
+                f"{what} are not what they are on the first process: give all of them the same"
+            )
 
     def check_flags(self, flags: dict[str, Any], free: tuple[str, ...]) -> None:
         """Raise UsageError where the chief was started with other flags than this process."""
@@ -118,6 +126,9 @@ class Cluster:
             return
         names = sorted(p for p in folder.rglob("*") if p.is_file() and not _is_own(p))
         sizes = [(str(path.relative_to(folder)), path.stat().st_size) for path in names]
+        total = sum(size for _, size in sizes)
+        if total >= WORTH_TELLING_BYTES:
+            LOG.info("giving the other processes %.1f GB of what is in the workdir", total / 1e9)
         for name, size in self.from_chief(sizes):
             self._copy_file(folder / name, size)
 
@@ -149,19 +160,22 @@ class Cluster:
         if self.count == 1:
             yield
             return
+        self._ended = False
         try:
             yield
             self._part(END_SECONDS)
         except StoppedError:
-            with contextlib.suppress(tf.errors.OpError):
-                self._part(interruption.GRACE_SECONDS)
+            # Or else the workdir is in use, which only the chief knows.
+            if interruption.told():
+                with contextlib.suppress(tf.errors.OpError):
+                    self._part(interruption.GRACE_SECONDS)
             raise
         except tf.errors.OpError as error:
             # One that was told to stop says so before it goes; the word may be on its way.
             if interruption.told(within=1.0):
                 raise interruption.stop() from error
             if isinstance(error, LOST):
-                raise PeerLostError(LOSS) from error
+                raise lost(error) from error
             raise
 
     def _part(self, seconds: float) -> None:
@@ -201,6 +215,12 @@ class Cluster:
     def _say_heard(self) -> None:
         with contextlib.suppress(tf.errors.OpError):
             context.context().set_config_key_value(f"{STOP}/{self.index}", "")
+
+
+def lost(error: tf.errors.OpError) -> PeerLostError:
+    """Return the error to raise where TensorFlow's says that another process is gone."""
+    reason = re.sub(r"\{\{.*?\}\} *", "", error.message)
+    return PeerLostError(f"{LOSS} (TensorFlow: {textwrap.shorten(reason, 200)})")
 
 
 def _is_own(path: Path) -> bool:

@@ -4,11 +4,13 @@ There is a replica of the model on each; see `cluster` for the processes on othe
 """
 
 import contextlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
+from tl_keras import cluster_config
 from tl_keras.errors import UsageError
 from tl_keras.training import cluster
 
@@ -58,6 +60,11 @@ def make_strategy(name: str, replicas: int = 0) -> tf.distribute.Strategy:
         UsageError: there are not so many devices.
     """
     if name == "tpu":
+        if replicas:
+            raise UsageError(
+                f"--replicas={replicas} is for processors and GPUs, and a TPU has as many as it"
+                " has: leave it out"
+            )
         return _on_tpu()
     # A cluster of one process is none.
     by_itself = name in ("auto", "multi_worker")
@@ -80,7 +87,20 @@ def make_strategy(name: str, replicas: int = 0) -> tf.distribute.Strategy:
             " leave it out"
         )
     devices = gpus or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in devices[: replicas or None]])
+    with _no_cluster_named():
+        return tf.distribute.MirroredStrategy(
+            [device.name for device in devices[: replicas or None]]
+        )
+
+
+def check_shares(batch: int, strategy: tf.distribute.Strategy) -> None:
+    """Raise UsageError where a batch of so many images has none for some replica."""
+    replicas = strategy.num_replicas_in_sync
+    if batch < replicas:
+        raise UsageError(
+            f"a batch of {batch} images has none for some of {replicas} replicas: have fewer"
+            " replicas, or larger batches (--batch_size, --shots)"
+        )
 
 
 def batches(
@@ -100,6 +120,17 @@ def batches(
         replicas = strategy.num_replicas_in_sync
         return dataset_of(tf.distribute.InputContext(joined.count, joined.index, replicas))
     return strategy.distribute_datasets_from_function(dataset_of)
+
+
+@contextlib.contextmanager
+def _no_cluster_named() -> Iterator[None]:
+    """Hide TF_CONFIG inside, by which TensorFlow would make one cluster of what trains alone."""
+    given = os.environ.pop(cluster_config.TF_CONFIG, None)
+    try:
+        yield
+    finally:
+        if given is not None:
+            os.environ[cluster_config.TF_CONFIG] = given
 
 
 def _on_tpu() -> tf.distribute.Strategy:

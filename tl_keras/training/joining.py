@@ -54,31 +54,43 @@ class Members(NamedTuple):
         return self.task + (len(self.jobs.get("chief", [])) if self.job == "worker" else 0)
 
 
-def join(named_by: str, seconds: float) -> Cluster:
-    """Connect with the other processes of the cluster; a later call returns the same.
+def join(strategy: str, seconds: float) -> Cluster:
+    """Connect with the other processes of the cluster, where there is one; later calls do nothing.
 
     Args:
-        named_by: which variable names it, as `cluster_config.named_by` says.
+        strategy: what --strategy says.
         seconds: within which all of them have to be there.
 
     Raises:
-        UsageError: there is no such host, or the port of this process is taken.
+        UsageError: there is no such host, the port of this process is taken, or TensorFlow has
+            computed something already.
         PeerLostError: one of them did not come.
     """
-    if cluster.current().count > 1:
+    named_by = cluster_config.named_by(strategy)
+    if not named_by or cluster.current().count > 1:
         return cluster.current()
+    if _in_use():
+        raise UsageError(
+            f"{named_by} names a cluster, and TensorFlow is in use already, too late to join: start"
+            " another process for that, or choose --strategy=one_device"
+        )
     members = _of_slurm() if named_by == cluster_config.SLURM_TASKS else _of_tf_config()
     started = time.monotonic()
     meet(members.addresses, members.number, seconds)
     left = max(seconds - (time.monotonic() - started), LEAST_SECONDS_TO_CONNECT)
     try:
-        strategy = _connected(members, left)
+        connected = _connected(members, left)
     except tf.errors.OpError as error:
-        raise PeerLostError(cluster.LOSS) from error
-    joined = Cluster(strategy, members.number, len(members.addresses))
+        raise cluster.lost(error) from error
+    joined = Cluster(connected, members.number, len(members.addresses))
     cluster.enter(joined)
     joined.watch()
     return joined
+
+
+def _in_use() -> bool:
+    """Tell whether TensorFlow has settled on its devices, which happens at its first operation."""
+    return context.context()._context_handle is not None
 
 
 def _of_tf_config() -> Members:
@@ -149,7 +161,7 @@ def meet(addresses: Sequence[str], own: int, seconds: float) -> None:
 
 def _not_there(who: str, reason: OSError | None, seconds: float) -> Exception:
     if isinstance(reason, socket.gaierror):
-        return UsageError(f"{who}: there is no such host ({reason.strerror}); see TF_CONFIG")
+        return UsageError(f"{who}: there is no such host ({reason.strerror}); correct it")
     return PeerLostError(
         f"{who} did not come within --startup_timeout={seconds:g} seconds ({reason}); start all of"
         " them, or wait longer"
@@ -179,7 +191,8 @@ def _listening(address: str) -> Iterator[None]:
         server = socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise UsageError(
-            f"port {port} of this process, {address}, cannot be had: {error.strerror or error}"
+            f"port {port} of this process, {address}, cannot be had: {error.strerror or error};"
+            " end what has it, or give all processes another one"
         ) from error
     with server:
         yield

@@ -18,10 +18,10 @@ import tensorflow as tf
 
 from tl_keras import faults, interruption
 from tl_keras.config import Training
-from tl_keras.errors import StoppedError, TransferError, UsageError
+from tl_keras.errors import StoppedError, TransferError
 from tl_keras.hyperparameters import Pace
 from tl_keras.models import precision
-from tl_keras.training import cluster
+from tl_keras.training import cluster, distribution
 from tl_keras.training.averaging import Average
 from tl_keras.training.checkpoints import Checkpoints, Clock
 from tl_keras.training.judging import Judge
@@ -95,7 +95,9 @@ class Loop:
         self._training = training
         self._strategy = strategy
         target = task.streams["target"].fitted()
-        _check_shares(task, strategy.num_replicas_in_sync)
+        distribution.check_shares(
+            min(stream.fitted().batch_size for stream in task.streams.values()), strategy
+        )
         self._batch_size = target.batch_size
         self._total = total_steps(training, target.steps_per_epoch)
         self._eval_steps = training.eval_steps or max(
@@ -292,16 +294,6 @@ class Loop:
         # Of this very run and machine: it stands in TensorBoard, and in no file that is compared.
         self._recorder.watch(state.step, {"train/input_wait": self._waited / self._spent})
         self._spent = self._waited = 0.0
-
-
-def _check_shares(task: Task, replicas: int) -> None:
-    """Raise UsageError where a batch has not an example for each replica."""
-    least = min(stream.fitted().batch_size for stream in task.streams.values())
-    if least < replicas:
-        raise UsageError(
-            f"a batch of {least} images has none for some of {replicas} replicas: have fewer"
-            " (--replicas), or larger batches (--batch_size, --shots)"
-        )
 
 
 def _plain(values: dict[str, float]) -> dict[str, float | None]:
