@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tl_keras.models.building import copy_weights
-from tl_keras.models.operations import is_plain_norm
+from tl_keras.models.norms import is_plain_norm
 
 # What has a kernel whose last axis are the output's channels, and a bias for each of these.
 KERNELS = {

@@ -1,0 +1,205 @@
+"""Batch normalisation by one operation of TensorFlow, also where replicas share a batch.
+
+Keras computes it of means, variances, scales and offsets one after the other, each a pass over the
+whole map: a third of a step of ResNet50 on a processor. TensorFlow has it as one operation, forward
+and backward, which also takes a map in bfloat16 while its statistics stay in float32. Where the
+moments have to be those of several replicas, it is made of two such operations each way, in half
+the time of the single passes.
+"""
+
+import functools
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def is_plain_norm(operation: keras.Operation) -> bool:
+    """Tell whether this is a BatchNormalization over all axes but the last."""
+    return (
+        isinstance(operation, keras.layers.BatchNormalization)
+        and not operation.renorm
+        and operation.axis in (-1, len(operation.output.shape) - 1)
+    )
+
+
+def normalised(
+    norm: keras.layers.BatchNormalization,
+    on_processor: bool,
+    synchronised: bool,
+    inputs: tf.Tensor,
+    training: bool | None = None,
+    mask: None = None,  # noqa: ARG001  Keras gives it; pictures have none
+) -> tf.Tensor:
+    """Return what the layer makes of its inputs, and have it follow their statistics in training.
+
+    Args:
+        norm: the layer, a plain one.
+        on_processor: whether there is no GPU.
+        synchronised: whether replicas that share a batch go by the moments of all of it.
+        inputs: (batch, height, width, channels), or (batch, channels), maps of one pixel.
+        training: whether the moments are those of the inputs.
+        mask: unused.
+
+    Returns:
+        The same shape and dtype as the inputs.
+    """
+    if inputs.shape.rank == 2:
+        maps = inputs[:, None, None, :]
+        return normalised(norm, on_processor, synchronised, maps, training)[:, 0, 0]
+    follows = bool(training and norm.trainable)
+    if not (follows or on_processor):
+        # On GPUs TensorFlow has no deterministic gradient of the operation in inference mode.
+        return keras.layers.BatchNormalization.call(norm, inputs, training=False)
+    ones = tf.ones(inputs.shape[-1])
+    scale = tf.cast(norm.gamma.value, tf.float32) if norm.scale else ones
+    offset = tf.cast(norm.beta.value, tf.float32) if norm.center else tf.zeros_like(ones)
+    context = tf.distribute.get_replica_context()
+    is_shared = follows and context and context.num_replicas_in_sync > 1
+    if is_shared and synchronised:
+        return _together(norm, on_processor, inputs, scale, offset)
+    if follows:
+        fused, moments = _fused(inputs, scale, offset, norm.epsilon)
+        if is_shared:
+            # What moves stays one model's: each would keep the statistics of its own shares.
+            moments = context.all_reduce(tf.distribute.ReduceOp.MEAN, moments)
+        _follow(norm, moments)
+        return fused
+    moving = tf.stack([norm.moving_mean.value, norm.moving_variance.value])
+    return _fused(inputs, scale, offset, norm.epsilon, tf.cast(moving, tf.float32))[0]
+
+
+def _fused(
+    inputs: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+    epsilon: float,
+    moments: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return maps with each channel normalised, scaled and moved, and by which moments.
+
+    Args:
+        inputs: (batch, height, width, channels).
+        scale: (channels,) float32.
+        offset: the same.
+        epsilon: above 0, in the units of a variance.
+        moments: (2, channels) float32, the mean and the variance; None for those of the inputs.
+    """
+    mean, variance = ([], []) if moments is None else tf.unstack(moments)
+    fused = tf.raw_ops.FusedBatchNormV3(
+        x=inputs,
+        scale=scale,
+        offset=offset,
+        mean=mean,
+        variance=variance,
+        epsilon=epsilon,
+        is_training=moments is None,
+    )
+    if moments is None:
+        # The operation gives the variance of the population that the batch is a sample of.
+        count = _pixels(inputs)
+        variance = fused.batch_variance * ((count - 1.0) / count)
+        moments = tf.stack([fused.batch_mean, variance])
+    return fused.y, moments
+
+
+def _pixels(inputs: tf.Tensor) -> tf.Tensor:
+    """Return how many values each channel has, () float32."""
+    return tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
+
+
+def _follow(norm: keras.layers.BatchNormalization, moments: tf.Tensor) -> None:
+    """Move the moving statistics towards those of a batch."""
+    kept_moments = (norm.moving_mean, norm.moving_variance)
+    for kept, new in zip(kept_moments, tf.unstack(moments), strict=True):
+        kept.assign(kept * norm.momentum + new * (1.0 - norm.momentum))
+
+
+def _together(
+    norm: keras.layers.BatchNormalization,
+    on_processor: bool,
+    inputs: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+) -> tf.Tensor:
+    """Return what the layer makes of this replica's share of a batch, by the whole batch's moments.
+
+    The replicas ask each other once forward and once back. Each pixel's gradient takes with it what
+    it moves the moments by (Ioffe and Szegedy, "Batch normalization", 2015, section 3).
+    """
+    moments, count = _moments_of_all(tf.stop_gradient(inputs), norm.epsilon)
+    _follow(norm, moments)
+    all_reduce = tf.distribute.get_replica_context().all_reduce
+    normalise = functools.partial(_fused, epsilon=norm.epsilon, moments=moments)
+    gradients_by = _gradients_by_operation if on_processor else _gradients_by_parts
+
+    @tf.custom_gradient
+    def normalised(inputs: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            direct, of_scale, of_offset = gradients_by(
+                upstream, inputs, scale, *tf.unstack(moments), norm.epsilon
+            )
+            sums = all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([of_scale, of_offset]))
+            slope = scale * tf.math.rsqrt(moments[1] + norm.epsilon)
+            through_moments = normalise(inputs, *tf.unstack(-slope * sums / count))[0]
+            return direct + through_moments, of_scale, of_offset
+
+        return normalise(inputs, scale, offset)[0], gradients
+
+    return normalised(inputs, scale, offset)
+
+
+def _moments_of_all(inputs: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the moments of a whole batch, (2, channels), and how many values a channel has there.
+
+    What each replica found goes to all in one sum, in which each has a row of its own: the squares
+    of large numbers, summed and subtracted, would lose what they differ by.
+    """
+    context = tf.distribute.get_replica_context()
+    channels = inputs.shape[-1]
+    _, own = _fused(inputs, tf.ones(channels), tf.zeros(channels), epsilon)
+    own = tf.concat([[_pixels(inputs)], *tf.unstack(own)], axis=0)
+    row = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync)
+    rows = context.all_reduce(tf.distribute.ReduceOp.SUM, row[:, None] * own)
+    counts, means, variances = tf.split(rows, [1, channels, channels], axis=1)
+    count = tf.reduce_sum(counts)
+    mean = tf.reduce_sum(counts / count * means, axis=0)
+    variance = tf.reduce_sum(counts / count * (variances + tf.square(means - mean)), axis=0)
+    return tf.stack([mean, variance]), count
+
+
+def _gradients_by_operation(
+    upstream: tf.Tensor,
+    inputs: tf.Tensor,
+    scale: tf.Tensor,
+    mean: tf.Tensor,
+    variance: tf.Tensor,
+    epsilon: float,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return the gradients of maps, scale and offset where the moments are given."""
+    found = tf.raw_ops.FusedBatchNormGradV3(
+        y_backprop=upstream,
+        x=inputs,
+        scale=scale,
+        reserve_space_1=mean,
+        reserve_space_2=variance,
+        reserve_space_3=[],
+        epsilon=epsilon,
+        is_training=False,
+    )
+    return found.x_backprop, found.scale_backprop, found.offset_backprop
+
+
+def _gradients_by_parts(
+    upstream: tf.Tensor,
+    inputs: tf.Tensor,
+    scale: tf.Tensor,
+    mean: tf.Tensor,
+    variance: tf.Tensor,
+    epsilon: float,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return the same, in an order that GPUs keep."""
+    exact, slope = tf.cast(upstream, tf.float32), tf.math.rsqrt(variance + epsilon)
+    plain = (tf.cast(inputs, tf.float32) - mean) * slope
+    of_scale, of_offset = (tf.reduce_sum(one, axis=[0, 1, 2]) for one in (exact * plain, exact))
+    return tf.cast(exact * (scale * slope), inputs.dtype), of_scale, of_offset
