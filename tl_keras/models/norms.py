@@ -129,24 +129,26 @@ def _together(
     """
     moments, count = _moments_of_all(tf.stop_gradient(inputs), norm.epsilon)
     _follow(norm, moments)
+    mean, variance = tf.unstack(moments)
     all_reduce = tf.distribute.get_replica_context().all_reduce
     normalise = functools.partial(_fused, epsilon=norm.epsilon, moments=moments)
     gradients_by = _gradients_by_operation if on_processor else _gradients_by_parts
 
     @tf.custom_gradient
-    def normalised(inputs: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    def shared(inputs: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             direct, of_scale, of_offset = gradients_by(
-                upstream, inputs, scale, *tf.unstack(moments), norm.epsilon
+                upstream, inputs, scale, mean, variance, norm.epsilon
             )
             sums = all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([of_scale, of_offset]))
-            slope = scale * tf.math.rsqrt(moments[1] + norm.epsilon)
-            through_moments = normalise(inputs, *tf.unstack(-slope * sums / count))[0]
+            slope = scale * tf.math.rsqrt(variance + norm.epsilon)
+            by_scale, by_offset = tf.unstack(-slope * sums / count)
+            through_moments, _ = normalise(inputs, by_scale, by_offset)
             return direct + through_moments, of_scale, of_offset
 
         return normalise(inputs, scale, offset)[0], gradients
 
-    return normalised(inputs, scale, offset)
+    return shared(inputs, scale, offset)
 
 
 def _moments_of_all(inputs: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
