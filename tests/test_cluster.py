@@ -101,6 +101,15 @@ def test_connection_that_breaks_because_all_were_told_to_stop_is_no_loss(monkeyp
         raise tf.errors.UnavailableError(None, None, "gone")
 
 
+def test_loss_is_told_with_what_tensorflow_says_of_it() -> None:
+    """It may be this process's own failure."""
+    said = "{{function_node of_a_graph}} cuDNN found no algorithm\n" + "and more " * 99
+    told = str(cluster.lost(tf.errors.InternalError(None, None, said)))
+    assert told.startswith(f"{cluster.LOSS} (TensorFlow: cuDNN found no algorithm and more")
+    assert len(told) < len(cluster.LOSS) + 230
+    assert len(told.splitlines()) == 1
+
+
 # Two processes
 
 PIECE_BYTES = 1000

@@ -3,6 +3,8 @@
 What the whole program does then is in test_kills.py.
 """
 
+import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -196,3 +198,19 @@ def test_thread_that_is_not_the_first_may_not_set_handlers_and_does_without() ->
     thread.start()
     thread.join()
     assert found == [signal.getsignal(signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signals_that_a_library_took_are_python_s_again(number) -> None:
+    """Also where nobody listens, as in a program that calls `tl_keras.run`."""
+    heard = []
+    before = signal.signal(number, lambda *_: heard.append(number))
+    try:
+        ctypes.CDLL(None).signal(int(number), ctypes.c_void_p(1))  # SIG_IGN, unseen by Python
+        os.kill(os.getpid(), number)
+        assert heard == []
+        interruption.listen_again()
+        os.kill(os.getpid(), number)
+        assert heard == [number]
+    finally:
+        signal.signal(number, before)

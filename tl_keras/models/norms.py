@@ -129,19 +129,17 @@ def _together(
     """
     moments, count = _moments_of_all(tf.stop_gradient(inputs), norm.epsilon)
     _follow(norm, moments)
-    mean, variance = tf.unstack(moments)
     all_reduce = tf.distribute.get_replica_context().all_reduce
     normalise = functools.partial(_fused, epsilon=norm.epsilon, moments=moments)
-    gradients_by = _gradients_by_operation if on_processor else _gradients_by_parts
 
     @tf.custom_gradient
     def shared(inputs: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            direct, of_scale, of_offset = gradients_by(
-                upstream, inputs, scale, mean, variance, norm.epsilon
+            direct, of_scale, of_offset = _direct_gradients(
+                upstream, inputs, scale, moments, norm.epsilon, on_processor
             )
             sums = all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([of_scale, of_offset]))
-            slope = scale * tf.math.rsqrt(variance + norm.epsilon)
+            slope = scale * tf.math.rsqrt(moments[1] + norm.epsilon)
             by_scale, by_offset = tf.unstack(-slope * sums / count)
             through_moments, _ = normalise(inputs, by_scale, by_offset)
             return direct + through_moments, of_scale, of_offset
@@ -170,37 +168,29 @@ def _moments_of_all(inputs: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Te
     return tf.stack([mean, variance]), count
 
 
-def _gradients_by_operation(
+def _direct_gradients(
     upstream: tf.Tensor,
     inputs: tf.Tensor,
     scale: tf.Tensor,
-    mean: tf.Tensor,
-    variance: tf.Tensor,
+    moments: tf.Tensor,
     epsilon: float,
+    on_processor: bool,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return the gradients of maps, scale and offset where the moments are given."""
-    found = tf.raw_ops.FusedBatchNormGradV3(
-        y_backprop=upstream,
-        x=inputs,
-        scale=scale,
-        reserve_space_1=mean,
-        reserve_space_2=variance,
-        reserve_space_3=[],
-        epsilon=epsilon,
-        is_training=False,
-    )
-    return found.x_backprop, found.scale_backprop, found.offset_backprop
-
-
-def _gradients_by_parts(
-    upstream: tf.Tensor,
-    inputs: tf.Tensor,
-    scale: tf.Tensor,
-    mean: tf.Tensor,
-    variance: tf.Tensor,
-    epsilon: float,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return the same, in an order that GPUs keep."""
+    """Return the gradients of maps, scale and offset as if nothing moved the moments."""
+    mean, variance = tf.unstack(moments)
+    if on_processor:
+        found = tf.raw_ops.FusedBatchNormGradV3(
+            y_backprop=upstream,
+            x=inputs,
+            scale=scale,
+            reserve_space_1=mean,
+            reserve_space_2=variance,
+            reserve_space_3=[],
+            epsilon=epsilon,
+            is_training=False,
+        )
+        return found.x_backprop, found.scale_backprop, found.offset_backprop
+    # On GPUs the operation has no order that it keeps.
     exact, slope = tf.cast(upstream, tf.float32), tf.math.rsqrt(variance + epsilon)
     plain = (tf.cast(inputs, tf.float32) - mean) * slope
     of_scale, of_offset = (tf.reduce_sum(one, axis=[0, 1, 2]) for one in (exact * plain, exact))
