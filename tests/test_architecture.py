@@ -20,6 +20,7 @@ PACKAGE = TESTS.parent / "tl_keras"
 # through the house runs from the bottom of this table to its top, and never back.
 MAY_IMPORT = {
     "errors": set(),
+    "seeds": set(),
     "faults": set(),
     "environment": set(),
     "interruption": {"errors"},
@@ -29,20 +30,26 @@ MAY_IMPORT = {
     "files": {"errors", "faults"},
     "results": {"errors", "files"},
     "workdir": {"config", "errors", "files"},
-    "data": {"errors", "files"},
-    "models": {"errors", "files"},
+    "data": {"errors", "files", "seeds"},
+    "models": {"errors", "files", "seeds"},
     "report": {"errors", "faults", "files"},
     "training": {
         *("cluster_config", "config", "data", "errors", "faults", "files", "hyperparameters"),
-        *("interruption", "models"),
+        *("interruption", "models", "seeds"),
     },
     "methods": {
-        *("config", "data", "errors", "faults", "files", "interruption", "models", "training"),
+        *("config", "data", "errors", "faults", "files", "interruption", "models", "seeds"),
+        "training",
     },
-    "bounds": {"config", "errors"},
+    "bounds": {"config", "errors", "hyperparameters"},
     "checks": {"bounds", "config", "data", "errors", "hyperparameters", "methods", "models"},
-    "options": {"bounds", "checks", "config", "data", "errors", "methods", "models"},
-    "plan": {"checks", "config", "data", "errors", "methods", "models", "training"},
+    "options": {
+        *("bounds", "checks", "config", "data", "errors", "hyperparameters", "methods", "models"),
+    },
+    "plan": {
+        *("checks", "config", "data", "errors", "hyperparameters", "methods", "models", "seeds"),
+        "training",
+    },
     "runs": {
         "config",
         "data",
@@ -57,22 +64,24 @@ MAY_IMPORT = {
     },
     "source": {
         *("checks", "config", "data", "errors", "files", "methods", "models", "plan", "results"),
-        "runs",
+        *("runs", "seeds"),
     },
     "experiment": {
         *("checks", "config", "data", "environment", "errors", "files"),
-        *("methods", "models", "plan", "report", "results", "runs", "source", "training"),
-        "workdir",
+        *("methods", "models", "plan", "report", "results", "runs", "seeds", "source"),
+        *("training", "workdir"),
     },
     "console": {
         *("checks", "cluster_config", "config", "data", "errors", "files", "interruption"),
         *("methods", "models"),
     },
     "main": {"config", "console", "experiment", "options"},
-    "comparison_options": {"checks", "config", "errors", "methods", "options"},
+    "comparison_options": {
+        *("checks", "config", "errors", "hyperparameters", "methods", "options"),
+    },
     "comparison": {
-        *("comparison_options", "config", "experiment", "files", "plan", "report", "runs"),
-        *("training", "workdir"),
+        *("comparison_options", "config", "experiment", "files", "methods", "plan", "report"),
+        *("runs", "source", "training", "workdir"),
     },
     "compare": {"comparison", "comparison_options", "console", "experiment"},
     "launch": {"cluster_config", "errors", "interruption"},
@@ -100,6 +109,7 @@ LIGHT = [
     "tl_keras.methods.catalog",
     "tl_keras.models.catalog",
     "tl_keras.options",
+    "tl_keras.seeds",
     "tl_keras.workdir",
 ]
 HEAVY = {
@@ -137,6 +147,7 @@ TEST_FILES = {
     "methods/penalty": "test_penalties.py",
     "methods/scratch": "test_methods.py",
     "methods/setting": "test_methods.py",
+    "methods/supervised": "test_methods.py",
     "models/catalog": "test_models.py",
     "models/conv4": "test_models.py",
     "models/naming": "test_building.py",
@@ -144,6 +155,7 @@ TEST_FILES = {
     "models/small_cnn": "test_models.py",
     "training/judging": "test_loop.py",
     "training/progress": "test_loop.py",
+    "training/statistics": "test_batch_statistics.py",
 }
 
 ALL_TFDS = "test_reading.py::test_every_tfds_row_of_the_catalog_is_known_with_as_many_classes"

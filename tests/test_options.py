@@ -11,14 +11,16 @@ from tl_keras.errors import UsageError
 from tl_keras.methods.catalog import METHODS
 from tl_keras.models.catalog import MODELS
 
-OPTIONS = {name: (option, default) for name, option, default in named_options(Config())}
+EVERY = {name: (option, default) for name, option, default in named_options(Config())}
+# Those of scratch are the target's, with None for "as on the target".
+OPTIONS = {name: one for name, one in EVERY.items() if not name.startswith("scratch_")}
 BOOLEANS = [name for name, (_, default) in OPTIONS.items() if isinstance(default, bool)]
 NUMBERS = [
     name
     for name, (_, default) in OPTIONS.items()
     if isinstance(default, (int, float, tuple)) and name not in BOOLEANS
 ]
-CHOICES = [name for name, (option, _) in OPTIONS.items() if option.choices]
+CHOICES = [n for n, (option, _) in OPTIONS.items() if option.choices and n not in NUMBERS]
 WHOLE = [name for name in NUMBERS if not isinstance(OPTIONS[name][1], float)]
 
 
@@ -68,7 +70,7 @@ def test_help_has_every_flag_with_its_default_unit_and_range_or_choices() -> Non
         if name in NUMBERS:
             assert f"from {number(option.low)} to {number(option.high)}" in entries[name]
         if option.choices:
-            assert f"[one of {', '.join(option.choices)}]" in entries[name]
+            assert f"{', '.join(option.choices)}]" in entries[name]
         own_help = option.help in entries[name]
         assert own_help or name.startswith("source_"), name
 
@@ -143,6 +145,9 @@ def test_choice_takes_its_choices_and_names_them_where_it_refuses(name) -> None:
     option, _ = OPTIONS[name]
     for choice in option.choices:
         word = f"--{name}={choice}"
+        if word == "--source_batch_norm=frozen":
+            assert "has none: choose recomputed or moving" in refusal(word)
+            continue
         assert parse(word, *beside(word)).flat()[name] == choice
     for text in ("", "other", option.choices[0].upper(), option.choices[0] + " "):
         message = refusal(f"--{name}={text}")
@@ -467,21 +472,78 @@ def test_config_comes_back_from_flags_and_from_its_flat_form(values) -> None:
     values["cached_views"] = 0
     # A batch has an image for each replica.
     values["replicas"] = 0
+    # A pretraining has no statistics to keep.
+    values["source_batch_norm"] = "recomputed"
     words = [
         f"--{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
         for name, value in values.items()
     ]
     config = parse(*words)
-    assert config.flat() == values
+    of_scratch = {name: None for name in EVERY if name not in OPTIONS}
+    assert config.flat() == {**values, **of_scratch}
     assert from_flat(config.flat()) == config
 
 
 def test_config_keeps_the_default_of_what_is_not_named() -> None:
     assert from_flat({}) == Config()
     assert from_flat({"steps": 3}) == Config(training=Training(steps=3))
-    assert from_flat({"source_steps": 3}) == Config(source_training=Training(steps=3))
+    source = Training(steps=3, schedule="cosine")
+    assert from_flat({"source_steps": 3}) == Config(source_training=source)
     assert from_flat({"shots": 3}) == Config(shots=3)
 
 
 def test_defaults_are_those_of_the_config() -> None:
     assert parse() == Config()
+
+
+# The scratch arm
+
+
+def test_scratch_trains_as_the_target_does_but_for_what_is_given() -> None:
+    config = parse("--learning_rate=0.01", "--scratch_steps=900", "--scratch_augment=flip")
+    assert config.training == Training(learning_rate=0.01)
+    assert config.scratch == Training(learning_rate=0.01, steps=900, augment="flip")
+    assert from_flat(config.flat()) == config
+    assert parse("--steps=7").scratch == Training(steps=7)
+
+
+def test_epochs_of_scratch_are_not_outdone_by_the_steps_of_the_target() -> None:
+    assert parse("--steps=200", "--scratch_epochs=50").scratch == Training(epochs=50.0)
+    both = parse("--steps=200", "--scratch_epochs=50", "--scratch_steps=9").scratch
+    assert (both.epochs, both.steps) == (50.0, 9)
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in OPTIONS])
+def test_flag_of_scratch_is_held_to_the_bounds_of_the_target_s(name) -> None:
+    option, default = OPTIONS[name.removeprefix("scratch_")]
+    wrong = str(option.high * 2 + 1) if option.high is not None else "nothing:of:that"
+    assert f"--{name}={wrong}" in refusal(f"--{name}={wrong}")
+    assert parse(f"--{name}={default}").flat()[name] in (None, default)
+    assert f"--{name}" in options.help_text()
+
+
+def test_config_of_scratch_is_checked_in_python_too() -> None:
+    for training, flag in (
+        (Training(steps=-1), "--scratch_steps=-1"),
+        (Training(ema=0.9, swa=0.5), "--scratch_ema=0.9 and --scratch_swa=0.5"),
+        (Training(early_stopping=2), "--scratch_early_stopping=2"),
+    ):
+        with pytest.raises(UsageError, match=f"^{flag}"):
+            checks.check(Config(scratch_training=training, validation=0.0))
+
+
+# A pretraining for each seed
+
+
+def test_source_seed_takes_a_number_or_paired() -> None:
+    assert parse("--source_seed=paired").source_seed == "paired"
+    assert parse("--source_seed=7").source_seed == 7
+    assert "or paired" in refusal("--source_seed=pair")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--source=imagenet", "--model=resnet50"), ("--source=none",), ("--source_weights=a.h5",)],
+)
+def test_paired_pretraining_is_refused_where_nothing_is_pretrained(words) -> None:
+    assert "nothing to pretrain" in refusal("--source_seed=paired", *words)

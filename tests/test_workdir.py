@@ -114,7 +114,6 @@ def test_workdir_keeps_the_settings_by_flag_name(config) -> None:
 
 def test_workdir_has_a_place_for_each_part(config) -> None:
     workdir = opened(config)
-    assert workdir.source == Path(config.workdir) / "source"
     assert workdir.arm("transfer", 3) == Path(config.workdir) / "transfer-3"
 
 

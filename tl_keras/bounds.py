@@ -9,6 +9,7 @@ from typing import Any
 
 from tl_keras.config import Config, Option, named_options
 from tl_keras.errors import UsageError
+from tl_keras.hyperparameters import SCRATCH_PREFIX
 
 Number = int | float
 
@@ -19,12 +20,24 @@ def check(config: Config) -> None:
     Raises:
         UsageError: a setting is of another kind, or out of its bounds.
     """
-    defaults = Config().flat()
     for name, option, value in named_options(config):
+        if value is None and name.startswith(SCRATCH_PREFIX):
+            continue
         try:
-            _check_one(value, defaults[name], option)
+            _check_one(value, example(name), option)
         except ValueError as error:
             raise UsageError(one_line(f"--{name}={value} {error}")) from None
+
+
+def example(name: str) -> Any:
+    """Return a value of the kind that a setting has: its default, or the one on the target.
+
+    Args:
+        name: of the flag.
+    """
+    defaults = Config().flat()
+    default = defaults[name]
+    return defaults[name.removeprefix(SCRATCH_PREFIX)] if default is None else default
 
 
 def _check_one(value: Any, default: Any, option: Option) -> None:
@@ -36,7 +49,8 @@ def _check_one(value: Any, default: Any, option: Option) -> None:
         if not isinstance(value, bool):
             raise ValueError("must be true or false")
     elif isinstance(default, (int, float)):
-        bounded(value, type(default), option)
+        if value not in option.choices:
+            bounded(value, type(default), option)
     elif not option.choices:
         plain_text(value)
     elif value not in option.choices:
@@ -63,7 +77,8 @@ def bounded(value: Any, kind: type, option: Option) -> Number:
     # Written so that nan, which compares false with everything, is refused.
     if not is_number or low is None or high is None or not low <= value <= high:
         name = "whole number" if kind is int else "number"
-        raise ValueError(f"must be a {name}{range_of(option)} ({option.help})")
+        others = "".join(f", or {choice}" for choice in option.choices)
+        raise ValueError(f"must be a {name}{range_of(option)}{others} ({option.help})")
     return value
 
 

@@ -3,10 +3,10 @@
 import re
 
 from tl_keras import bounds
-from tl_keras.config import Config, Training
+from tl_keras.config import PAIRED, Config, Training
 from tl_keras.data import augment_spec
 from tl_keras.errors import UsageError
-from tl_keras.hyperparameters import Pace
+from tl_keras.hyperparameters import SOURCE_PREFIX, Pace
 from tl_keras.methods import catalog as methods
 from tl_keras.models import catalog as models
 
@@ -14,7 +14,7 @@ from tl_keras.models import catalog as models
 def check(config: Config) -> None:
     """Raise UsageError where settings are out of bounds, contradict each other or do not exist."""
     bounds.check(config)
-    for prefix, training in (("", config.training), ("source_", config.source_training)):
+    for prefix, training in config.trainings.items():
         if training.augment != "auto":
             augment_spec.parse(training.augment, flag=f"{prefix}augment")
         if training.ema and training.swa:
@@ -49,11 +49,28 @@ def check(config: Config) -> None:
             f"--source=imagenet: there are no ImageNet weights for --model={config.model};"
             " choose a model of keras.applications, such as mobilenet_v2_035 or resnet50"
         )
+    _check_source(config)
     _check_fine_tuning(config, method)
     _check_cached_views(config)
     _check_pretraining(config)
     _check_validation(config)
     _check_running(config)
+
+
+def _check_source(config: Config) -> None:
+    """Check what is said of the pretraining."""
+    given = ("source_weights", config.source_weights)
+    name, value = given if config.source_weights else ("source", config.source)
+    if config.source_seed == PAIRED and (config.source_weights or value in ("imagenet", "none")):
+        raise UsageError(
+            f"--source_seed={PAIRED} pretrains once for each of --seeds, and --{name}={value}"
+            " leaves nothing to pretrain: name a dataset as --source, or leave --source_seed out"
+        )
+    if config.source_training.batch_norm == "frozen":
+        raise UsageError(
+            "--source_batch_norm=frozen keeps the statistics of a source, and a pretraining has"
+            " none: choose recomputed or moving"
+        )
 
 
 def _check_cached_views(config: Config) -> None:
@@ -185,18 +202,20 @@ def _headless(config: Config) -> str:
 
 
 def _check_validation(config: Config) -> None:
-    for prefix, training in (("", config.training), ("source_", config.source_training)):
+    for prefix, training in config.trainings.items():
         wants = needs_validation(training)
         if wants and config.validation == 0:
             raise UsageError(
                 f"--{wants.format(prefix)} watches a validation set, and --validation=0 leaves"
                 " none: give it a part of the training images, such as 0.1"
             )
-    if config.shots == 1 and (wants := needs_validation(config.training)):
-        raise UsageError(
-            f"--{wants.format('')} watches a validation set, and --shots=1 leaves no image for it:"
-            " take --shots=2 or more"
-        )
+    for prefix, training in config.trainings.items():
+        wants = needs_validation(training) if prefix != SOURCE_PREFIX else ""
+        if wants and config.shots == 1:
+            raise UsageError(
+                f"--{wants.format(prefix)} watches a validation set, and --shots=1 leaves no image"
+                " for it: take --shots=2 or more"
+            )
 
 
 def _check_running(config: Config) -> None:
@@ -219,7 +238,7 @@ def _check_running(config: Config) -> None:
             f"--replicas={config.replicas} are more than --strategy=one_device has a place for:"
             " leave one of them out"
         )
-    for prefix, training in (("", config.training), ("source_", config.source_training)):
+    for prefix, training in config.trainings.items():
         if training.batch_size < config.replicas:
             raise UsageError(
                 f"--{prefix}batch_size={training.batch_size} has not an image for each of"

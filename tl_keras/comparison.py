@@ -17,12 +17,13 @@ import numpy as np
 
 from tl_keras import experiment, files, runs
 from tl_keras.comparison_options import Contest, Contestant
-from tl_keras.config import Config, digest
-from tl_keras.experiment import Source
+from tl_keras.config import Config
+from tl_keras.methods import catalog as methods
 from tl_keras.plan import Plan
 from tl_keras.report import curves, summary
+from tl_keras.source import Sources
 from tl_keras.training import cluster
-from tl_keras.workdir import Workdir, refuse_other_settings, safe_name
+from tl_keras.workdir import Workdir, digest, refuse_other_settings, safe_name, write_settings
 
 LOG = logging.getLogger(__name__)
 
@@ -48,13 +49,13 @@ def run(contest: Contest) -> str:
         for folder, _, config in cells:
             refuse_other_settings(folder / "config.json", config)
         configs = [config for _, _, config in cells]
-        settled, source = experiment.settle(common, workdir, configs)
+        settled, sources = experiment.settle(common, workdir, configs)
         records = []
         for folder, name, config in cells:
-            files.write_state(folder / "config.json", config.flat())
+            write_settings(folder / "config.json", config)
             plan = dataclasses.replace(settled, config=config)
-            records += [_run(plan, folder, source, name, seed) for seed in common.seeds]
-        return _report(settled, workdir, source, contest, records)
+            records += [_run(plan, folder, sources, name, seed) for seed in common.seeds]
+        return _report(settled, workdir, sources, contest, records)
 
 
 def _default_name(common: Config) -> str:
@@ -77,43 +78,60 @@ def _cells(contest: Contest, common: Config, root: Path) -> list[tuple[Path, str
     ]
 
 
-def _run(plan: Plan, folder: Path, source: Source | None, name: str, seed: int) -> dict[str, Any]:
+def _run(plan: Plan, folder: Path, sources: Sources, name: str, seed: int) -> dict[str, Any]:
     arm = "scratch" if name == curves.SCRATCH else "transfer"
     config, folder = plan.config, folder / f"{arm}-{seed}"
     with runs.forgetting_models():
-        found = experiment.carry_out(plan, folder, source, arm, config.method, seed)
+        found = experiment.carry_out(plan, folder, sources.of(seed), arm, config.method, seed)
     return {**found, "method": name, "shots": config.shots}
+
+
+def _regularised_alone(contest: Contest) -> list[str]:
+    """Return which lines have a penalty that needs no source, and that scratch could have too."""
+    of_scratch = methods.penalties(dataclasses.replace(contest.common, method=curves.SCRATCH))
+    return [
+        one.name
+        for one in contest.contestants
+        for name in methods.penalties(one.config)
+        if not methods.PENALTIES[name].needs_source and name not in of_scratch
+    ]
 
 
 def _report(
     settled: Plan,
     workdir: Workdir,
-    source: Source | None,
+    sources: Sources,
     contest: Contest,
     records: list[dict[str, Any]],
 ) -> str:
     common, shots = settled.config, contest.shots
-    zero_shot = experiment.zero_shot(settled, workdir, source)
-    accuracy = zero_shot["accuracy"] if zero_shot else None
-    found = curves.accuracies_of(records)
+    known = [sources.of(seed) for seed in common.seeds]
+    told = [source.record for source in known if source]
+    found = [experiment.zero_shot(settled, workdir, sources, seed) for seed in common.seeds]
+    zero_shots = [one["accuracy"] for one in found if one]
+    accuracy = float(np.mean(zero_shots)) if zero_shots else None
+    accuracies = curves.accuracies_of(records)
     report = {
         "config": common.flat(),
         **workdir.history,
         "methods": {one.name: one.config.flat() for one in contest.contestants},
         "left_out": contest.left_out,
-        "source": source.record if source else None,
-        "zero_shot": zero_shot,
+        "source": told[0] if told and not sources.are_paired else None,
+        "sources": told if sources.are_paired else [],
+        "zero_shot": None if accuracy is None else {"accuracy": accuracy},
         "runs": records,
     }
     title = f"{summary.source_name(report)} -> {common.target}, {common.model}"
     # A byte of a path that is not UTF-8 comes as half a character, which no font has.
     title = title.encode(errors="backslashreplace").decode()
     labels = settled.target.train.labels
-    text = curves.markdown(title, found, shots, accuracy)
+    text = curves.markdown(title, accuracies, shots, accuracy)
     for name, reason in contest.left_out.items():
         text += f"\nLeft out: {name}, because {reason}.\n"
+    if alone := _regularised_alone(contest):
+        text += f"\nScratch has no penalty: {', '.join(alone)} regularise their own line alone.\n"
     picture = curves.plot(
-        title, found, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
+        title, accuracies, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
     )
     files.write_json(workdir.root / "comparison.json", report)
     files.write_bytes(workdir.root / "comparison.md", text.encode())

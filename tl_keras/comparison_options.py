@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from tl_keras import config as config_module
-from tl_keras import options
+from tl_keras import hyperparameters, options
 from tl_keras.checks import check
 from tl_keras.config import Config, named_options, option
 from tl_keras.errors import UsageError
@@ -160,7 +160,7 @@ def _items(text: str) -> list[str]:
 
 
 def _contestant(argv: Sequence[str], name: str, settings: list[str]) -> Config:
-    groups = (config_module.TRANSFER, config_module.TARGET_TRAINING)
+    groups = (config_module.TRANSFER, hyperparameters.TARGET_TRAINING)
     own = {flag for flag, known, _ in named_options(Config()) if known.group in groups}
     words = [f"--{setting.strip().removeprefix('--')}" for setting in settings]
     method = [f"--method={name}"] if name in methods.METHODS else []

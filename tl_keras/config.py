@@ -5,23 +5,27 @@ Each field is also a command line flag: its default, help, unit and range stand 
 """
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Iterator
 from typing import Any
 
-from tl_keras.hyperparameters import Option, Training, option
+from tl_keras.hyperparameters import (
+    SCRATCH_PREFIX,
+    SOURCE_PREFIX,
+    Option,
+    Training,
+    named_options,
+    option,
+    with_given,
+)
 
-__all__ = ["Config", "Option", "Training", "digest", "from_flat", "named_options", "option"]
+__all__ = ["Config", "Option", "Training", "from_flat", "named_options", "option"]
 
 TASK = "What to transfer"
 TRANSFER = "How to transfer"
 DATA = "Data and model"
-TARGET_TRAINING = "Training on the target"
-SOURCE_TRAINING = "Training on the source (the same, with --source_ before the name)"
 RUNNING = "Running"
 
-SOURCE_PREFIX = "source_"
+# A value of --source_seed: a pretraining for each of --seeds, with the same number.
+PAIRED = "paired"
 
 # Two runs that differ only in these are the same experiment: seeds are added to a workdir, and
 # where it lies or what is printed changes no result.
@@ -69,7 +73,15 @@ class Config:
         low=0,
         high=2**31 - 1,
     )
-    source_seed: int = option(0, "seed of the pretraining", TASK, low=0, high=2**31 - 1)
+    source_seed: int | str = option(
+        0,
+        "seed of the pretraining, which all runs share; paired: a pretraining for each of --seeds,"
+        " so that the interval covers the luck of the pretraining too",
+        TASK,
+        low=0,
+        high=2**31 - 1,
+        choices=(PAIRED,),
+    )
     baseline: bool = option(True, "also train from scratch, with the same images and steps", TASK)
 
     pretrain: str = option(
@@ -195,7 +207,10 @@ class Config:
     )
 
     training: Training = Training()
-    source_training: Training = Training()
+    # A constant learning rate ends on some step of many, which may be an unlucky one.
+    source_training: Training = Training(schedule="cosine")
+    # None: as on the target.
+    scratch_training: Training | None = None
 
     strategy: str = option(
         "auto",
@@ -261,6 +276,17 @@ class Config:
     debug: bool = option(False, "print the traceback of an error", RUNNING)
 
     @property
+    def scratch(self) -> Training:
+        """How the arm that trains from scratch is trained."""
+        return self.scratch_training or self.training
+
+    @property
+    def trainings(self) -> dict[str, Training]:
+        """Every way in which a model is trained, by what stands before the names of its flags."""
+        own = {SCRATCH_PREFIX: self.scratch_training} if self.scratch_training else {}
+        return {"": self.training, SOURCE_PREFIX: self.source_training, **own}
+
+    @property
     def allowed_changes(self) -> tuple[str, ...]:
         """Names of the settings that an existing workdir need not agree in."""
         return tuple(name for name in self.allow_changed.split(",") if name)
@@ -274,42 +300,18 @@ class Config:
         return {k: v for k, v in self.flat().items() if k not in NOT_PART_OF_THE_EXPERIMENT}
 
 
-def named_options(config: Any) -> Iterator[tuple[str, Option, Any]]:
-    """Yield (flag name, option, value) for every setting, in the order of `--help`.
-
-    Args:
-        config: a Config, or another dataclass of options.
-    """
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, Training):
-            yield from _training_options(field.name, value)
-        else:
-            yield field.name, field.metadata["option"], value
-
-
-def _training_options(owner: str, training: Training) -> Iterator[tuple[str, Option, Any]]:
-    prefix = SOURCE_PREFIX if owner == "source_training" else ""
-    group = SOURCE_TRAINING if prefix else TARGET_TRAINING
-    for field in dataclasses.fields(training):
-        named = field.metadata["option"]._replace(group=group)
-        yield prefix + field.name, named, getattr(training, field.name)
-
-
 def from_flat(values: dict[str, Any]) -> Config:
     """Build a Config from settings by flag name; what is not named keeps its default."""
-    training_names = [field.name for field in dataclasses.fields(Training)]
     own_names = {field.name for field in dataclasses.fields(Config)}
+    training = with_given(Config.training, "", values)
+    own = {n: v for n, v in values.items() if n.startswith(SCRATCH_PREFIX) and v is not None}
+    # Steps go before epochs: those of the target shall not outdo epochs that are given for scratch.
+    by_epochs = f"{SCRATCH_PREFIX}epochs" in own
+    start = dataclasses.replace(training, steps=0) if by_epochs else training
+    scratch = with_given(start, SCRATCH_PREFIX, own)
     return Config(
         **{name: value for name, value in values.items() if name in own_names},
-        training=Training(**{n: values[n] for n in training_names if n in values}),
-        source_training=Training(
-            **{n: values[SOURCE_PREFIX + n] for n in training_names if SOURCE_PREFIX + n in values}
-        ),
+        training=training,
+        source_training=with_given(Config.source_training, SOURCE_PREFIX, values),
+        scratch_training=scratch if scratch != training else None,
     )
-
-
-def digest(settings: dict[str, Any]) -> str:
-    """Return a short hash of settings that is the same in every process."""
-    text = json.dumps(settings, sort_keys=True, default=list)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

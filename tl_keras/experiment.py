@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tl_keras import environment, files, plan, results, runs
-from tl_keras import source as sources
+from tl_keras import environment, files, plan, results, runs, seeds
+from tl_keras import source as source_module
 from tl_keras.checks import check
 from tl_keras.config import Config
 from tl_keras.errors import DataError
 from tl_keras.methods import catalog as methods
-from tl_keras.models import weights
+from tl_keras.models import norms, weights
 from tl_keras.models.precision import Precision, choose
 from tl_keras.plan import Plan
 from tl_keras.report import summary
-from tl_keras.source import Source, named
+from tl_keras.source import Source, Sources, named
 from tl_keras.training import cluster, distribution, joining
 from tl_keras.training.prediction import Predictor
 from tl_keras.workdir import Workdir, scratch
@@ -53,14 +53,15 @@ def run(config: Config) -> Report:
     """
     check(config)
     with opened(config) as workdir:
-        settled, source = settle(config, workdir)
+        settled, sources = settle(config, workdir)
         records = []
         for seed in config.seeds:
+            source = sources.of(seed)
             for arm, method in _arms(config, source):
                 folder = workdir.arm(arm, seed)
                 with runs.forgetting_models():
                     records.append(carry_out(settled, folder, source, arm, method, seed))
-        return _report(settled, workdir, source, records)
+        return _report(settled, workdir, sources, records)
 
 
 @contextlib.contextmanager
@@ -89,8 +90,8 @@ def opened(config: Config, apart_from: Collection[str] = ()) -> Iterator[Workdir
 
 def settle(
     config: Config, workdir: Workdir, configs: Sequence[Config] = ()
-) -> tuple[Plan, Source | None]:
-    """Open the data, see that everything fits, and have the source's knowledge at hand.
+) -> tuple[Plan, Sources]:
+    """Open the data, and see that everything fits; a pretraining comes when it is asked for.
 
     Args:
         config: the flags.
@@ -104,9 +105,9 @@ def settle(
     LOG.info("workdir: %s", workdir.root)
     processes = cluster.current()
     strategy = distribution.make_strategy(config.strategy, config.replicas)
-    file = sources.opened(config)
+    file = source_module.opened(config)
     for one in configs or [config]:
-        sources.check_head(one, file)
+        source_module.check_head(one, file)
     # On whatever machine it goes on, a run stays in the precision that it was begun in.
     kept = workdir.precision(config)
     precision = Precision(*kept) if kept else choose(config.precision, config.model)
@@ -114,16 +115,13 @@ def settle(
     LOG.info("precision: %s to train, %s where frozen: %s", *precision)
     origin = file.origin if file else None
     settled = plan.make(config, strategy, origin, precision, workdir.root)
-    source = sources.known(settled, file)
-    processes.check_same("the weights of the source", source and source.record["weights_sha256"])
-    settled.check(source.weights if source else None, named(config), configs or [config])
+    known = source_module.known(settled, file)
+    processes.check_same("the weights of the source", known and known.record["weights_sha256"])
+    settled.check(known.weights if known else None, named(config), configs or [config])
     sha256 = file.sha256 if file else ""
     workdir.claim(config, sha256, environment.describe(), precision)
     settled.seals.keep()
-    if source is None and settled.source and methods.find(config.method).copies_weights:
-        with runs.forgetting_models():
-            source = sources.pretrained(settled, settled.source, workdir.source)
-    return settled, source
+    return settled, Sources(settled, workdir.root, known)
 
 
 def start_tensorflow(config: Config) -> None:
@@ -158,7 +156,10 @@ def carry_out(
         return found
     config, target = settled.config, settled.target
     method = methods.find(method_name)
-    setting = settled.setting(target, config.training, seed, config.shots)
+    training = config.scratch if arm == "scratch" else config.training
+    if training.batch_norm == "frozen" and not method.copies_weights:
+        training = dataclasses.replace(training, batch_norm="recomputed")
+    setting = settled.setting(seeds.TARGET, training, seed, config.shots)
     if method.copies_weights and source is not None:
         setting = dataclasses.replace(setting, source_weights=source.weights)
         names = target.dataset.class_names
@@ -167,6 +168,8 @@ def carry_out(
         head = "new" if fresh_head else config.head
         account = weights.copy(source.weights, setting.model, names, head, named(config))
         LOG.info("%s, seed %d: weights from %s\n%s", arm, seed, named(config), account)
+        if training.batch_norm == "frozen":
+            norms.freeze_statistics(setting.model)
     if method.source_images and settled.source is not None:
         setting = dataclasses.replace(
             setting,
@@ -182,19 +185,22 @@ def carry_out(
     return record
 
 
-def zero_shot(settled: Plan, workdir: Workdir, source: Source | None) -> dict[str, float] | None:
+def zero_shot(
+    settled: Plan, workdir: Workdir, sources: Sources, seed: int
+) -> dict[str, float] | None:
     """Return what the source's model says of the target, where it knows all of its classes."""
-    config, target = settled.config, settled.target
+    config, target, source = settled.config, settled.target, sources.of(seed)
     known = source.weights.origin.class_names if source and source.weights.origin else ()
     names = target.dataset.class_names
     if source is None or config.head == "new" or not set(names) <= set(known):
         return None
-    path = workdir.root / "zero_shot.json"
+    path = workdir.root / f"zero_shot{sources.ending(seed)}.json"
     if path.is_file():
         try:
             return files.read_state(path)
         except DataError as error:
             LOG.warning("%s. It is measured again", error)
+    # Nothing of it is fresh: all classes match.
     model = settled.build(target.dataset, 0)
     weights.copy(source.weights, model, names, "match", named(config))
     predictor = Predictor(model, settled.strategy)
@@ -205,16 +211,18 @@ def zero_shot(settled: Plan, workdir: Workdir, source: Source | None) -> dict[st
 
 
 def _report(
-    settled: Plan, workdir: Workdir, source: Source | None, records: list[dict[str, Any]]
+    settled: Plan, workdir: Workdir, sources: Sources, records: list[dict[str, Any]]
 ) -> Report:
-    before = zero_shot(settled, workdir, source)
-    for record in records:
-        if record["arm"] == "transfer":
-            record["zero_shot"] = before
+    transferred = [record for record in records if record["arm"] == "transfer"]
+    for record in transferred:
+        record["zero_shot"] = zero_shot(settled, workdir, sources, record["seed"])
+    found = [sources.of(record["seed"]) for record in transferred]
+    told = [source.record for source in found if source]
     report = {
         "config": settled.config.flat(),
         **workdir.history,
-        "source": source.record if source else None,
+        "source": told[0] if told and not sources.are_paired else None,
+        "sources": told if sources.are_paired else [],
         "runs": records,
         "summary": summary.summarise(records),
     }

@@ -5,7 +5,23 @@ And what a setting is made of: a field that is a command line flag too.
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+TARGET_TRAINING = "Training on the target"
+SOURCE_TRAINING = "Training on the source (the same, with --source_ before the name)"
+SCRATCH_TRAINING = (
+    "Training from scratch (the same, with --scratch_ before the name; default: as on the target)"
+)
+
+SOURCE_PREFIX, SCRATCH_PREFIX = "source_", "scratch_"
+
+# The fields of Config that are trainings: what stands before their flags' names, and their group.
+TRAININGS = {
+    "training": ("", TARGET_TRAINING),
+    "source_training": (SOURCE_PREFIX, SOURCE_TRAINING),
+    "scratch_training": (SCRATCH_PREFIX, SCRATCH_TRAINING),
+}
 
 
 class Option(NamedTuple):
@@ -56,7 +72,7 @@ class Training:
         0, "steps to train, instead of --epochs; 0 leaves it to them", unit="steps", low=0, high=1e9
     )
     min_steps: int = option(
-        0,
+        300,
         "train no fewer than this where --epochs would: 5 epochs of 50 images are 5 steps",
         unit="steps",
         low=0,
@@ -133,6 +149,14 @@ class Training:
         low=0,
         high=1e9,
     )
+    batch_norm: str = option(
+        "recomputed",
+        "by which statistics BatchNormalization goes in the final model. recomputed: those of the"
+        " final weights, over training images; moving: the moving averages of the last steps;"
+        " frozen: the source's own, which also normalise in training, and in the scratch arm"
+        " recomputed",
+        choices=("recomputed", "moving", "frozen"),
+    )
     augment: str = option(
         "none",
         "none, auto (the dataset's own default), or a list such as"
@@ -140,4 +164,36 @@ class Training:
         " (shift and zoom in parts of the side, rotate in turns, crop in pixels, color in parts of"
         " the range, randaugment in operations; mixup and cutmix mix two pictures and their labels,"
         " by a weight of Beta(A, A) for the value A)",
+    )
+
+
+def named_options(config: Any) -> Iterator[tuple[str, Option, Any]]:
+    """Yield (flag name, option, value) for every setting, in the order of `--help`.
+
+    The value is None where scratch is trained as the target is.
+
+    Args:
+        config: a Config, or another dataclass of options.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in TRAININGS:
+            yield from _training_options(*TRAININGS[field.name], value)
+        else:
+            yield field.name, field.metadata["option"], value
+
+
+def _training_options(
+    prefix: str, group: str, training: Training | None
+) -> Iterator[tuple[str, Option, Any]]:
+    for field in dataclasses.fields(Training):
+        named = field.metadata["option"]._replace(group=group)
+        yield prefix + field.name, named, getattr(training, field.name) if training else None
+
+
+def with_given(training: Training, prefix: str, values: dict[str, Any]) -> Training:
+    """Return `training` with the settings that `values` has under `prefix`."""
+    names = [field.name for field in dataclasses.fields(Training)]
+    return dataclasses.replace(
+        training, **{name: values[prefix + name] for name in names if prefix + name in values}
     )

@@ -14,7 +14,8 @@ from typing import Any
 from absl import flags
 
 from tl_keras import config as config_module
-from tl_keras.bounds import Number, bounded, different, one_line, plain_text, range_of
+from tl_keras import hyperparameters
+from tl_keras.bounds import bounded, different, example, one_line, plain_text, range_of
 from tl_keras.checks import check
 from tl_keras.config import Config, Option, named_options
 from tl_keras.data import catalog
@@ -36,14 +37,16 @@ _LONGEST_NAME = 100
 
 
 class _NumberParser(flags.ArgumentParser):
-    """Reads one number and holds it to its option's bounds."""
+    """Reads one number, or a word that the option has besides, and holds it to the bounds."""
 
     def __init__(self, kind: type, option: Option):
         self.kind = kind
         self.option = option
         self.syntactic_help = f"a {'whole number' if kind is int else 'number'}"
 
-    def parse(self, argument: Any) -> Number:
+    def parse(self, argument: Any) -> Any:
+        if argument in self.option.choices:
+            return argument
         try:
             value = self.kind(argument)
         except (ValueError, TypeError, OverflowError):
@@ -63,7 +66,8 @@ class _SeedsParser(_NumberParser):
     def parse(self, argument: Any) -> Any:
         if isinstance(argument, tuple):
             return argument
-        return different([super(_SeedsParser, self).parse(part) for part in argument.split(",")])
+        read = super().parse
+        return different([read(part) for part in argument.split(",")])
 
 
 class _TextParser(flags.ArgumentParser):
@@ -190,13 +194,14 @@ def _flags(comparison: object | None) -> list[tuple[str, Option, Any]]:
 
 def _define(values: flags.FlagValues, name: str, option: Option, default: Any) -> None:
     plain: flags.ArgumentSerializer[Any] = flags.ArgumentSerializer()
-    if isinstance(default, bool):
+    kind = default if default is not None else example(name)
+    if isinstance(kind, bool):
         flags.DEFINE(_BooleanParser(), name, default, option.help, values, plain, boolean=True)
-    elif isinstance(default, tuple):
+    elif isinstance(kind, tuple):
         serializer = flags.CsvListSerializer(",")
         flags.DEFINE(_SeedsParser(option), name, default, option.help, values, serializer)
-    elif isinstance(default, (int, float)):
-        parser = _NumberParser(type(default), option)
+    elif isinstance(kind, (int, float)):
+        parser = _NumberParser(type(kind), option)
         flags.DEFINE(parser, name, default, option.help, values, plain)
     elif option.choices:
         flags.DEFINE_enum(name, default, option.choices, option.help, flag_values=values)
@@ -212,12 +217,16 @@ def help_text(usage: str = USAGE, comparison: object | None = None) -> str:
         comparison: as for `read`.
     """
     lines = [usage]
-    group = ""
-    for name, option, default in _flags(comparison):
+    group, every = "", _flags(comparison)
+    for name, option, default in every:
         if option.group != group:
             group = option.group
             lines.append(f"\n{group}:\n")
-        lines.append(_help_entry(name, option, default))
+            if group == hyperparameters.SCRATCH_TRAINING:
+                names = [f"--{one}" for one, other, _ in every if other.group == group]
+                lines.append(_wrapped(" ".join(names)))
+        if group != hyperparameters.SCRATCH_TRAINING:
+            lines.append(_help_entry(name, option, default))
     lines.append("\nMethods:\n")
     lines += [f"  {method.name:16} {method.summary}" for method in methods.METHODS.values()]
     lines.append("\nPenalties, with their strengths:\n")
@@ -239,10 +248,13 @@ def _help_entry(name: str, option: Option, default: Any) -> str:
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
     shown = str(default).lower() if isinstance(default, bool) else default
-    detail = f"one of {', '.join(option.choices)}" if option.choices else range_of(option).strip()
+    words = ", ".join(option.choices)
+    detail = f"one of {words}" if words else ""
+    if numbers := range_of(option).strip():
+        detail = f"{numbers}, or {words}" if words else numbers
     unit = f"; unit: {option.unit}" if option.unit else ""
     bounds = f"[{detail}{unit}]" if detail else ""
-    if option.group == config_module.SOURCE_TRAINING:
+    if option.group == hyperparameters.SOURCE_TRAINING:
         return f"  --{name}={shown}  {bounds}".rstrip()
     return f"  --{name}={shown}\n{_wrapped(f'{option.help} {bounds}')}"
 

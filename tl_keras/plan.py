@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from tl_keras import seeds
 from tl_keras.checks import needs_validation, reads_source
 from tl_keras.config import Config, Training
 from tl_keras.data import splits
@@ -16,6 +17,7 @@ from tl_keras.data.reading import open_dataset
 from tl_keras.data.seals import Seals
 from tl_keras.data.splits import Split
 from tl_keras.errors import UsageError
+from tl_keras.hyperparameters import SOURCE_PREFIX
 from tl_keras.methods import unfreezing
 from tl_keras.methods.setting import Setting
 from tl_keras.models import building, weights
@@ -80,7 +82,7 @@ class Plan:
     source: Images | None
 
     def build(self, dataset: Dataset, seed: int) -> keras.Model:
-        """Return a model of `dataset` with fresh weights that `seed` decides."""
+        """Return a model of `dataset` with fresh weights that a derived seed decides."""
         with self.strategy.scope():
             return building.build(
                 self.config.model,
@@ -93,9 +95,17 @@ class Plan:
                 synchronised=self.config.sync_batch_norm,
             )
 
-    def setting(self, images: Images, training: Training, seed: int, shots: int = 0) -> Setting:
-        """Return a run on `images`: a model with fresh weights, and what trains and validates."""
-        model = self.build(images.dataset, seed)
+    def setting(self, role: str, training: Training, seed: int, shots: int = 0) -> Setting:
+        """Return a run: a model with fresh weights, and what trains and validates.
+
+        Args:
+            role: seeds.SOURCE or seeds.TARGET: of the dataset, and of all that is drawn.
+            training: how the model is trained.
+            seed: of the run.
+            shots: labelled images a class, 0 for all.
+        """
+        images = self.images(role)
+        model = self.build(images.dataset, seeds.derive(seed, role, "model"))
         compute_in(model, self.precision.training)
         return Setting(
             config=self.config,
@@ -105,23 +115,36 @@ class Plan:
             model=model,
             precision=self.precision,
             images=images.train,
-            split=self.split(images, training, seed, shots),
+            split=self.split(role, training, seed, shots),
             image_size=self.image_size,
             augment=augmentation(images, training),
             cache=self.cache,
+            role=role,
         )
+
+    def images(self, role: str) -> Images:
+        """Return the dataset of a role.
+
+        Raises:
+            ValueError: there is no source dataset; `reads_source` tells where there is one.
+        """
+        images = self.source if role == seeds.SOURCE else self.target
+        if images is None:
+            raise ValueError("this experiment reads no source dataset")
+        return images
 
     def origin(self, images: Images) -> Origin:
         """Return what is to be said of weights that were trained on `images`."""
         names, config = images.dataset.class_names, self.config
         return Origin(images.dataset.name, names, config.model, self.image_size, self.body_channels)
 
-    def split(self, images: Images, training: Training, seed: int, shots: int = 0) -> Split:
+    def split(self, role: str, training: Training, seed: int, shots: int = 0) -> Split:
         """Return which training images train and which validate in the runs of `seed`."""
+        images = self.images(role)
         return splits.split(
             images.train.labels,
             images.dataset.class_names,
-            seed=seed,
+            seed=seeds.derive(seed, role, "split"),
             shots=shots,
             validation=self.config.validation,
             needs_validation=bool(needs_validation(training)),
@@ -150,17 +173,18 @@ class Plan:
             self._check_split(config)
 
     def _check_split(self, config: Config) -> None:
-        wants = needs_validation(config.training)
-        for seed in config.seeds:
-            chosen = self.split(self.target, config.training, seed, config.shots)
-            distribution.check_shares(
-                min(config.training.batch_size, len(chosen.train)), self.strategy
-            )
-            if wants and not len(chosen.validation):
-                raise UsageError(
-                    f"--{wants.format('')} watches a validation set, and no class of"
-                    f" --target={config.target} has a training image to spare for it"
-                )
+        of_target = {p: one for p, one in config.trainings.items() if p != SOURCE_PREFIX}
+        for prefix, training in of_target.items():
+            wants = needs_validation(training)
+            for seed in config.seeds:
+                chosen = self.split(seeds.TARGET, training, seed, config.shots)
+                batch = min(training.batch_size, len(chosen.train))
+                distribution.check_shares(batch, self.strategy)
+                if wants and not len(chosen.validation):
+                    raise UsageError(
+                        f"--{wants.format(prefix)} watches a validation set, and no class of"
+                        f" --target={config.target} has a training image to spare for it"
+                    )
 
 
 def augmentation(images: Images, training: Training) -> str:

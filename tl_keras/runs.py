@@ -25,8 +25,8 @@ from tl_keras.report import metrics
 from tl_keras.report.metrics import Classification
 from tl_keras.report.records import MetricsLog
 from tl_keras.report.tensorboard import EventLog
+from tl_keras.training import statistics
 from tl_keras.training.loop import Loop, Record, Result
-from tl_keras.training.task import Task
 
 LOG = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class Outcome(NamedTuple):
             "steps": self.result.steps,
             "seconds": round(self.result.seconds, 3),
             "images_per_second": round(self.result.images_per_second, 1),
+            "converged": self.result.converged,
             "weights_sha256": weights.digest(self.tensors),
             "files": self.files,
         }
@@ -112,7 +113,7 @@ def carry_out(
         title: names the run on the console.
         origin: what model.keras is to say of itself, but for its figures.
     """
-    with _trained(setting, prepared.task, folder, title) as (log, result):
+    with _trained(setting, prepared, folder, title) as (log, result):
         logits = prepared.predict(images.test)
         names = images.dataset.class_names
         test = metrics.classification(images.test.labels, logits, names)
@@ -123,8 +124,6 @@ def carry_out(
         _finish(log.events, setting, figures, tensors, result.steps)
     told = dataclasses.replace(origin, test={"accuracy": test.accuracy, "loss": test.loss})
     left = {METRICS: files.sha256(folder / METRICS)}
-    # What is kept can be loaded and go on anywhere, in whatever precision pays there.
-    precision.compute_in(prepared.model, precision.FLOAT32)
     left[MODEL] = model_file.save(folder / MODEL, prepared.model, told)
     return Outcome(result, test.as_record(), tensors, left)
 
@@ -143,7 +142,7 @@ def pretrain(
         folder: of this run.
         title: names the run on the console.
     """
-    with _trained(setting, prepared.task, folder, title) as (log, result):
+    with _trained(setting, prepared, folder, title) as (log, result):
         test = prepared.judge(images.test)
         tensors = weights.tensors_of(prepared.model)
         body = {name: value for name, value in tensors.items() if not name.startswith(HEAD)}
@@ -156,16 +155,25 @@ def pretrain(
 
 @contextlib.contextmanager
 def _trained(
-    setting: Setting, task: Task, folder: Path, title: str
+    setting: Setting, prepared: Prepared | Pretraining, folder: Path, title: str
 ) -> Iterator[tuple[RunLog, Result]]:
-    """Train in `folder`, and keep the log open for what is found after."""
+    """Train in `folder`, and keep the log open for what is found after.
+
+    The model is then what is kept: in float32, for it can be loaded and go on anywhere, in whatever
+    precision pays there, and with the statistics of its final weights.
+    """
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(RunLog(folder)) as log:
         log.events.config_text(setting.config.flat())
         pace = Pace.parse(setting.config.checkpoint_every)
+        task = prepared.task
         loop = Loop(task, setting.training, setting.strategy, folder, log, title, pace)
-        yield log, loop.run()
+        result = loop.run()
+        precision.compute_in(prepared.model, precision.FLOAT32)
+        if result.steps and setting.training.batch_norm == "recomputed":
+            statistics.keep(prepared.model, task.streams["target"])
+        yield log, result
 
 
 def _show(

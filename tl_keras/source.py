@@ -5,19 +5,21 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tl_keras import files, results, runs
+from tl_keras import files, results, runs, seeds
 from tl_keras.checks import needs_head
-from tl_keras.config import Config
+from tl_keras.config import PAIRED, Config
 from tl_keras.errors import DataError, UsageError
 from tl_keras.methods import catalog as methods
 from tl_keras.models import building, weights
 from tl_keras.models.weights import Origin, Weights
 from tl_keras.models.weights_file import WeightsFile
-from tl_keras.plan import Images, Plan
+from tl_keras.plan import Plan
 
 LOG = logging.getLogger(__name__)
 
 WEIGHTS = "source.weights.h5"
+# Of the pretraining, in the workdir; with the seed behind it where each seed has its own.
+FOLDER = "source"
 
 
 class Source(NamedTuple):
@@ -25,6 +27,49 @@ class Source(NamedTuple):
 
     weights: Weights
     record: dict[str, Any]
+
+
+class Sources:
+    """The source of each seed's runs: one that all share, or a pretraining for each of them."""
+
+    def __init__(self, settled: Plan, root: Path, shared: Source | None):
+        """Have the knowledge at hand.
+
+        Args:
+            settled: of the experiment.
+            root: of the workdir.
+            shared: what is there before any training; None where there is nothing yet, or no
+                source.
+        """
+        self._settled, self._root, self._shared = settled, root, shared
+        self._pretrained: dict[str, Source] = {}
+
+    @property
+    def are_paired(self) -> bool:
+        """Whether there is a pretraining for each seed."""
+        return self._pretrains and self._settled.config.source_seed == PAIRED
+
+    @property
+    def _pretrains(self) -> bool:
+        method = methods.find(self._settled.config.method)
+        has_images = self._settled.source is not None
+        return self._shared is None and has_images and method.copies_weights
+
+    def ending(self, seed: int) -> str:
+        """Return what the names of files that tell of this seed's source end with."""
+        return f"-{seed}" if self.are_paired else ""
+
+    def of(self, seed: int) -> Source | None:
+        """Return the source of the runs of `seed`, which is trained where it is not yet."""
+        if not self._pretrains:
+            return self._shared
+        ending, own = self.ending(seed), self._settled.config.source_seed
+        if ending not in self._pretrained:
+            folder = self._root / f"{FOLDER}{ending}"
+            with runs.forgetting_models():
+                found = pretrained(self._settled, folder, seed if isinstance(own, str) else own)
+            self._pretrained[ending] = found
+        return self._pretrained[ending]
 
 
 def named(config: Config) -> str:
@@ -102,16 +147,18 @@ def _imagenet(settled: Plan) -> tuple[weights.Tensors, Origin]:
     return body, Origin("imagenet", (), config.model, settled.image_size, 3)
 
 
-def pretrained(settled: Plan, images: Images, folder: Path) -> Source:
+def pretrained(settled: Plan, folder: Path, seed: int) -> Source:
     """Train on the source, or take what an earlier call trained, and return the weights."""
-    config = settled.config
+    config, images = settled.config, settled.images(seeds.SOURCE)
     path = folder / WEIGHTS
     if (record := results.read(folder)) is not None:
         LOG.info("source: %s is trained already", config.source)
         kept = WeightsFile(path, str(path), record["files"][WEIGHTS])
         return Source(kept.read(settled.build(images.dataset, 0)), record)
-    LOG.info("source: training %s on %s, %s", config.model, config.source, config.pretrain)
-    setting = settled.setting(images, config.source_training, config.source_seed)
+    LOG.info(
+        "source: training %s on %s, %s, seed %d", config.model, config.source, config.pretrain, seed
+    )
+    setting = settled.setting(seeds.SOURCE, config.source_training, seed)
     prepared = methods.pretraining(config.pretrain)(setting)
     title, origin = f"source {config.source}", settled.origin(images)
     if config.pretrain == "supervised":
@@ -123,7 +170,7 @@ def pretrained(settled: Plan, images: Images, folder: Path) -> Source:
         found = outcome.test
     origin = dataclasses.replace(origin, test=found)
     outcome.files[WEIGHTS] = weights.save(path, outcome.tensors, origin)
-    record = {"dataset": config.source, **outcome.record(), "test": found}
+    record = {"dataset": config.source, "seed": seed, **outcome.record(), "test": found}
     results.write(folder, record)
     told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
     LOG.info("source: on its test images, %s", told)

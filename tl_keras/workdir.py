@@ -1,6 +1,7 @@
 """The folder that holds everything an experiment makes, and what makes it that experiment's."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import filelock
 
 from tl_keras import files
-from tl_keras.config import Config, digest
+from tl_keras.config import Config
 from tl_keras.errors import StoppedError, TransferError, UsageError
 
 LOG = logging.getLogger("tl_keras")
@@ -23,6 +24,8 @@ LOG = logging.getLogger("tl_keras")
 LOCK = "lock"
 # A folder for the copy of a workdir, and the file in it that a process holds while it uses that.
 SCRATCH, IN_USE = "tl_keras-copy-", "copy_in_use"
+# Raised where the same flags come to another result: other random numbers, defaults, statistics.
+VERSION, VERSION_NAME = 2, "results_version"
 FOUND_WEIGHTS = "source_weights_found"
 FOUND_PRECISION = "precision_found"
 
@@ -122,12 +125,7 @@ class Workdir:
             FOUND_PRECISION: list(precision),
         }
         found = {FOUND_WEIGHTS: source_weights}
-        files.write_state(self._config, {**config.flat(), **found, **self.history})
-
-    @property
-    def source(self) -> Path:
-        """Where the pretraining lies."""
-        return self.root / "source"
+        write_settings(self._config, config, {**found, **self.history})
 
     def arm(self, arm: str, seed: int) -> Path:
         """Return where one run of one arm lies."""
@@ -216,9 +214,29 @@ def default_name(config: Config) -> str:
     return f"{safe_name(words)}-{digest(config.experiment())}"
 
 
+def digest(settings: dict[str, Any]) -> str:
+    """Return a short hash of settings that is the same in every process."""
+    text = json.dumps(settings, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def safe_name(words: str) -> str:
     """Return words as a file name may be, of 80 letters at most."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", words)[-80:]
+
+
+def write_settings(path: Path, config: Config, more: Mapping[str, Any] | None = None) -> None:
+    """Write a config.json, for `refuse_other_settings` to read.
+
+    Args:
+        path: of the file.
+        config: all flags.
+        more: what else it is to say, by name.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    files.write_state(path, {**config.flat(), VERSION_NAME: VERSION, **(more or {})})
 
 
 def refuse_other_settings(path: Path, config: Config, apart_from: Collection[str] = ()) -> None:
@@ -235,6 +253,12 @@ def refuse_other_settings(path: Path, config: Config, apart_from: Collection[str
     wanted = {name: v for name, v in _plain(config.experiment()).items() if name not in free}
     # What was written before there was a flag was run with what is the flag's default now.
     kept = {**_plain(Config().experiment()), **files.read_state(path)}
+    if kept.get(VERSION_NAME) != VERSION:
+        raise UsageError(
+            f"--workdir={path.parent} was begun by another version of tl_keras, which draws other"
+            " random numbers and has other defaults: its runs can be neither continued here nor"
+            " compared with new ones. Choose another --workdir"
+        )
     differences = _changes({name: kept[name] for name in wanted}, wanted, "--{}")
     if differences:
         raise UsageError(

@@ -18,7 +18,8 @@ def command(
     return [
         *("-m", "experiments.benchmarks.synthetic", f"{images}x{size}"),
         *("--target=synthetic", f"--model={model}", f"--image_size={size}", "--nobaseline"),
-        *("--validation=0", f"--source_weights={weights}", f"--workdir={place / 'run'}", *flags),
+        *("--validation=0", "--min_steps=0", f"--source_weights={weights}"),
+        *(f"--workdir={place / 'run'}", *flags),
     ]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.benchmarks import pictures
 from experiments.benchmarks.worker import Rounds
+from tl_keras import seeds
 from tl_keras.config import Config, from_flat
 from tl_keras.data.catalog import DIGITS
 from tl_keras.data.dataset import Dataset, ImageSet
@@ -93,7 +94,7 @@ def train(
     """
     endless = {"steps": ENDLESS, "eval_steps": RECORDS_A_VALIDATION * steps}
     plan = _plan({**flags, **endless}, images, size, channels)
-    setting = plan.setting(plan.target, plan.config.training, seed=0)
+    setting = plan.setting(seeds.TARGET, plan.config.training, seed=0)
     pauses = _Pauses(rounds, steps * plan.config.training.batch_size)
     _loop(setting, pauses, plan.cache.parent / "run").run()
 
@@ -108,7 +109,7 @@ def short_training(
         with forgetting_models():
             # Each round computes what it caches anew.
             fresh = dataclasses.replace(plan, cache=folder / "features")
-            setting = fresh.setting(plan.target, plan.config.training, seed=0)
+            setting = fresh.setting(seeds.TARGET, plan.config.training, seed=0)
             waits = _Waits()
             rounds.begin()
             _loop(setting, waits, folder).run()
@@ -126,7 +127,7 @@ def features(rounds: Rounds, flags: dict[str, Any], images: int, size: int) -> N
 
 def _frozen(plan: Plan) -> tuple[FrozenPart, np.ndarray]:
     """Return what computes features, and the images to compute them of."""
-    setting = plan.setting(plan.target, plan.config.training, seed=0)
+    setting = plan.setting(seeds.TARGET, plan.config.training, seed=0)
     model = setting.model
     set_trainable(model, "head")
     part = FrozenPart(setting, keras.Model(model.input, model.output["features"]))
@@ -151,7 +152,10 @@ def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> Plan:
             f"tl_keras has no flag {', '.join(f'--{name}' for name in sorted(unknown))}"
         )
     config = from_flat(
-        {"source": "none", "target": "random", "validation": 0.0, "image_size": size, **flags}
+        {
+            **{"source": "none", "target": "random", "validation": 0.0, "image_size": size},
+            **{"min_steps": 0, **flags},
+        }
     )
     start_tensorflow(config)
     joining.join(config.strategy, config.startup_timeout)

@@ -16,11 +16,15 @@ import tensorflow as tf
 
 from tl_keras.data import augment, augment_spec, mixing
 from tl_keras.data.augment_spec import Augmentation
+from tl_keras.seeds import derive
 
 NO_AUGMENTATION = augment_spec.parse("none")
 
-# Numbers of independent orders of the same examples.
-PICTURES, PARTNERS = 0, 1
+# Independent orders of the same examples.
+PICTURES, PARTNERS = "order of the pictures", "order of their partners"
+
+# TensorFlow's default of 4 hardly shuffles. From 8 on, orders are like random ones in all tests.
+SHUFFLE_ROUNDS = 16
 
 # Up to here inputs are TensorFlow's own: a batch of them takes a tenth of a millisecond less.
 COPIED_BYTES = 2**27
@@ -38,7 +42,7 @@ class Stream:
             them, (examples, ...) in float32 or 16 bits.
         labels: (examples,) int64.
         batch_size: examples a step, over all replicas; at most as many as there are.
-        seed: of the order and of the augmentation.
+        seed: from which those of the order and of the augmentation are derived.
         image_size: side in pixels that images are brought to; 0 leaves the inputs as they are.
         augmentation: what is done to each image anew in each epoch.
         view: streams that differ in it alone give the same examples, augmented differently.
@@ -76,7 +80,7 @@ class Stream:
         return self.count / self.batch_size
 
     def order(
-        self, step: tf.Tensor, replica: tf.Tensor, replicas: int, number: int = PICTURES
+        self, step: tf.Tensor, replica: tf.Tensor, replicas: int, which: str = PICTURES
     ) -> tuple[tf.Tensor, ...]:
         """Return which examples one replica gets in one step.
 
@@ -84,7 +88,7 @@ class Stream:
             step: () int64.
             replica: () int64, which of them.
             replicas: how many there are.
-            number: of the order: PICTURES, or PARTNERS for what those are mixed with.
+            which: PICTURES, or PARTNERS for what those are mixed with.
 
         Returns:
             indices: (share,) int64, among those that take part, and epochs: the same shape, the
@@ -95,17 +99,16 @@ class Stream:
         if self.batch_size % replicas == 0:
             places = tf.ensure_shape(places, [self.batch_size // replicas])
         epochs = places // self.count
-        seeds = [tf.fill(tf.shape(places), tf.constant(n, tf.int64)) for n in (self.seed, number)]
-        seeds = tf.stack([seeds[0], epochs, seeds[1]], axis=1)
-        # The shuffle takes the low bits of each number, 8 where examples are few: counted up,
-        # orders would come again after 256 epochs, and with them the pairs that are mixed.
-        large = tf.reduce_any(seeds >= 256, axis=1, keepdims=True) | (number != PICTURES)
-        seeds = tf.where(large, augment.draw(seeds, 3), seeds)
+        seed = tf.fill(tf.shape(places), tf.constant(derive(self.seed, which), tf.int64))
+        # The shuffle takes the low bits of each number, 8 where examples are few. Numbers that
+        # count up, as epochs do, would give orders that are alike, and the same again and again.
+        keys = augment.draw(tf.stack([seed, epochs, tf.zeros_like(epochs)], axis=1), 3)
         # Not tf.random.experimental.index_shuffle: it pads a seed for each index the wrong way.
         indices = tf.raw_ops.RandomIndexShuffle(
             index=places % self.count,
-            seed=tf.cast(seeds, tf.int32),
+            seed=tf.cast(keys, tf.int32),
             max_index=tf.constant(self.count - 1, tf.int64),
+            rounds=SHUFFLE_ROUNDS,
         )
         return indices, epochs
 
@@ -148,7 +151,7 @@ class Stream:
                 inputs, shares = mixing.mix(inputs, partners, keys, self.augmentation)
                 other_labels = tf.gather(labels, others)
                 wanted = mixing.mix_labels(wanted, other_labels, shares, self.num_classes)
-            return _resized(inputs, self.image_size), wanted
+            return resized(inputs, self.image_size), wanted
 
         return _mapped(_numbers(context, first_step), batch)
 
@@ -161,9 +164,8 @@ class Stream:
         """
         if self.views:
             epochs %= self.views
-        # Seeds end below 2^31, so that no view of one is a view of another.
-        own_seed = tf.constant(self.seed + self.view * 2**31, tf.int64)
-        return tf.stack([tf.fill(tf.shape(indices), own_seed), epochs, indices], axis=1)
+        seed = tf.constant(derive(self.seed, "augmentation", self.view), tf.int64)
+        return tf.stack([tf.fill(tf.shape(indices), seed), epochs, indices], axis=1)
 
 
 def in_order(
@@ -200,7 +202,7 @@ def in_order(
         images = rows(indices)
         if table is not None:
             images = augment.augment(images, tf.gather(table, indices), augmentation)
-        return _resized(images, image_size)
+        return resized(images, image_size)
 
     return _mapped(_numbers(context, 0, rounds), batch)
 
@@ -258,7 +260,8 @@ def _rows(inputs: np.ndarray):  # type: ignore[no-untyped-def]
     return gathered
 
 
-def _resized(images: tf.Tensor, image_size: int) -> tf.Tensor:
+def resized(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Return (batch, image_size, image_size, channels) uint8; 0 leaves the inputs as they are."""
     if image_size == 0 or images.shape[1:3] == (image_size, image_size):
         return images
     resized = tf.image.resize(images, (image_size, image_size), antialias=True)

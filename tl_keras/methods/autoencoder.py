@@ -26,7 +26,8 @@ def prepare(setting: Setting) -> Pretraining:
     """
     model = setting.model
     with setting.strategy.scope():
-        decoder = _decoder(model.output["features"].shape[-1], model.input.shape[1:], setting.seed)
+        width, shape = model.output["features"].shape[-1], model.input.shape[1:]
+        decoder = _decoder(width, shape, setting.seed_for("decoder"))
 
     def objective(batch: Batch) -> Objective:
         images, _ = batch["target"]
@@ -61,7 +62,7 @@ def _decoder(width: int, shape: tuple[int, int, int], seed: int) -> keras.Model:
     while -(-size // 2**doublings) > LARGEST_MAP:
         doublings += 1
     side = -(-size // 2**doublings)
-    seeds = iter(np.random.SeedSequence((seed, 2)).generate_state(doublings + 2).tolist())
+    seeds = iter(np.random.SeedSequence(seed).generate_state(doublings + 2).tolist())
 
     def drawn() -> keras.initializers.Initializer:
         return keras.initializers.GlorotUniform(seed=next(seeds))

@@ -142,7 +142,7 @@ METHODS = {
         ),
         Method(
             "scratch",
-            "the source's architecture alone, with fresh weights",
+            "the source's architecture with fresh weights; penalties that need no source stay",
             copies_weights=False,
             needs_source=False,
         ),
@@ -161,7 +161,7 @@ METHODS = {
 
 # What --pretrain names -> the module of tl_keras.methods that has its `prepare`.
 PRETRAININGS = MappingProxyType(
-    {"supervised": "scratch", "autoencoder": "autoencoder", "simclr": "simclr"}
+    {"supervised": "supervised", "autoencoder": "autoencoder", "simclr": "simclr"}
 )
 
 # How a model may thaw, and how many stages can be given a length.

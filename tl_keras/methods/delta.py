@@ -63,7 +63,8 @@ def loss_rises(setting: Setting) -> dict[str, np.ndarray]:
     The loss is that of a linear head, trained on the source's features of some labelled images, on
     the same images: a head that is still fresh would tell nothing.
     """
-    chosen = np.random.default_rng((setting.seed, 2)).permutation(setting.split.train)[:IMAGES]
+    generator = np.random.default_rng(setting.seed_for("delta"))
+    chosen = generator.permutation(setting.split.train)[:IMAGES]
     images, labels = setting.images.images[chosen], setting.images.labels[chosen]
     # Nothing has trained yet: the model is the source still.
     source = watching(setting.model)

@@ -53,7 +53,8 @@ def _heads(setting: Setting, body: keras.Model) -> tuple[keras.Model, keras.Mode
     inputs = keras.Input(features.shape[1:], name="features")
     layers = [head_of(body)]
     if setting.config.feature_head == "mlp":
-        seeds = iter(np.random.SeedSequence((setting.seed, 1)).generate_state(2).tolist())
+        sequence = np.random.SeedSequence(setting.seed_for("mlp"))
+        seeds = iter(sequence.generate_state(2).tolist())
         classes = body.output["logits"].shape[-1]
         layers = [
             _dense(setting.config.feature_units, "relu", "head_hidden", next(seeds)),

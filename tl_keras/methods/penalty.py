@@ -82,9 +82,19 @@ class Added(NamedTuple):
     variables: list[keras.Variable]
 
 
-def added_to(setting: Setting) -> Added:
-    """Return what the flags of a run add to its loss; the model has the source's weights."""
-    named = catalog.penalties(setting.config)
+def added_to(setting: Setting, *, from_scratch: bool = False) -> Added:
+    """Return what the flags of a run add to its loss.
+
+    Args:
+        setting: of the run, whose model has the source's weights.
+        from_scratch: the model has fresh weights, and penalties that measure from a source are left
+            out.
+    """
+    named = {
+        name: strengths
+        for name, strengths in catalog.penalties(setting.config).items()
+        if not (from_scratch and catalog.PENALTIES[name].needs_source)
+    }
     model = setting.model
     if not named:
         return Added(model, None, [])

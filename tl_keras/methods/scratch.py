@@ -1,8 +1,19 @@
 """Structure transfer: the source's architecture with fresh weights. The arm to compare with."""
 
-from tl_keras.methods.setting import Prepared, Setting, supervised
+import dataclasses
+
+from tl_keras.methods.penalty import added_to
+from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of, supervised
 
 
 def prepare(setting: Setting) -> Prepared:
-    """Prepare training of all weights, from fresh ones."""
-    return supervised(setting)
+    """Prepare training of all weights, from fresh ones.
+
+    Penalties that need no source, such as `l2`, are of both arms: else a gain would be theirs, and
+    not the transfer's.
+    """
+    prepared, added = supervised(setting), added_to(setting, from_scratch=True)
+    objective = cross_entropy_of(added.model, setting.cross_entropy, added.terms)
+    variables = [*prepared.task.variables, *added.variables]
+    task = dataclasses.replace(prepared.task, objective=objective, variables=variables)
+    return dataclasses.replace(prepared, task=task)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_keras import seeds
 from tl_keras.config import Config, Training
 from tl_keras.data import augment_spec, splits
 from tl_keras.data.dataset import ImageSet
@@ -36,7 +37,7 @@ class Setting:
         config: all flags.
         training: how this model is trained.
         strategy: under which models and variables are made.
-        seed: of everything random in this run.
+        seed: of everything random in this run; draws take what `seed_for` derives of it.
         model: built, and holding the source's weights where the method starts from them.
         precision: what it computes in.
         images: the dataset's training split.
@@ -47,6 +48,7 @@ class Setting:
         source_weights: None without a source.
         source_train: what the source trained on; None where the method does not ask for it.
         source_augment: specification of its augmentation, "auto" resolved.
+        role: seeds.SOURCE where this is the pretraining, else seeds.TARGET.
     """
 
     config: Config
@@ -63,6 +65,11 @@ class Setting:
     source_weights: Weights | None = None
     source_train: ImageSet | None = None
     source_augment: str = "none"
+    role: str = seeds.TARGET
+
+    def seed_for(self, *purpose: str | int) -> int:
+        """Return the seed of one kind of draw, as `seeds.derive` does."""
+        return seeds.derive(self.seed, self.role, *purpose)
 
     @property
     def source(self) -> Weights:
@@ -120,24 +127,31 @@ class Setting:
     def source_stream(self) -> Stream:
         """Return batches of the source's images, with the source's augmentation."""
         return dataclasses.replace(
-            self.stream(self.source_images, views=self.config.cached_views),
+            self.stream(self.source_images, views=self.config.cached_views, name="source"),
             augmentation=augment_spec.parse(self.source_augment),
             num_classes=self.source_classes,
         )
 
-    def stream(self, images: ImageSet, chosen: np.ndarray | None = None, views: int = 0) -> Stream:
+    def stream(
+        self,
+        images: ImageSet,
+        chosen: np.ndarray | None = None,
+        views: int = 0,
+        name: str = "target",
+    ) -> Stream:
         """Return batches of images with this run's seed and augmentation.
 
         Args:
             images: of which they are.
             chosen: those that take part; None for all.
             views: how many epochs differ in their augmentation; 0 for all.
+            name: of the stream; those of different names draw different numbers.
         """
         return Stream(
             inputs=images.images,
             labels=images.labels,
             batch_size=self.training.batch_size,
-            seed=self.seed,
+            seed=self.seed_for("stream", name),
             image_size=self.image_size,
             augmentation=augment_spec.parse(self.augment),
             views=views,

@@ -42,7 +42,8 @@ def prepare(setting: Setting) -> Pretraining:
     """
     model, temperature = setting.model, setting.config.temperature
     with setting.strategy.scope():
-        projection = _projection(model.output["features"].shape[-1], setting.seed)
+        width = model.output["features"].shape[-1]
+        projection = _projection(width, setting.seed_for("projection"))
 
     def contrast(first: tf.Tensor, second: tf.Tensor, training: bool) -> Contrast:
         # One pass over both, so that normalisation layers see them as one batch.
@@ -64,7 +65,9 @@ def prepare(setting: Setting) -> Pretraining:
         objective=objective,
     )
     compare = tf.function(lambda first, second: contrast(first, second, False), autograph=False)
-    return Pretraining(task, model, judge=lambda images: _judge(setting.stream(images), compare))
+    return Pretraining(
+        task, model, judge=lambda images: _judge(setting.stream(images, name="test"), compare)
+    )
 
 
 def nt_xent(first: tf.Tensor, second: tf.Tensor, temperature: float) -> Contrast:
@@ -100,7 +103,7 @@ def nt_xent(first: tf.Tensor, second: tf.Tensor, temperature: float) -> Contrast
 def _projection(width: int, seed: int) -> keras.Model:
     hidden, last = (
         keras.initializers.GlorotUniform(seed=one)
-        for one in np.random.SeedSequence((seed, 3)).generate_state(2).tolist()
+        for one in np.random.SeedSequence(seed).generate_state(2).tolist()
     )
     features = keras.Input((width,), name="features")
     x = keras.layers.Dense(width, "relu", kernel_initializer=hidden)(features)

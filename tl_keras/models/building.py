@@ -1,6 +1,5 @@
 """Models by name: uint8 images in, features and logits out, fresh weights that a seed decides."""
 
-import hashlib
 import re
 from collections.abc import Collection, Iterable
 
@@ -10,6 +9,7 @@ from tl_keras.errors import UsageError
 from tl_keras.models import applications, catalog, conv4, noise, small_cnn
 from tl_keras.models.naming import named_layers, rename, tensor_names
 from tl_keras.models.operations import quicken
+from tl_keras.seeds import derive
 
 __all__ = [
     "build",
@@ -142,7 +142,7 @@ def _draw_weights(model: keras.Model, seed: int, *, body: bool) -> None:
             attributes = INITIALIZERS.get(variable.name, ())
             for attribute in [one for one in attributes if hasattr(layer, one)][:1]:
                 initializer = getattr(layer, attribute)
-                own_seed = _derived(seed, f"{layer_name}/{variable.name}")
+                own_seed = _for_keras(derive(seed, "weights", layer_name, variable.name))
                 drawn = type(initializer).from_config(
                     {**initializer.get_config(), "seed": own_seed}
                 )
@@ -154,12 +154,12 @@ def _seed_noise(model: keras.Model, seed: int) -> None:
     for layer in model.layers:
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
-            generator.state.assign([_derived(seed, layer.name), 0])
+            generator.state.assign([_for_keras(derive(seed, "dropout", layer.name)), 0])
 
 
-def _derived(seed: int, name: str) -> int:
-    """Return a seed of 31 bits that is the same in every process."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
+def _for_keras(seed: int) -> int:
+    """Return a seed of 31 bits, which is all that Keras takes, of one of 63."""
+    return seed >> 32
 
 
 def copy_weights(layer: keras.Layer, copy: keras.Layer) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import keras
 
-from tl_keras.models import groups
+from tl_keras.models import groups, norms
 from tl_keras.models.building import head_of
 from tl_keras.models.naming import leaves
 
@@ -67,10 +67,11 @@ def _moves(operation: keras.Operation) -> bool:
 def differs_in_training(operation: keras.Operation) -> bool:
     """Tell whether this does something else in training than in inference, such as dropout.
 
-    A frozen BatchNormalization does not: it goes by its moving statistics in both.
+    A BatchNormalization that is frozen, or whose statistics are, does not: it goes by its moving
+    statistics in both.
     """
     if isinstance(operation, keras.layers.BatchNormalization):
-        return operation.trainable
+        return norms.follows(operation)
     # Dense is told too, for the sake of quantisation, and does the same.
     is_told = "training" in inspect.signature(operation.call).parameters
     return is_told and not isinstance(operation, keras.layers.Dense)

@@ -7,11 +7,18 @@ moments have to be those of several replicas, it is made of two such operations 
 the time of the single passes.
 """
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+# The moments that norms come upon inside `measuring`, by the norms' names; None outside.
+_measured: contextvars.ContextVar[dict[str, tf.Tensor] | None]
+_measured = contextvars.ContextVar("measured", default=None)
 
 
 def is_plain_norm(operation: keras.Operation) -> bool:
@@ -21,6 +28,37 @@ def is_plain_norm(operation: keras.Operation) -> bool:
         and not operation.renorm
         and operation.axis in (-1, len(operation.output.shape) - 1)
     )
+
+
+def freeze_statistics(model: keras.Model) -> None:
+    """Have norms go by the moving statistics that they have, in training too.
+
+    Their scales and offsets still train, as in Keras' guide to transfer learning.
+    """
+    for layer in model.layers:
+        if is_plain_norm(layer):
+            layer.statistics_are_frozen = True
+
+
+def follows(norm: keras.layers.BatchNormalization) -> bool:
+    """Tell whether training goes by a batch's statistics, and moves the kept ones towards them."""
+    return bool(norm.trainable) and not getattr(norm, "statistics_are_frozen", False)
+
+
+@contextlib.contextmanager
+def measuring() -> Iterator[dict[str, tf.Tensor]]:
+    """Have norms that follow the batches go by a batch's own moments inside, and tell of them.
+
+    Yields:
+        By the norm's name, (2, channels) float32: means and variances. Models have to be in
+        inference mode, and outside of any replica.
+    """
+    found: dict[str, tf.Tensor] = {}
+    token = _measured.set(found)
+    try:
+        yield found
+    finally:
+        _measured.reset(token)
 
 
 def normalised(
@@ -47,19 +85,24 @@ def normalised(
     if inputs.shape.rank == 2:
         maps = inputs[:, None, None, :]
         return normalised(norm, on_processor, synchronised, maps, training)[:, 0, 0]
-    follows = bool(training and norm.trainable)
-    if not (follows or on_processor):
+    measured = _measured.get() if follows(norm) else None
+    learns = bool(training) and follows(norm)
+    if not (learns or on_processor or measured is not None):
         # On GPUs TensorFlow has no deterministic gradient of the operation in inference mode.
         return keras.layers.BatchNormalization.call(norm, inputs, training=False)
     ones = tf.ones(inputs.shape[-1])
     scale = tf.cast(norm.gamma.value, tf.float32) if norm.scale else ones
     offset = tf.cast(norm.beta.value, tf.float32) if norm.center else tf.zeros_like(ones)
     context = tf.distribute.get_replica_context()
-    is_shared = follows and context and context.num_replicas_in_sync > 1
+    is_shared = learns and context and context.num_replicas_in_sync > 1
     if is_shared and synchronised:
         return _together(norm, on_processor, inputs, scale, offset)
-    if follows:
+    if learns or measured is not None:
         fused, moments = _fused(inputs, scale, offset, norm.epsilon)
+    if measured is not None:
+        measured[norm.name] = moments
+        return fused
+    if learns:
         if is_shared:
             # What moves stays one model's: each would keep the statistics of its own shares.
             moments = context.all_reduce(tf.distribute.ReduceOp.MEAN, moments)

@@ -1,5 +1,6 @@
 """Looking at the validation images: what was best so far, when to decay, and when to stop."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from scipy.special import log_softmax
 
 from tl_keras.config import Training
 from tl_keras.models import weights
+from tl_keras.training import statistics
 from tl_keras.training.averaging import Average
 from tl_keras.training.optimizers import Schedule
 from tl_keras.training.prediction import Predictor
@@ -41,6 +43,7 @@ class Judge:
 
     def look_at(self, task: Task) -> None:
         """Validate by what `task` computes from here on, which comes to the same."""
+        self._task = task
         self._validation, self._image_size = task.validation, task.image_size
         self._predictor = Predictor(task.model, self._strategy)
 
@@ -53,7 +56,7 @@ class Judge:
         validation = self._validation
         if validation is None or len(validation.labels) == 0:
             return {}
-        with self._average.in_place():
+        with self._average.in_place(), self._statistics():
             logits = self._predictor.predict(validation.images, self._image_size)
             labels = validation.labels
             log_likelihoods = log_softmax(logits.astype(np.float64), axis=1)
@@ -61,6 +64,12 @@ class Judge:
             self._note(loss)
         accuracy = float((logits.argmax(axis=1) == labels).mean())
         return {"validation/loss": loss, "validation/accuracy": accuracy}
+
+    def _statistics(self) -> contextlib.AbstractContextManager[None]:
+        """Let the model go by the statistics that it would have if training ended here."""
+        if self._training.batch_norm != "recomputed":
+            return contextlib.nullcontext()
+        return statistics.in_place(self._task.model, self._task.streams["target"])
 
     def _note(self, loss: float) -> None:
         training = self._training

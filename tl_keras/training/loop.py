@@ -24,6 +24,7 @@ from tl_keras.models import precision
 from tl_keras.training import cluster, distribution
 from tl_keras.training.averaging import Average
 from tl_keras.training.checkpoints import Checkpoints, Clock
+from tl_keras.training.convergence import has_converged
 from tl_keras.training.judging import Judge
 from tl_keras.training.optimizers import Schedule, forget, make_optimizer, total_steps
 from tl_keras.training.progress import Progress
@@ -33,6 +34,7 @@ from tl_keras.training.task import Stage, Task
 SECONDS_A_CALL = 0.5
 MOST_VALIDATIONS = 20
 RECORDS_A_VALIDATION = 5
+LEAST_RECORDS = 40
 
 FIGURES = "figures"
 USUAL = Pace()
@@ -56,11 +58,12 @@ class Recorder(Protocol):
 
 
 class Result(NamedTuple):
-    """What a finished run took."""
+    """What a finished run took, and whether it had converged, see `convergence`."""
 
     steps: int
     seconds: float
     images_per_second: float
+    converged: bool
 
 
 @dataclass
@@ -103,7 +106,9 @@ class Loop:
         self._eval_steps = training.eval_steps or max(
             math.ceil(target.steps_per_epoch), math.ceil(self._total / MOST_VALIDATIONS)
         )
-        self._record_steps = max(1, self._eval_steps // RECORDS_A_VALIDATION)
+        self._record_steps = max(
+            1, min(self._eval_steps // RECORDS_A_VALIDATION, self._total // LEAST_RECORDS)
+        )
         with strategy.scope():
             self._schedule = Schedule(training, self._total)
             scales_loss = precision.scales_loss(task.model)
@@ -153,7 +158,10 @@ class Loop:
         self._average.keep()
         self._judge.keep_best()
         images = state.step * self._batch_size
-        return Result(state.step, state.seconds, images / max(state.seconds, 1e-9))
+        # Where validation had no more progress, there is no need to ask the training loss.
+        converged = state.stopped or has_converged(state.records, self._starts[-1])
+        rate = images / max(state.seconds, 1e-9)
+        return Result(state.step, state.seconds, rate, converged)
 
     def _run_stage(self) -> None:
         """Train to the end of a stage.

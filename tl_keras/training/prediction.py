@@ -14,6 +14,13 @@ from tl_keras.training import distribution
 VALUES_A_BATCH = 2**26
 
 
+def affordable(inputs: np.ndarray, image_size: int = 0) -> int:
+    """Return how many examples a batch may have where no gradients are kept."""
+    side = image_size or inputs.shape[1]
+    values = side * side * 3 if inputs.dtype == np.uint8 else int(np.prod(inputs.shape[1:]))
+    return int(np.clip(VALUES_A_BATCH // (values * 8), 16, 512))
+
+
 class Runner:
     """Runs one function over many examples; keep it where there is more than one set of them."""
 
@@ -35,9 +42,7 @@ class Runner:
             image_size: side in pixels that images are brought to; 0 leaves them.
             augmented: augmentation and keys, as of `pipeline.in_order`.
         """
-        side = image_size or inputs.shape[1]
-        values = side * side * 3 if inputs.dtype == np.uint8 else int(np.prod(inputs.shape[1:]))
-        batch_size = int(np.clip(VALUES_A_BATCH // (values * 8), 16, 512))
+        batch_size = affordable(inputs, image_size)
         batches = distribution.batches(
             self._strategy,
             lambda context: pipeline.in_order(inputs, batch_size, image_size, context, **augmented),
