@@ -15,10 +15,11 @@ NOISE = 2.0
 def has_converged(records: Sequence[tuple[int, Mapping[str, float]]], start: int = 0) -> bool:
     """Tell whether the training loss had come to rest at the end of a run.
 
-    It has where its mean over the last quarter of the way differs from that over the quarter before
-    by no more than 5 % of how far it has fallen since the run began, or by no more than two standard
-    errors of that difference. The way is measured in steps times their learning rate: a loss that
-    rests because the learning rate has gone to zero has not converged. Nor has one that rises.
+    It has where its mean over the last quarter of the way differs from that of the quarter before
+    by no more than 5 % of how far it has fallen since the run began, or by no more than two
+    standard errors of that difference. The way is measured in steps times their learning rate: a
+    loss that rests because the learning rate has gone to zero has not converged. Nor has one that
+    rises.
 
     Args:
         records: step and values of each measurement: "train/loss", the mean over the steps since

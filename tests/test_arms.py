@@ -1,0 +1,161 @@
+"""Tests of what the arms of an experiment have in common, and what not; run as the program does."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+import tl_keras
+from tl_keras import files
+from tl_keras.config import from_flat
+from tl_keras.data.reading import open_dataset
+from tl_keras.errors import UsageError
+from tl_keras.models import weights
+
+QUICK = {
+    **{"source": "mnist_5k", "target": "digits", "shots": 5, "dense_units": 16},
+    **{"source_steps": 60, "steps": 45},
+}
+
+
+def run(workdir, **flags):
+    return tl_keras.run(from_flat({**QUICK, "workdir": str(workdir), **flags}))
+
+
+def arms(record) -> dict[tuple[str, int], dict]:
+    return {(one["arm"], one["seed"]): one for one in record["runs"]}
+
+
+def last_figures(folder) -> dict[str, float]:
+    """Return the last figures of training that a run recorded."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "train/loss" in line][-1]
+
+
+@pytest.mark.parametrize("penalty", ["l2", "bss"])
+def test_penalty_that_needs_no_source_is_of_both_arms(tmp_path, penalty):
+    record = run(tmp_path, method=penalty).record
+    for one in record["runs"]:
+        assert penalty in {
+            name.removeprefix("train/")
+            for name in last_figures(tmp_path / f"{one['arm']}-{one['seed']}")
+        }
+    plain = run(tmp_path / "plain").record
+    assert (
+        arms(record)["scratch", 0]["weights_sha256"]
+        != (arms(plain)["scratch", 0]["weights_sha256"])
+    )
+
+
+def test_penalty_that_measures_from_a_source_is_not_of_scratch_nor_any_of_the_pretraining(tmp_path):
+    record = run(tmp_path / "l2sp", penalty="l2sp,l2").record
+    of_scratch = last_figures(tmp_path / "l2sp" / "scratch-0")
+    assert "train/l2" in of_scratch and "train/l2sp" not in of_scratch
+    plain = run(tmp_path / "plain").record
+    assert record["source"]["weights_sha256"] == plain["source"]["weights_sha256"]
+
+
+def test_scratch_has_training_flags_of_its_own(tmp_path):
+    record = run(tmp_path, scratch_steps=90, scratch_learning_rate=0.01).record
+    assert arms(record)["transfer", 0]["steps"] == 45
+    assert arms(record)["scratch", 0]["steps"] == 90
+    assert last_figures(tmp_path / "scratch-0")["train/learning_rate"] == pytest.approx(0.01)
+    assert last_figures(tmp_path / "transfer-0")["train/learning_rate"] == pytest.approx(0.001)
+
+
+def test_few_images_train_for_some_hundred_steps_unless_epochs_say_none(tmp_path):
+    flags = {**QUICK, "steps": 0, "source_steps": 0, "source_epochs": 0.0, "baseline": False}
+    record = tl_keras.run(from_flat({**flags, "workdir": str(tmp_path / "some")})).record
+    assert record["runs"][0]["steps"] == 300 and record["source"]["steps"] == 0
+    none = tl_keras.run(from_flat({**flags, "epochs": 0.0, "workdir": str(tmp_path / "none")}))
+    assert none.record["runs"][0]["steps"] == 0
+
+
+def test_each_seed_has_a_pretraining_of_its_own_where_they_are_paired(tmp_path):
+    record = run(tmp_path / "paired", source_seed="paired", seeds=(0, 3)).record
+    assert record["source"] is None
+    assert [one["seed"] for one in record["sources"]] == [0, 3]
+    first, second = (one["weights_sha256"] for one in record["sources"])
+    assert first != second
+    assert {one.name for one in (tmp_path / "paired").glob("source*")} == {"source-0", "source-3"}
+    zero_shots = [arms(record)["transfer", seed]["zero_shot"]["accuracy"] for seed in (0, 3)]
+    # The pretraining of each seed is the one that --source_seed with its number gives.
+    for seed, sha256, zero_shot in zip((0, 3), (first, second), zero_shots, strict=True):
+        alone = run(tmp_path / str(seed), source_seed=seed, seeds=(seed,)).record
+        assert alone["source"]["weights_sha256"] == sha256
+        of_seed = arms(alone)["transfer", seed]
+        assert of_seed["zero_shot"]["accuracy"] == zero_shot
+        assert of_seed["weights_sha256"] == arms(record)["transfer", seed]["weights_sha256"]
+    assert run(tmp_path / "paired", source_seed="paired", seeds=(0, 3)).record == record
+
+
+def evaluated(folder) -> tuple[float, float]:
+    """Return accuracy and loss on digits' test images of a run's model.keras, as Keras loads it."""
+    test = open_dataset("digits").read("test", 0)
+    logits = keras.models.load_model(folder / "model.keras").predict(test.images, verbose=0)
+    logits = logits["logits"].astype(np.float64)
+    losses = -log_softmax(logits, axis=1)[np.arange(len(test.labels)), test.labels]
+    return float(np.mean(logits.argmax(1) == test.labels)), float(losses.mean())
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"method": "features"},
+        {"trainable": "head"},
+        {"method": "features", "feature_head": "mlp", "feature_units": 8},
+        {"method": "joint", "joint_lambda": 2.0},
+        {"ema": 0.9},
+        {"model": "conv4", "steps": 8},
+        {"model": "conv4", "steps": 8, "batch_norm": "frozen"},
+    ],
+    ids=str,
+)
+def test_figures_are_of_the_model_that_is_saved(tmp_path, flags):
+    """Also where training computes in bfloat16: the file is in float32."""
+    record = run(tmp_path, precision="bfloat16", **flags).record
+    for one in record["runs"]:
+        accuracy, loss = evaluated(tmp_path / f"{one['arm']}-{one['seed']}")
+        assert one["test"]["accuracy"] == accuracy
+        assert one["test"]["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_figures_of_the_source_are_of_the_weights_that_are_saved(tmp_path):
+    record = run(tmp_path / "a", precision="bfloat16", baseline=False).record
+    again = run(
+        tmp_path / "b",
+        **{"source": "none", "target": "mnist_5k", "shots": 0, "epochs": 0.0, "steps": 0},
+        **{"source_weights": str(tmp_path / "a" / "source" / "source.weights.h5")},
+        **{"precision": "float32", "baseline": False, "source_steps": 0},
+    ).record
+    for name in ("accuracy", "loss"):
+        wanted = pytest.approx(record["source"]["test"][name], rel=1e-5)
+        assert again["runs"][0]["test"][name] == wanted
+
+
+def test_frozen_statistics_are_the_source_s_to_the_end(tmp_path):
+    run(tmp_path, model="conv4", batch_norm="frozen", steps=20)
+    source = weights.tensors_of(keras.models.load_model(tmp_path / "source" / "model.keras"))
+    models = {
+        arm: weights.tensors_of(keras.models.load_model(tmp_path / f"{arm}-0" / "model.keras"))
+        for arm in ("transfer", "scratch")
+    }
+    for name, value in source.items():
+        if "moving" in name:
+            np.testing.assert_array_equal(models["transfer"][name], value)
+            assert not np.array_equal(models["scratch"][name], value)
+        elif "gamma" in name:
+            assert not np.array_equal(models["transfer"][name], value)
+
+
+def test_workdir_of_before_is_refused_with_the_reason(tmp_path):
+    run(tmp_path, baseline=False)
+    path = tmp_path / "config.json"
+    kept = files.read_state(path)
+    del kept["results_version"]
+    files.write_state(path, kept)
+    with pytest.raises(UsageError, match="was begun by another version of tl_keras"):
+        run(tmp_path, baseline=False)
