@@ -286,6 +286,13 @@ def test_module_has_no_assert_and_no_star(path) -> None:
             assert all(alias.name != "*" for alias in node.names)
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_module_raises_no_error_without_a_documented_exit_code(path) -> None:
+    raised = [node.exc for node in ast.walk(tree_of(path)) if isinstance(node, ast.Raise)]
+    calls = [error.func for error in raised if isinstance(error, ast.Call)]
+    assert "TransferError" not in [ast.unparse(name) for name in calls]
+
+
 @pytest.mark.parametrize("path", [path for path in SOURCES if tree_of(path).body], ids=name_of)
 def test_module_has_a_test_file(path) -> None:
     assert (TESTS / TEST_FILES.get(name_of(path), f"test_{path.stem}.py")).is_file()
