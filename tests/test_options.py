@@ -91,6 +91,11 @@ def test_help_fits_a_terminal() -> None:
     assert max(map(len, options.help_text().splitlines())) <= 100
 
 
+def test_help_says_to_which_mean_sqrt_scales_the_class_weights() -> None:
+    entry = options.help_text().split("\n  --class_weights=")[1].split("\n  --")[0]
+    assert "mean over the training images is 1" in " ".join(entry.split())
+
+
 # Numbers
 
 
