@@ -1,12 +1,15 @@
 """Tests of the house itself: who may import whom, what stays light, and what has a test."""
 
 import ast
+import configparser
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import tl_keras
 from tl_keras.data.catalog import DATASETS
@@ -291,6 +294,18 @@ def test_module_raises_no_error_without_a_documented_exit_code(path) -> None:
     raised = [node.exc for node in ast.walk(tree_of(path)) if isinstance(node, ast.Raise)]
     calls = [error.func for error in raised if isinstance(error, ast.Call)]
     assert "TransferError" not in [ast.unparse(name) for name in calls]
+
+
+def test_requirements_leave_out_releases_of_filelock_with_known_vulnerabilities() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(PACKAGE.parent / "setup.cfg")
+    wanted = [
+        Requirement(line) for line in setup["options"]["install_requires"].split("\n") if line
+    ]
+    [allowed] = [requirement.specifier for requirement in wanted if requirement.name == "filelock"]
+    # CVE-2025-68146 is fixed in 3.20.1, CVE-2026-22701 in 3.20.3.
+    assert not list(allowed.filter(["3.16.0", "3.20.0", "3.20.2"]))
+    assert version("filelock") in allowed
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if tree_of(path).body], ids=name_of)
