@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "hyperparameters": set(),
     "config": {"hyperparameters"},
     "files": {"errors", "faults"},
+    "keras_defaults": {"errors", "files"},
     "results": {"errors", "files"},
     "workdir": {"config", "errors", "files"},
     "data": {"errors", "files"},
@@ -63,13 +64,13 @@ MAY_IMPORT = {
         "runs",
     },
     "experiment": {
-        *("checks", "config", "data", "environment", "errors", "files"),
+        *("checks", "config", "data", "environment", "errors", "files", "keras_defaults"),
         *("methods", "models", "plan", "report", "results", "runs", "source", "training"),
         "workdir",
     },
     "console": {
         *("checks", "cluster_config", "config", "data", "errors", "files", "interruption"),
-        *("methods", "models"),
+        *("keras_defaults", "methods", "models"),
     },
     "main": {"config", "console", "experiment", "options"},
     "comparison_options": {"checks", "config", "errors", "methods", "options"},
@@ -80,7 +81,7 @@ MAY_IMPORT = {
     "compare": {"comparison", "comparison_options", "console", "experiment"},
     "launch": {"cluster_config", "errors", "interruption"},
     # `from tl_keras import Config, run`: the second is looked up when it is asked for.
-    "__init__": {"config", "experiment"},
+    "__init__": {"config", "experiment", "keras_defaults"},
 }
 
 # These are read before anything is computed, so that a mistyped flag is answered at once.
@@ -98,6 +99,7 @@ LIGHT = [
     "tl_keras.faults",
     "tl_keras.files",
     "tl_keras.interruption",
+    "tl_keras.keras_defaults",
     "tl_keras.hyperparameters",
     "tl_keras.main",
     "tl_keras.methods.catalog",
