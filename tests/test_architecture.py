@@ -1,12 +1,15 @@
 """Tests of the house itself: who may import whom, what stays light, and what has a test."""
 
 import ast
+import configparser
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import tl_keras
 from tl_keras.data.catalog import DATASETS
@@ -28,6 +31,7 @@ MAY_IMPORT = {
     "hyperparameters": set(),
     "config": {"hyperparameters"},
     "files": {"errors", "faults"},
+    "keras_defaults": {"errors", "files"},
     "results": {"errors", "files"},
     "workdir": {"config", "errors", "files"},
     "data": {"errors", "files", "seeds"},
@@ -67,13 +71,13 @@ MAY_IMPORT = {
         *("runs", "seeds"),
     },
     "experiment": {
-        *("checks", "config", "data", "environment", "errors", "files"),
+        *("checks", "config", "data", "environment", "errors", "files", "keras_defaults"),
         *("methods", "models", "plan", "report", "results", "runs", "seeds", "source"),
         *("training", "workdir"),
     },
     "console": {
         *("checks", "cluster_config", "config", "data", "errors", "files", "interruption"),
-        *("methods", "models"),
+        *("keras_defaults", "methods", "models"),
     },
     "main": {"config", "console", "experiment", "options"},
     "comparison_options": {
@@ -86,7 +90,7 @@ MAY_IMPORT = {
     "compare": {"comparison", "comparison_options", "console", "experiment"},
     "launch": {"cluster_config", "errors", "interruption"},
     # `from tl_keras import Config, run`: the second is looked up when it is asked for.
-    "__init__": {"config", "experiment"},
+    "__init__": {"config", "experiment", "keras_defaults"},
 }
 
 # These are read before anything is computed, so that a mistyped flag is answered at once.
@@ -104,6 +108,7 @@ LIGHT = [
     "tl_keras.faults",
     "tl_keras.files",
     "tl_keras.interruption",
+    "tl_keras.keras_defaults",
     "tl_keras.hyperparameters",
     "tl_keras.main",
     "tl_keras.methods.catalog",
@@ -296,6 +301,25 @@ def test_module_has_no_assert_and_no_star(path) -> None:
         assert not isinstance(node, ast.Assert), f"line {node.lineno}"
         if isinstance(node, ast.ImportFrom):
             assert all(alias.name != "*" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_module_raises_no_error_without_a_documented_exit_code(path) -> None:
+    raised = [node.exc for node in ast.walk(tree_of(path)) if isinstance(node, ast.Raise)]
+    calls = [error.func for error in raised if isinstance(error, ast.Call)]
+    assert "TransferError" not in [ast.unparse(name) for name in calls]
+
+
+def test_requirements_leave_out_releases_of_filelock_with_known_vulnerabilities() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(PACKAGE.parent / "setup.cfg")
+    wanted = [
+        Requirement(line) for line in setup["options"]["install_requires"].split("\n") if line
+    ]
+    [allowed] = [requirement.specifier for requirement in wanted if requirement.name == "filelock"]
+    # CVE-2025-68146 is fixed in 3.20.1, CVE-2026-22701 in 3.20.3.
+    assert not list(allowed.filter(["3.16.0", "3.20.0", "3.20.2"]))
+    assert version("filelock") in allowed
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if tree_of(path).body], ids=name_of)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tl_keras.errors import DataError, TransferError
+from tl_keras.errors import DataError, DivergedError
 from tl_keras.hyperparameters import Pace
 from tl_keras.training import checkpoints
 from tl_keras.training.checkpoints import Checkpoints, Clock
@@ -120,7 +120,7 @@ def test_checkpoints_keep_the_last_good_state_where_numbers_are_not_finite(tmp_p
     kept = Checkpoints(tmp_path, held)
     kept.save(1, {"step": 1}, {})
     held[0].assign([0, np.nan, 1])
-    with pytest.raises(TransferError, match="is not finite any more after step 2"):
+    with pytest.raises(DivergedError, match="is not finite any more after step 2"):
         kept.save(2, {"step": 2}, {})
     assert [path.stem for path in tmp_path.glob("*.json")] == ["0000000001"]
 

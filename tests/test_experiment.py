@@ -100,6 +100,20 @@ def test_experiment_does_nothing_twice(finished):
     assert len(before) == 6 and before == {path: path.stat().st_mtime_ns for path in kept}
 
 
+def test_experiment_keeps_no_more_features_than_the_flag_says_and_finds_the_same(tmp_path):
+    flags = {"method": "features", "shots": 5, "source_steps": 10, "steps": 10, "baseline": False}
+    wanted = run(tmp_path / "large", seeds=(0, 1, 2), **flags)
+    limit = 12_000
+    # By two commands: the second adds seeds to what the first has left.
+    for seeds in ((0,), (0, 1, 2)):
+        found = run(tmp_path / "small", seeds=seeds, cache_gb=limit / 1e9, **flags)
+        kept = [p.stat().st_size for p in (tmp_path / "small/features").rglob("*") if p.is_file()]
+        assert 0 < sum(kept) <= limit
+    for one, other in zip(found["runs"], wanted["runs"], strict=True):
+        assert one["test"] == other["test"]
+        assert one["files"] == other["files"]
+
+
 def test_experiment_takes_more_seeds_in_the_same_workdir(finished, tmp_path):
     workdir, report = finished
     more = run(workdir, seeds=(1, 2))

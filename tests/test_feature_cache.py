@@ -1,14 +1,16 @@
 """Features on disk: computed once, and again only where the disk lost them."""
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tl_keras.errors import WriteError
+from tl_keras import files, interruption
+from tl_keras.errors import StoppedError, WriteError
 from tl_keras.methods import feature_cache
-from tl_keras.methods.feature_cache import FeatureCache
+from tl_keras.methods.feature_cache import FeatureCache, Room
 
 
 def squares(indices):
@@ -30,7 +32,7 @@ class Cache:
             self.computed += chosen.tolist()
             return compute(chosen)
 
-        cache = FeatureCache(self.folder, self.key, shape, dtype)
+        cache = FeatureCache(Room(self.folder), self.key, shape, dtype)
         found = cache.rows(np.array(indices), counted)
         return found.table[found.places]
 
@@ -108,7 +110,7 @@ def test_feature_cache_keeps_maps_in_bfloat16_as_they_are_and_maps_them_from_dis
         return tf.cast(values, tf.bfloat16).numpy()
 
     dtype = tf.bfloat16.as_numpy_dtype
-    cache = FeatureCache(tmp_path, {}, (2, 3), dtype)
+    cache = FeatureCache(Room(tmp_path), {}, (2, 3), dtype)
     found = cache.rows(np.array([5, 0]), maps)
     assert isinstance(found.table, np.memmap)
     assert not found.table.flags.writeable
@@ -121,3 +123,98 @@ def test_feature_cache_says_where_it_cannot_write(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(WriteError, match="cannot be written"):
         Cache(tmp_path / "file").rows([1])
+
+
+def on_disk(folder):
+    """Return the bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 2048])
+def test_feature_caches_never_take_more_than_their_room(tmp_path, monkeypatch, pieces):
+    monkeypatch.setattr(feature_cache, "EXAMPLES_A_PIECE", pieces)
+    seen = []
+    write = files.write_bytes
+
+    def watched(path, data):
+        # A new manifest lies beside the one before it at this moment.
+        seen.append(on_disk(tmp_path) + len(data))
+        return write(path, data)
+
+    monkeypatch.setattr(files, "write_bytes", watched)
+    kept = {}
+    for limit in (0, 1000, 2000, 4000, 8000):
+        for name in "abcd":
+            del seen[:]
+            cache = FeatureCache(Room(tmp_path, limit), {"weights": name}, (2,), np.float32)
+            found = cache.rows(np.arange(7, 0, -1), squares)
+            np.testing.assert_array_equal(found.table[found.places], squares(np.arange(7, 0, -1)))
+            kept[limit] = len(list(tmp_path.glob("*/manifest.json")))
+            assert max(seen, default=0) <= limit
+            assert on_disk(tmp_path) <= limit
+    # There is a limit that keeps some of the caches, and not all of them.
+    assert kept[0] == 0 and {1, 2, 3} & set(kept.values()) and kept[8000] == 4
+
+
+def test_feature_cache_without_room_uses_the_rows_that_it_has(tmp_path, caplog):
+    Cache(tmp_path).rows([4, 1])
+    before = on_disk(tmp_path)
+    computed = []
+
+    def counted(chosen):
+        computed.extend(chosen.tolist())
+        return squares(chosen)
+
+    caplog.set_level("INFO", "tl_keras")
+    room = Room(tmp_path, before)
+    cache = FeatureCache(room, {}, (2,), np.float32)
+    for indices in ([1, 9, 4, 3], [1, 9], [4, 1]):
+        found = cache.rows(np.array(indices), counted)
+        np.testing.assert_array_equal(found.table[found.places], squares(np.array(indices)))
+    assert computed == [9, 3, 9]
+    other = FeatureCache(room, {"weights": "y"}, (2,), np.float32)
+    other.rows(np.array([5]), counted)
+    assert on_disk(tmp_path) == before
+    assert caplog.text.count("leaves no room") == 1
+
+
+def test_feature_cache_that_was_killed_half_way_has_the_same_room_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_cache, "EXAMPLES_A_PIECE", 2)
+    limit = FeatureCache(Room(tmp_path), {}, (2,), np.float32).bytes_with(6)
+
+    def killed(indices):
+        if 4 in indices:
+            raise KeyboardInterrupt
+        return squares(indices)
+
+    for compute in (killed, squares):
+        cache = FeatureCache(Room(tmp_path, limit), {}, (2,), np.float32)
+        with contextlib.suppress(KeyboardInterrupt):
+            found = cache.rows(np.arange(6), compute)
+        # What a killed process wrote of a piece.
+        for name in ("rows.bin", "indices.bin") if compute is killed else ():
+            with next(tmp_path.glob(f"*/{name}")).open("ab") as file:
+                file.write(b"half a piece")
+    assert isinstance(found.table, np.memmap)
+    np.testing.assert_array_equal(found.table, squares(np.arange(6)))
+
+
+def test_feature_cache_without_room_keeps_maps_in_bfloat16_as_they_are(tmp_path):
+    dtype = tf.bfloat16.as_numpy_dtype
+    values = tf.cast(np.arange(12.0).reshape(2, 2, 3) / 7, tf.bfloat16).numpy()
+    cache = FeatureCache(Room(tmp_path, 0), {}, (2, 3), dtype)
+    found = cache.rows(np.array([1, 0]), lambda chosen: values[chosen])
+    assert found.table.dtype == dtype
+    np.testing.assert_array_equal(found.table, values[[1, 0]])
+
+
+def test_feature_cache_without_room_ends_between_two_pieces_where_it_is_told_to(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(feature_cache, "EXAMPLES_A_PIECE", 2)
+    computed = []
+    monkeypatch.setattr(interruption, "told", lambda: len(computed) == 4)
+    cache = FeatureCache(Room(tmp_path, 0), {}, (2,), np.float32)
+    with pytest.raises(StoppedError):
+        cache.rows(np.arange(9), lambda chosen: computed.extend(chosen) or squares(chosen))
+    assert computed == [0, 1, 2, 3]

@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, count_computed_rows, pictures, setting
+from made import Records, count_computed_rows, pictures, setting, small_model
 
 from tl_keras import interruption
 from tl_keras.data import pipeline
@@ -135,6 +135,85 @@ def test_run_that_is_stopped_while_a_stage_is_computed_is_saved_and_continued(
     continued, _ = run(stopped, name="run", **flags)
     assert len(computed) == calls
     assert continued == whole
+
+
+def test_features_that_are_stopped_while_they_are_computed_are_continued(
+    tmp_path, computed, monkeypatch
+):
+    monkeypatch.setattr(feature_cache, "EXAMPLES_A_PIECE", 8)
+    flags = {"method": "features", "eval_steps": 4}
+    whole, weights_whole = run(tmp_path, **flags)
+    assert computed == [8, 8, 8, 6, 8, 2]
+    stopped = tmp_path / "stopped"
+    del computed[:]
+    saves = []
+    with monkeypatch.context() as told, pytest.raises(StoppedError):
+        # The loop has promised to end in order, so that a signal does not end the process at once.
+        told.setattr(
+            interruption,
+            "told",
+            lambda: len(computed) == 3 and not saves.append(interruption._saves.is_set()),
+        )
+        run(stopped, name="run", **flags)
+    assert (computed, saves) == ([8, 8, 8], [True])
+    continued, weights_continued = run(stopped, name="run", **flags)
+    assert computed[3:] == [6, 8, 2]
+    assert continued == whole
+    assert weights.digest(weights_continued) == weights.digest(weights_whole)
+
+
+def test_rows_are_the_same_to_the_bit_whatever_else_is_computed_with_them(tmp_path):
+    given = setting(tmp_path, trainable="head")
+    every = np.arange(40)
+    together = part_of(given).of(given.images, every).images
+    for count in (1, 2, 3):
+        alone = part_of(setting(tmp_path / str(count), trainable="head"))
+        rows = [alone.of(given.images, one).images for one in np.split(every[:6], 6 // count)]
+        np.testing.assert_array_equal(np.concatenate(rows), together[:6])
+
+
+def test_features_without_room_come_to_the_same_bits(tmp_path, computed, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("tl_keras"), "propagate", True)
+    caplog.set_level(logging.INFO)
+
+    def runs(folder, **flags):
+        found = []
+        for seed in (1, 2, 3):
+            model = small_model(seed)
+            given = setting(folder, model=model, method="features", eval_steps=4, **flags)
+            prepared, records = catalog.find("features").prepare(given), Records()
+            name = folder / f"run-{seed}"
+            Loop(prepared.task, given.training, given.strategy, name, records, "test").run()
+            logits = prepared.predict(pictures(25, seed=9))
+            found.append((list(records), weights.digest(weights.tensors_of(prepared.model))))
+            found.append(logits.tobytes())
+        sizes = [p.stat().st_size for p in (folder / "features").rglob("*") if p.is_file()]
+        return found, sum(sizes)
+
+    wanted, needed = runs(tmp_path / "large")
+    assert "leaves no room" not in caplog.text
+    # Room for the first seed's features, and not for all of its test images' too, or another's.
+    found, used = runs(tmp_path / "small", cache_gb=4000 / 1e9)
+    assert found == wanted
+    assert 1000 < used <= 4000 < needed
+    # Once a run.
+    assert caplog.text.count("leaves no room") == 3
+
+
+def test_rows_of_others_leave_a_stage_no_room(tmp_path, computed, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("tl_keras"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    flags = {"method": "finetune", "trainable": "head", "cache_gb": 4000 / 1e9}
+    first, _ = run(tmp_path, **flags)
+    other = dataclasses.replace(setting(tmp_path, model=small_model(77), **flags))
+    before = len(computed)
+    prepared = catalog.find("finetune").prepare(other)
+    Loop(prepared.task, other.training, other.strategy, tmp_path / "o", Records(), "t").run()
+    assert len(computed) == before
+    assert "more than --cache_gb has room for, computed each time" in caplog.text
+    # What lies there already takes no more room.
+    again, _ = run(tmp_path, **flags)
+    assert again == first
 
 
 def test_log_says_what_is_kept_and_what_has_no_room(tmp_path, caplog, monkeypatch):

@@ -13,7 +13,7 @@ from made import Records
 from scipy.special import logsumexp
 
 from tl_keras.config import Training
-from tl_keras.errors import TransferError
+from tl_keras.errors import DivergedError
 from tl_keras.hyperparameters import Pace
 from tl_keras.methods.setting import cross_entropy_of
 from tl_keras.models import building, weights
@@ -94,7 +94,9 @@ def test_loop_stops_where_the_loss_is_not_finite_and_says_at_which_step(tmp_path
 
     task = Task(task.model, task.variables, task.streams, objective, task.validation)
     loop = Loop(task, training, tf.distribute.get_strategy(), tmp_path, Records(), "test")
-    with pytest.raises(TransferError, match="not finite any more at step 5 of 50"):
+    with pytest.raises(
+        DivergedError, match="at step 5 of 50: training diverged; .*--allow_changed$"
+    ):
         loop.run()
 
 

@@ -12,7 +12,7 @@ from made import program
 import tl_keras
 from tl_keras import main, options
 from tl_keras.config import Config
-from tl_keras.errors import DataError, StoppedError, UsageError, WriteError
+from tl_keras.errors import DataError, DivergedError, StoppedError, UsageError, WriteError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,6 +62,7 @@ def test_main_shows_the_traceback_with_debug(words, capsys) -> None:
     ("raised", "code"),
     [
         (DataError("a.png is damaged"), 65),
+        (DivergedError("the loss is not finite"), 70),
         (WriteError("x cannot be written"), 73),
         (StoppedError("stopped at step 3"), 75),
         (UsageError("--shots=3 is too many"), 2),

@@ -1,5 +1,7 @@
 """Each transfer method against its definition."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -8,13 +10,20 @@ from made import Records, count_computed_rows, setting, small_model
 
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog
+from tl_keras.methods.feature_cache import FeatureCache
 from tl_keras.models import weights
+from tl_keras.training import loop
 from tl_keras.training.loop import Loop
+
+
+def loop_of(prepared, given, folder, records=None):
+    records = Records() if records is None else records
+    return Loop(prepared.task, given.training, given.strategy, folder, records, "test")
 
 
 def train(prepared, given, folder):
     records = Records()
-    Loop(prepared.task, given.training, given.strategy, folder, records, "test").run()
+    loop_of(prepared, given, folder, records).run()
     return records
 
 
@@ -107,14 +116,56 @@ def test_joint_trains_both_heads_and_keeps_the_sources_out_of_the_model(tmp_path
 
 def test_features_sees_each_picture_once(tmp_path, monkeypatch):
     seen = count_computed_rows(monkeypatch)
-    prepared = catalog.find("features").prepare(setting(tmp_path))
-    prepared.predict(setting(tmp_path).images)
+
+    def run(name, **flags):
+        given = setting(tmp_path, **flags)
+        prepared = catalog.find("features").prepare(given)
+        train(prepared, given, tmp_path / name)
+        return prepared
+
+    run("first").predict(setting(tmp_path).images)
     assert sum(seen) == 40
-    catalog.find("features").prepare(setting(tmp_path)).predict(setting(tmp_path).images)
+    run("second").predict(setting(tmp_path).images)
     assert sum(seen) == 40
-    other = setting(tmp_path, model=small_model(seed=77))
-    catalog.find("features").prepare(other)
+    run("other", model=small_model(seed=77))
     assert sum(seen) == 80
+
+
+def test_features_are_computed_in_the_time_of_the_run_and_not_for_a_finished_one(
+    tmp_path, monkeypatch
+):
+    seen = count_computed_rows(monkeypatch)
+    now = [0.0]
+
+    def clock():
+        now[0] += 0.001
+        return now[0]
+
+    monkeypatch.setattr(loop.time, "perf_counter", clock)
+    rows = FeatureCache.rows
+
+    def slow(self, *arguments):
+        now[0] += 1000.0
+        return rows(self, *arguments)
+
+    monkeypatch.setattr(FeatureCache, "rows", slow)
+    seconds = {}
+    for method, trainable in (("features", "all"), ("finetune", "head")):
+        given = setting(tmp_path, trainable=trainable)
+        prepared = catalog.find(method).prepare(given)
+        assert now[0] < 1.0
+        seconds[method] = loop_of(prepared, given, tmp_path / f"run-{method}").run().seconds
+        now[0] = 0.0
+    # One pass over the images that train, and one over those that validate.
+    assert seconds["features"] == pytest.approx(2000.0, abs=1.0)
+    assert seconds["finetune"] == pytest.approx(2000.0, abs=1.0)
+    # It is finished: nothing is computed, although the features are gone.
+    del seen[:]
+    shutil.rmtree(tmp_path / "features")
+    given = setting(tmp_path)
+    prepared = catalog.find("features").prepare(given)
+    assert loop_of(prepared, given, tmp_path / "run-features").run().steps == 20
+    assert seen == [] and now[0] < 1.0
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])

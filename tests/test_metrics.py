@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from tl_keras.errors import TransferError
+from tl_keras.errors import DivergedError
 from tl_keras.report import metrics
 
 NAMES = ("cat", "dog", "fox")
@@ -54,7 +54,7 @@ def test_classification_record_survives_json():
 def test_classification_refuses_a_model_that_diverged(broken):
     logits = np.zeros((3, 3))
     logits[1, 2] = broken
-    with pytest.raises(TransferError, match="1 of 3 images.*--learning_rate"):
+    with pytest.raises(DivergedError, match="1 of 3 images.*--learning_rate.*another --workdir$"):
         metrics.classification(np.array([0, 1, 2]), logits, NAMES)
 
 

@@ -32,6 +32,8 @@ BESIDE = {
     "cached_views=": ("--augment=flip", "--trainable=head"),
     "pretrain=simclr": ("--source_augment=auto",),
     "replicas=": ("--batch_size=1024", "--source_batch_size=1024"),
+    "optimizer=adamw": ("--weight_decay=0.01",),
+    "source_optimizer=adamw": ("--source_weight_decay=0.01",),
 }
 
 
@@ -89,6 +91,11 @@ def test_help_lists_methods_datasets_and_models() -> None:
 
 def test_help_fits_a_terminal() -> None:
     assert max(map(len, options.help_text().splitlines())) <= 100
+
+
+def test_help_says_to_which_mean_sqrt_scales_the_class_weights() -> None:
+    entry = options.help_text().split("\n  --class_weights=")[1].split("\n  --")[0]
+    assert "mean over the training images is 1" in " ".join(entry.split())
 
 
 # Numbers
@@ -298,6 +305,15 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
         ("--model=resnet5", "--model=resnet5 is not known: did you mean resnet50?"),
         ("--augment=twist", "--augment=twist: 'twist' is not known"),
         ("--source_augment=flip:1", "--source_augment=flip:1: flip takes no value"),
+        (
+            "--optimizer=adamw",
+            "--optimizer=adamw with --weight_decay=0 is adam: give --weight_decay,",
+        ),
+        (
+            "--optimizer=adamw --source_weight_decay=0.1 --weight_decay=0.1"
+            " --source_optimizer=adamw --source_weight_decay=0",
+            "--source_optimizer=adamw with --source_weight_decay=0 is adam",
+        ),
         ("--source=none --method=l2sp", "--method=l2sp transfers from a source, and --source=none"),
         ("--source=none --method=features", "--method=features transfers from a source"),
         ("--source=none --method=joint", "--method=joint transfers from a source"),

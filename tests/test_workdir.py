@@ -1,5 +1,6 @@
 """Tests of the workdir: one experiment each, which no other settings may continue."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from tl_keras.config import Config, Training, from_flat, named_options
 from tl_keras.errors import DataError, StoppedError, UsageError, WriteError
 from tl_keras.files import read_state, write_state
-from tl_keras.workdir import LOG, Workdir, default_name, scratch
+from tl_keras.workdir import LOG, Workdir, _LogFile, default_name, scratch
 
 
 @pytest.fixture(autouse=True)
@@ -237,6 +238,51 @@ def test_workdir_logs_plain_lines_to_the_console_and_times_to_the_file(config, c
     console = capfd.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in console] == ["first line", "second line"]
     assert not LOG.isEnabledFor(logging.DEBUG)
+
+
+class Lines(logging.Handler):
+    """A caller's handler, which says whether it was closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines: list[str] = []
+        self.is_closed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def close(self) -> None:
+        self.is_closed = True
+        super().close()
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_workdir_leaves_the_handlers_and_the_level_of_a_caller_alone(config, error) -> None:
+    callers = Lines()
+    LOG.handlers[:] = [callers]
+    LOG.setLevel(logging.ERROR)
+    LOG.propagate = True
+    for _ in range(2):
+        with contextlib.suppress(KeyboardInterrupt), Workdir(config):
+            LOG.info("a line")
+            if error:
+                raise error
+        assert (LOG.handlers, callers.is_closed) == ([callers], False)
+        assert (LOG.level, LOG.propagate) == (logging.ERROR, True)
+    assert callers.lines == ["a line"] * 2
+    LOG.info("a line that is no caller's wish")
+    assert len(callers.lines) == 2
+
+
+def test_workdir_is_given_back_where_its_log_cannot_be_closed(config, monkeypatch) -> None:
+    def full(_: object) -> None:
+        raise WriteError("log.txt cannot be written")
+
+    before = LOG.handlers[:], LOG.level, LOG.propagate
+    with monkeypatch.context() as patch, pytest.raises(WriteError), Workdir(config):
+        patch.setattr(_LogFile, "close", full)
+    assert (LOG.handlers, LOG.level, LOG.propagate) == before
+    opened(config)
 
 
 @given(st.text(), st.text(), st.text())

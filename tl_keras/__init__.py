@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from tl_keras import keras_defaults
 from tl_keras.config import Config, Training
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ __all__ = ["Config", "Report", "Training", "run"]
 def __getattr__(name: str) -> Any:
     """Import TensorFlow when `run` is asked for, and not before: `--help` needs none of it."""
     if name in ("Report", "run"):
+        keras_defaults.check_backend()
         from tl_keras import experiment
 
         return getattr(experiment, name)

@@ -22,6 +22,11 @@ def check(config: Config) -> None:
                 f"--{prefix}ema={training.ema} and --{prefix}swa={training.swa} are two averages of"
                 " the weights: give one of them"
             )
+        if training.optimizer == "adamw" and not training.weight_decay:
+            raise UsageError(
+                f"--{prefix}optimizer=adamw with --{prefix}weight_decay=0 is adam: give"
+                f" --{prefix}weight_decay, such as 0.01, or choose --{prefix}optimizer=adam"
+            )
     models.find(config.model)
     if not config.target:
         raise UsageError("--target is empty: name a dataset, or folder:PATH")

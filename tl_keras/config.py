@@ -151,9 +151,10 @@ class Config:
     )
     cache_gb: float = option(
         10.0,
-        "most that a frozen part of a model may keep on disk, in WORKDIR/features, of what it makes"
-        " of the images; what needs more is computed anew in each step, or refused by"
-        " --method=features",
+        "most that is added to WORKDIR/features, where frozen parts of models keep what they make"
+        " of the images. What finds no room there is computed anew in each step, or once a run by"
+        " --method=features, which is refused where its training and validation images alone need"
+        " more",
         TRANSFER,
         unit="gigabytes",
         low=0,

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Protocol, TypeVar
 
-from tl_keras import cluster_config, interruption
+from tl_keras import cluster_config, interruption, keras_defaults
 from tl_keras.checks import reads_source
 from tl_keras.config import Config
 from tl_keras.errors import DataError, StoppedError, TransferError, WriteError
@@ -82,7 +82,7 @@ def _print(text: str) -> None:
 
 
 def look_ahead(config: Config) -> bool:
-    """Say at once what is wrong with the cluster, the weights or the names of the datasets.
+    """Say at once what is wrong with Keras, the cluster, the weights or the datasets' names.
 
     Returns:
         Whether this process is one of a cluster.
@@ -90,6 +90,7 @@ def look_ahead(config: Config) -> bool:
     Raises:
         TransferError: see tl_keras.errors.
     """
+    keras_defaults.check_backend()
     in_cluster = bool(cluster_config.named_by(config.strategy))
     look_at_weights(config)
     find_datasets([config.target, *([config.source] if reads_source(config) else [])], config)

@@ -19,6 +19,30 @@ class DataError(TransferError):
     exit_code = 65
 
 
+class DivergedError(TransferError):
+    """A training whose loss, weights or outputs are not finite; its checkpoints are intact."""
+
+    exit_code = 70
+
+    def __init__(self, found: str, *, is_trained: bool = False):
+        """Tell what was found, and what to do.
+
+        Args:
+            found: such as "the loss is not finite at step 5 of 50".
+            is_trained: whether all steps were taken, so that no checkpoint leads elsewhere.
+        """
+        place = "in another --workdir"
+        if not is_trained:
+            place += (
+                ", or in this one, from its last checkpoint, with these flags in --allow_changed"
+            )
+        super().__init__(
+            f"{found}: training diverged; the checkpoints are intact. Lower --learning_rate or set"
+            " --clip_norm=1 (for the source --source_learning_rate or --source_clip_norm),"
+            f" {place}"
+        )
+
+
 class WriteError(TransferError):
     """A folder or a file that cannot be written."""
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tl_keras import environment, files, plan, results, runs, seeds
+from tl_keras import environment, files, keras_defaults, plan, results, runs, seeds
 from tl_keras import source as source_module
 from tl_keras.checks import check
 from tl_keras.config import Config
@@ -66,7 +66,7 @@ def run(config: Config) -> Report:
 
 @contextlib.contextmanager
 def opened(config: Config, apart_from: Collection[str] = ()) -> Iterator[Workdir]:
-    """Open the workdir, after joining the cluster where there is one.
+    """Open the workdir, after joining the cluster where there is one, with Keras' own defaults.
 
     There the first process has the workdir, and each other one a copy of its own that goes away.
 
@@ -79,7 +79,7 @@ def opened(config: Config, apart_from: Collection[str] = ()) -> Iterator[Workdir
     """
     start_tensorflow(config)
     processes = joining.join(config.strategy, config.startup_timeout)
-    with processes.working(), contextlib.ExitStack() as stack:
+    with keras_defaults.use_defaults(), processes.working(), contextlib.ExitStack() as stack:
         processes.check_flags(config.flat(), OF_A_MACHINE)
         if not processes.is_chief:
             config = dataclasses.replace(config, workdir=str(stack.enter_context(scratch())))
@@ -132,8 +132,10 @@ def start_tensorflow(config: Config) -> None:
             operations of our models give them anyway; on GPUs TensorFlow has to be told.
 
     Raises:
-        UsageError: TensorFlow is in use already, and cannot be had as it is asked for.
+        UsageError: TensorFlow is in use already, and cannot be had as it is asked for; or Keras has
+            another backend.
     """
+    keras_defaults.check_backend()
     distribution.start(config.replicas)
     if config.deterministic and tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()

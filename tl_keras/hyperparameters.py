@@ -118,7 +118,7 @@ class Training:
     class_weights: str = option(
         "none",
         "weight of a class in the loss: balanced (images / classes / the class's own images), sqrt"
-        " (its square root), or none",
+        " (its square root, scaled so that its mean over the training images is 1), or none",
         choices=("none", "balanced", "sqrt"),
     )
     ema: float = option(

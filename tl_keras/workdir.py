@@ -17,7 +17,7 @@ import filelock
 
 from tl_keras import files
 from tl_keras.config import Config
-from tl_keras.errors import StoppedError, TransferError, UsageError
+from tl_keras.errors import StoppedError, UsageError
 
 LOG = logging.getLogger("tl_keras")
 
@@ -57,22 +57,17 @@ class Workdir:
         self.history: dict[str, Any] = {}
         with files.writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.root)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(_locked(self.root).release)
             refuse_other_settings(self._config, config, apart_from)
-            self._log = _start_log(self.root / "log.txt")
-        except TransferError:
-            self._lock.release()
-            raise
+            stack.enter_context(_logging(self.root / "log.txt"))
+            self._opened = stack.pop_all()
 
     def __enter__(self) -> "Workdir":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handler in self._log:
-            LOG.removeHandler(handler)
-            handler.close()
-        self._lock.release()
+        self._opened.close()
 
     def precision(self, config: Config) -> list[str] | None:
         """Return what models compute in since the folder was begun; None where it is new.
@@ -162,20 +157,31 @@ class _LogFile(logging.Handler):
         super().close()
 
 
-def _start_log(path: Path) -> list[logging.Handler]:
-    """Send the log to the console as plain lines, and to the file with times."""
-    for handler in list(LOG.handlers):
-        LOG.removeHandler(handler)
-        handler.close()
+@contextlib.contextmanager
+def _logging(path: Path) -> Iterator[None]:
+    """Send the log to the console as plain lines, and to the file with times.
+
+    The caller's own handlers stay, and get the lines too. The level and whether lines go on to the
+    handlers of all loggers are as they were afterwards.
+    """
     console = logging.StreamHandler(sys.stderr)
     console.setFormatter(logging.Formatter("%(message)s"))
     file = _LogFile(path)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level, propagate = LOG.level, LOG.propagate
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
     LOG.addHandler(console)
     LOG.addHandler(file)
-    return [console, file]
+    try:
+        yield
+    finally:
+        LOG.removeHandler(console)
+        LOG.removeHandler(file)
+        LOG.setLevel(level)
+        LOG.propagate = propagate
+        console.close()
+        file.close()
 
 
 def _locked(root: Path) -> filelock.FileLock:

@@ -1,4 +1,4 @@
-"""Room for decoded pictures: in memory, or on disk where memory would not do."""
+"""Room for decoded pictures and features: in memory, or on disk where memory would not do."""
 
 import os
 import tempfile
@@ -30,11 +30,20 @@ def available_memory() -> int:
     return max(0, min(available, allowed))
 
 
-def allocate(shape: tuple[int, ...]) -> np.ndarray:
+def allocate(
+    shape: tuple[int, ...],
+    what: str = "the decoded pictures",
+    way_out: str = "choose a smaller --image_size",
+) -> np.ndarray:
     """Return a black uint8 array of that shape, in memory or, as np.memmap, in a temporary file.
 
     What needs more than half of the available memory goes to a file in the folder for temporary
     files ($TMPDIR, or /tmp). The file has no name, so that it is gone with the process.
+
+    Args:
+        shape: of the array.
+        what: it is for, in the error.
+        way_out: what else may be done, in the error.
 
     Raises:
         WriteError: if the file does not fit there.
@@ -51,7 +60,7 @@ def allocate(shape: tuple[int, ...]) -> np.ndarray:
             return np.memmap(file, np.uint8, "r+", shape=shape)
     except OSError as error:
         raise WriteError(
-            f"the decoded pictures need {size / 1e9:.1f} GB, more than half of the memory, and"
+            f"{what} need {size / 1e9:.1f} GB, more than half of the memory, and"
             f" {folder} does not take them ({error.strerror}): set TMPDIR to a folder with room,"
-            " or choose a smaller --image_size"
+            f" or {way_out}"
         ) from error

@@ -95,7 +95,7 @@ def class_weights(kind: str, labels: np.ndarray, classes: int) -> np.ndarray:
 
     Args:
         kind: "balanced": images / (classes * the class's images), so that each class weighs the
-            same in the sum; "sqrt": its square root, scaled to the same mean over the images.
+            same in the sum; "sqrt": its square root, scaled so that its mean over the images is 1.
         labels: (examples,) integer class of each training image.
         classes: how many there are; one without an image gets 1, which nothing asks for.
     """

@@ -4,26 +4,34 @@ A cache is a folder of three files: the rows of its examples one after the other
 memory, so that they can be mapped; which examples they are; and a manifest with the sha256 of each
 piece of both. A piece is written before the manifest names it, so that a run that is killed loses
 one piece of work at most.
+
+All caches of a workdir share a room of limited size. Rows that do not fit are computed and used
+without being kept.
 """
 
 import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tl_keras import faults, files, interruption
+from tl_keras.data import memory
 from tl_keras.errors import DataError
+from tl_keras.training import cluster
 
 LOG = logging.getLogger(__name__)
 
 EXAMPLES_A_PIECE = 2048
 BYTES_A_PIECE = 2**26
 MANIFEST, ROWS, INDICES = "manifest.json", "rows.bin", "indices.bin"
+INDEX_BYTES = 8
+# Of a manifest: at most so much for each piece, and for what is neither a piece nor the key.
+PIECE_ENTRY_BYTES, MANIFEST_BYTES = 128, 256
 
 
 class Rows(NamedTuple):
@@ -38,20 +46,56 @@ class Rows(NamedTuple):
     places: np.ndarray
 
 
+class Room:
+    """The folder of all caches of a workdir, and how many bytes may lie there."""
+
+    def __init__(self, folder: Path, most_bytes: float = math.inf):
+        """Limit what is added to `folder`; what lies there already stays."""
+        self.folder = folder
+        self._most_bytes = most_bytes
+        self._has_told = False
+
+    def fits(self, counts: Mapping["FeatureCache", int]) -> bool:
+        """Return whether each of these caches can take so many more examples.
+
+        All processes that share the work have to ask at the same place; they get one answer.
+        """
+        if not any(counts.values()):
+            return True
+        own = {cache.folder for cache in counts}
+        others = [p for p in self.folder.rglob("*") if p.is_file() and p.parent not in own]
+        # A run that was killed may have left half a piece in a cache: it counts as if it were gone,
+        # so that the same command comes to the same answer.
+        needed = sum(cache.bytes_with(count) for cache, count in counts.items())
+        used = sum(path.stat().st_size for path in others)
+        return cluster.current().from_chief(used + needed <= self._most_bytes)
+
+    def tell(self, count: int) -> None:
+        """Log, the first time, that rows are computed and not kept."""
+        if not self._has_told:
+            LOG.info(
+                "features: --cache_gb=%g leaves no room for %d of them beside those in %s; they are"
+                " computed and not kept, and so is what else does not fit",
+                *(self._most_bytes / 1e9, count, self.folder),
+            )
+        self._has_told = True
+
+
 class FeatureCache:
     """What one frozen part makes of one set of images."""
 
-    def __init__(self, folder: Path, key: dict[str, Any], shape: tuple[int, ...], dtype: Any):
+    def __init__(self, room: Room, key: dict[str, Any], shape: tuple[int, ...], dtype: Any):
         """Open the cache, or prepare to make it.
 
         Args:
-            folder: where the workdir's caches lie.
+            room: where the workdir's caches lie.
             key: all that the rows depend on: weights, preprocessing, precision and pictures.
             shape: of a row.
             dtype: of the rows, as numpy knows it.
         """
         text = json.dumps(key, sort_keys=True)
-        self._folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._room = room
+        self.folder = room.folder / hashlib.sha256(text.encode()).hexdigest()[:16]
         self._key = key
         self._shape = shape
         self._dtype = np.dtype(dtype)
@@ -61,6 +105,18 @@ class FeatureCache:
         self._read()
         self._places = {index: place for place, index in enumerate(self._indices)}
 
+    def missing(self, indices: np.ndarray) -> np.ndarray:
+        """Return those of the (examples,) int64 indices whose rows are not there yet."""
+        return np.array([i for i in indices.tolist() if i not in self._places], np.int64)
+
+    def bytes_with(self, count: int) -> int:
+        """Return the most that the cache takes on disk while `count` more examples are added."""
+        pieces = len(self._pieces) + -(-count // self._examples_per_piece)
+        key = len(json.dumps(self._key, indent=2))
+        manifest = key + pieces * PIECE_ENTRY_BYTES + MANIFEST_BYTES
+        # A new manifest lies beside the one before until it is whole.
+        return (len(self._indices) + count) * (self._row_bytes + INDEX_BYTES) + 2 * manifest
+
     def rows(self, indices: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> Rows:
         """Return the rows of the examples at `indices`, computing those not there yet.
 
@@ -69,31 +125,58 @@ class FeatureCache:
             compute: gives the (n, ...) rows of the examples at n indices.
 
         Raises:
-            WriteError: the cache cannot be written.
-            StoppedError: the process was told to stop; what was computed is kept.
+            WriteError: the cache, or the file of rows that it has no room for, cannot be written.
+            StoppedError: the process was told to stop; what was computed is kept, where it fits.
         """
-        missing = np.array([i for i in indices.tolist() if i not in self._places], np.int64)
+        missing = self.missing(indices)
         if len(missing):
             LOG.info("features: %d of %d to compute", len(missing), len(indices))
-        step = max(1, min(EXAMPLES_A_PIECE, BYTES_A_PIECE // self._row_bytes))
-        for start in range(0, len(missing), step):
-            chosen = missing[start : start + step]
+        if not self._room.fits({self: len(missing)}):
+            self._room.tell(len(missing))
+            return self._with_unkept(indices, compute)
+        for chosen in self._in_pieces(missing):
             self._add(chosen, compute(chosen))
             if interruption.told():
                 raise interruption.stop()
+        return Rows(self._table(), np.array([self._places[i] for i in indices.tolist()], np.int64))
+
+    def _with_unkept(
+        self, indices: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]
+    ) -> Rows:
+        """Return the rows of `indices` in a table of their own, which goes with the process."""
+        size = len(indices) * self._row_bytes
+        buffer = memory.allocate((size,), "features that are not kept", "raise --cache_gb")
+        table = buffer.view(self._dtype).reshape(len(indices), *self._shape)
+        is_there = np.array([i in self._places for i in indices.tolist()])
+        for chosen in self._in_pieces(np.flatnonzero(is_there)):
+            table[chosen] = self._table()[[self._places[i] for i in indices[chosen].tolist()]]
+        for chosen in self._in_pieces(np.flatnonzero(~is_there)):
+            table[chosen] = compute(indices[chosen])
+            if interruption.told():
+                raise interruption.stop()
+        return Rows(table, np.arange(len(indices)))
+
+    @property
+    def _examples_per_piece(self) -> int:
+        return max(1, min(EXAMPLES_A_PIECE, BYTES_A_PIECE // self._row_bytes))
+
+    def _in_pieces(self, values: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, len(values), self._examples_per_piece):
+            yield values[start : start + self._examples_per_piece]
+
+    def _table(self) -> np.ndarray:
         shape = (len(self._indices), *self._shape)
-        table = np.memmap(self._folder / ROWS, self._dtype, "r", shape=shape)
-        return Rows(table, np.array([self._places[i] for i in indices.tolist()], np.int64))
+        return np.memmap(self.folder / ROWS, self._dtype, "r", shape=shape)
 
     def _add(self, indices: np.ndarray, rows: np.ndarray) -> None:
-        with files.writing(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
+        with files.writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         parts = {
             ROWS: np.ascontiguousarray(rows, self._dtype).tobytes(),
             INDICES: indices.astype("<i8").tobytes(),
         }
         for name, data in parts.items():
-            file = files.GrowingFile(self._folder / name)
+            file = files.GrowingFile(self.folder / name)
             try:
                 # What a killed run wrote, and no manifest names.
                 file.truncate(len(self._indices) * self._example_bytes(name))
@@ -102,25 +185,25 @@ class FeatureCache:
                 file.close()
         faults.reached("cache rows written")
         self._pieces.append({"examples": len(indices), "sha256": _digest(parts)})
-        files.write_state(self._folder / MANIFEST, {"key": self._key, "pieces": self._pieces})
+        files.write_state(self.folder / MANIFEST, {"key": self._key, "pieces": self._pieces})
         faults.reached("cache manifest written")
         start = len(self._indices)
         self._indices += indices.tolist()
         self._places |= {index: start + place for place, index in enumerate(indices.tolist())}
 
     def _example_bytes(self, name: str) -> int:
-        return self._row_bytes if name == ROWS else 8
+        return self._row_bytes if name == ROWS else INDEX_BYTES
 
     def _read(self) -> None:
         """Take over every piece that is whole; the first that is not ends the list."""
-        manifest = self._folder / MANIFEST
+        manifest = self.folder / MANIFEST
         if not manifest.is_file():
             return
         try:
             kept = files.read_state(manifest)
             if kept["key"] != self._key:
                 raise ValueError(f"{MANIFEST} is that of other features")
-            with (self._folder / ROWS).open("rb") as rows, (self._folder / INDICES).open("rb") as i:
+            with (self.folder / ROWS).open("rb") as rows, (self.folder / INDICES).open("rb") as i:
                 opened = {ROWS: rows, INDICES: i}
                 for number, piece in enumerate(kept["pieces"]):
                     count = piece["examples"]
@@ -130,7 +213,7 @@ class FeatureCache:
                     self._indices += np.frombuffer(parts[INDICES], "<i8").tolist()
                     self._pieces.append(piece)
         except (OSError, ValueError, KeyError, TypeError, DataError) as error:
-            LOG.warning("features in %s: %s; computed again from there", self._folder, error)
+            LOG.warning("features in %s: %s; computed again from there", self.folder, error)
 
 
 def _digest(parts: dict[str, bytes]) -> str:

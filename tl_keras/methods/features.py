@@ -4,6 +4,8 @@ The frozen part sees each picture once in the life of a workdir; its features li
 trained on them is the head of the whole model itself, so that nothing has to be put together after.
 """
 
+import dataclasses
+
 import keras
 import numpy as np
 
@@ -11,8 +13,9 @@ from tl_keras.data.dataset import ImageSet
 from tl_keras.methods.frozen_part import FrozenPart, check_room
 from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of
 from tl_keras.models.building import head_of, set_trainable
+from tl_keras.models.precision import FLOAT32
 from tl_keras.training.prediction import Predictor
-from tl_keras.training.task import Task
+from tl_keras.training.task import Stage, Task
 
 
 def prepare(setting: Setting) -> Prepared:
@@ -22,29 +25,41 @@ def prepare(setting: Setting) -> Prepared:
 
     Raises:
         UsageError: --cache_gb has no room for the features.
-        WriteError: the features cannot be kept on disk.
     """
     body = setting.model
     set_trainable(body, "head")
     with setting.strategy.scope():
         whole, head = _heads(setting, body)
-        part = FrozenPart(setting, keras.Model(body.input, body.output["features"]))
+        frozen = keras.Model(body.input, body.output["features"])
+        part = FrozenPart(setting, frozen)
     split, config = setting.split, setting.config
     images = setting.stream(setting.images, split.train, views=config.cached_views)
     check_room(setting, part, max(1, images.views) * len(split.train) + len(split.validation))
+    # What the loop needs to know before the features are there: how many examples an epoch has.
     task = Task(
         model=head,
         variables=head.trainable_variables,
-        streams={"target": part.stream(images)},
+        streams={"target": images},
         objective=cross_entropy_of(head, setting.cross_entropy),
-        validation=part.of(setting.images, split.validation) if len(split.validation) else None,
     )
+
+    def enter() -> Task:
+        validation = split.validation
+        return dataclasses.replace(
+            task,
+            streams={"target": part.stream(images)},
+            validation=part.of(setting.images, validation) if len(validation) else None,
+        )
+
     predictor = Predictor(head, setting.strategy)
 
     def predict(images: ImageSet) -> np.ndarray:
-        return predictor.predict(part.of(images, np.arange(len(images.labels))).images)
+        # The model that is saved is in float32, whatever its head was trained on.
+        is_exact = setting.precision.frozen == FLOAT32
+        exact = part if is_exact else FrozenPart(setting, frozen, FLOAT32)
+        return predictor.predict(exact.of(images, np.arange(len(images.labels))).images)
 
-    return Prepared(task, whole, predict)
+    return Prepared(dataclasses.replace(task, stages=[Stage(0.0, enter)]), whole, predict)
 
 
 def _heads(setting: Setting, body: keras.Model) -> tuple[keras.Model, keras.Model]:

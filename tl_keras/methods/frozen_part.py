@@ -8,7 +8,9 @@ import dataclasses
 import hashlib
 import logging
 import math
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,7 +21,7 @@ from tl_keras.data.dataset import ImageSet
 from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
 from tl_keras.data.seals import fingerprint
 from tl_keras.errors import UsageError
-from tl_keras.methods.feature_cache import FeatureCache, Rows
+from tl_keras.methods.feature_cache import FeatureCache, Room, Rows
 from tl_keras.methods.setting import Setting, with_channels
 from tl_keras.models import weights
 from tl_keras.models.cutting import cut
@@ -34,26 +36,45 @@ LOG = logging.getLogger(__name__)
 GIGABYTE = 10**9
 
 
+class _Wanted(NamedTuple):
+    """Rows that are asked for: of which cache, their numbers there, and what computes them."""
+
+    cache: FeatureCache
+    numbers: np.ndarray
+    compute: Callable[[np.ndarray], np.ndarray]
+
+    def rows(self) -> Rows:
+        return self.cache.rows(self.numbers, self.compute)
+
+
 class FrozenPart:
     """From images to one tensor, by weights that stay as they are now."""
 
-    def __init__(self, setting: Setting, model: keras.Model):
-        """Prepare to compute what `model`, with one output and built under the strategy, does."""
+    def __init__(self, setting: Setting, model: keras.Model, precision: str = ""):
+        """Prepare to compute what `model` does.
+
+        Args:
+            setting: of the run.
+            model: with one output, built under the strategy.
+            precision: what to compute in; empty for what pays where nothing trains.
+        """
+        precision = precision or setting.precision.frozen
         with setting.strategy.scope():
             self._model = folded(model)
-            compute_in(self._model, setting.precision.frozen)
+            compute_in(self._model, precision)
         self._setting = setting
         self._runner = Runner(self, setting.strategy)
         self._shape = tuple(model.output.shape[1:])
         self._dtype = self._model(tf.zeros((1, *model.input.shape[1:]), tf.uint8)).numpy().dtype
         self._fingerprints: dict[int, tuple[np.ndarray, str]] = {}
         self._caches: dict[str, FeatureCache] = {}
+        self._room = Room(setting.cache, setting.config.cache_gb * GIGABYTE)
         self._key = {
             "model": setting.config.model,
             "tensor": model.layers[-1].name,
             "weights": weights.digest(weights.tensors_of(model)),
             "image_size": setting.image_size,
-            "precision": setting.precision.frozen,
+            "precision": precision,
         }
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
@@ -81,8 +102,15 @@ class FrozenPart:
 
     def of(self, images: ImageSet, indices: np.ndarray) -> ImageSet:
         """Return tensors, in place of images, and labels of the examples at `indices`."""
-        rows = self._plain(images.images, indices)
+        rows = self._plain(images.images, indices).rows()
         return ImageSet(_in_order(rows), images.labels[indices])
+
+    def has_room(self, streams: Iterable[Stream], images: ImageSet, indices: np.ndarray) -> bool:
+        """Return whether the tensors of these streams and examples are kept, or can be."""
+        counts: Counter[FeatureCache] = Counter()
+        for wanted in [*map(self._of_stream, streams), self._plain(images.images, indices)]:
+            counts[wanted.cache] += len(wanted.cache.missing(wanted.numbers))
+        return self._room.fits(counts)
 
     def stream(self, stream: Stream) -> Stream:
         """Return the same batches with the tensors of the images in their place.
@@ -90,12 +118,8 @@ class FrozenPart:
         Args:
             stream: of images, without augmentation, or with `views` of it.
         """
-        chosen = np.arange(len(stream.labels)) if stream.chosen is None else stream.chosen
-        if stream.augmentation.is_identity:
-            rows = self._plain(stream.inputs, chosen)
-        else:
-            rows = self._augmented(stream, chosen)
-        table, places = _in_memory(rows)
+        chosen = _chosen(stream)
+        table, places = _in_memory(self._of_stream(stream).rows())
         turns = places.reshape(-1, len(chosen))
         labels = np.zeros(len(table), np.int64)
         labels[turns] = stream.labels[chosen]
@@ -109,11 +133,19 @@ class FrozenPart:
             views=0,
         )
 
-    def _plain(self, images: np.ndarray, indices: np.ndarray) -> Rows:
-        return self._cache(images).rows(indices, lambda chosen: self.compute(images[chosen]))
-
-    def _augmented(self, stream: Stream, chosen: np.ndarray) -> Rows:
+    def _of_stream(self, stream: Stream) -> _Wanted:
         """Return the rows of all views, view after view, each in the order of `chosen`."""
+        chosen = _chosen(stream)
+        if stream.augmentation.is_identity:
+            return self._plain(stream.inputs, chosen)
+        return self._augmented(stream, chosen)
+
+    def _plain(self, images: np.ndarray, indices: np.ndarray) -> _Wanted:
+        return self._wanted(
+            self._cache(images), indices, lambda chosen: self.compute(images[chosen])
+        )
+
+    def _augmented(self, stream: Stream, chosen: np.ndarray) -> _Wanted:
 
         def compute(numbers: np.ndarray) -> np.ndarray:
             view, index = np.divmod(numbers, len(chosen))
@@ -127,7 +159,19 @@ class FrozenPart:
             augmentation=repr(stream.augmentation),
             chosen=hashlib.sha256(chosen.astype("<i8").tobytes()).hexdigest(),
         )
-        return cache.rows(np.arange(stream.views * len(chosen)), compute)
+        return self._wanted(cache, np.arange(stream.views * len(chosen)), compute)
+
+    def _wanted(
+        self, cache: FeatureCache, numbers: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]
+    ) -> _Wanted:
+        # A batch of one image takes another kernel, and its last bits would depend on how many rows
+        # were there already: no replica gets fewer than two.
+        fewest = 2 * self._setting.strategy.num_replicas_in_sync
+
+        def computed(chosen: np.ndarray) -> np.ndarray:
+            return compute(np.resize(chosen, max(fewest, len(chosen))))[: len(chosen)]
+
+        return _Wanted(cache, numbers, computed)
 
     def _cache(self, images: np.ndarray, **more: Any) -> FeatureCache:
         # By what it is in memory, where a fingerprint would look at all of it again; the array is
@@ -137,8 +181,13 @@ class FrozenPart:
         key = {**self._key, "images": self._fingerprints[id(images)][1], **more}
         name = repr(key)
         if name not in self._caches:
-            self._caches[name] = FeatureCache(self._setting.cache, key, self._shape, self._dtype)
+            self._caches[name] = FeatureCache(self._room, key, self._shape, self._dtype)
         return self._caches[name]
+
+
+def _chosen(stream: Stream) -> np.ndarray:
+    """Return which of a stream's examples take part, (n,) int64."""
+    return np.arange(len(stream.labels)) if stream.chosen is None else stream.chosen
 
 
 def _in_memory(rows: Rows) -> Rows:
@@ -207,8 +256,10 @@ def _pays(setting: Setting, task: Task, part: FrozenPart, share: float) -> bool:
     if any(steps < _views(stream) * epochs[name] for name, stream in task.streams.items()):
         return False
     examples = sum(_views(stream) * stream.count for stream in task.streams.values())
-    size = part.size_of(examples + len(setting.split.validation))
+    validation = setting.split.validation
+    size = part.size_of(examples + len(validation))
     fits = size <= setting.config.cache_gb * GIGABYTE
+    fits = fits and part.has_room(task.streams.values(), setting.images, validation)
     LOG.info(
         "frozen up to %s: %s for %d images, %s",
         part.describe(),

@@ -15,7 +15,7 @@ from scipy.special import log_softmax
 from scipy.stats import t as student_t
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from tl_keras.errors import TransferError
+from tl_keras.errors import DivergedError
 
 CONFIDENCE = 0.95
 
@@ -53,7 +53,7 @@ def classification(
 
     Raises:
         ValueError: no examples, shapes that do not fit, or a label that is no class.
-        TransferError: logits that are not finite; their accuracy would be an accident.
+        DivergedError: logits that are not finite; their accuracy would be an accident.
     """
     labels, logits = np.asarray(labels), np.asarray(logits).astype(np.float64)
     _check(labels, logits, len(class_names))
@@ -86,10 +86,8 @@ def _check(labels: np.ndarray, logits: np.ndarray, num_classes: int) -> None:
         )
     broken = int((~np.isfinite(logits)).any(axis=1).sum())
     if broken:
-        raise TransferError(
-            f"the model's output is not finite for {broken} of {len(labels)} images: training"
-            " diverged. Choose a lower --learning_rate, or --clip_norm=1"
-        )
+        found = f"the model's output is not finite for {broken} of {len(labels)} images"
+        raise DivergedError(found, is_trained=True)
 
 
 class Spread(NamedTuple):

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from tl_keras import faults, files
-from tl_keras.errors import DataError, TransferError
+from tl_keras.errors import DataError, DivergedError
 from tl_keras.hyperparameters import Pace
 
 LOG = logging.getLogger(__name__)
@@ -78,15 +78,12 @@ class Checkpoints:
 
         Raises:
             WriteError: it cannot be written; the states before it are as they were.
-            TransferError: a variable is not finite; no state is made of that.
+            DivergedError: a variable is not finite; no state is made of that.
         """
         held = [variable.numpy() for variable in self._variables]
         for variable, value in zip(self._variables, held, strict=True):
             if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-                raise TransferError(
-                    f"'{variable.path}' is not finite any more after step {step}; lower"
-                    " --learning_rate, or give --clip_norm"
-                )
+                raise DivergedError(f"'{variable.path}' is not finite any more after step {step}")
         content = io.BytesIO()
         named = {f"{VARIABLE}{number}": value for number, value in enumerate(held)}
         np.savez(content, allow_pickle=False, **named, **arrays)

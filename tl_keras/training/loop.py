@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tl_keras import faults, interruption
 from tl_keras.config import Training
-from tl_keras.errors import StoppedError, TransferError
+from tl_keras.errors import DivergedError, StoppedError
 from tl_keras.hyperparameters import Pace
 from tl_keras.models import precision
 from tl_keras.training import cluster, distribution
@@ -141,7 +141,7 @@ class Loop:
         """Train to the end, from the newest checkpoint where there is one.
 
         Raises:
-            TransferError: the loss is not finite any more.
+            DivergedError: the loss is not finite any more.
         """
         self._restore()
         state = self._state
@@ -275,9 +275,9 @@ class Loop:
         finite = np.isfinite(figures).all(axis=1)
         if not finite.all():
             self._progress.close()
-            raise TransferError(
+            raise DivergedError(
                 f"the loss is not finite any more at step {self._state.step + 1 + finite.argmin()}"
-                f" of {self._total}; lower --learning_rate, or give --clip_norm"
+                f" of {self._total}"
             )
 
     def _record(self) -> None:
