@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tl_keras import experiment, files, runs
+from tl_keras import experiment, files, finished_runs, runs
 from tl_keras.comparison_options import Contest, Contestant
 from tl_keras.config import Config, digest
 from tl_keras.experiment import Source
@@ -49,12 +49,17 @@ def run(contest: Contest) -> str:
             refuse_other_settings(folder / "config.json", config)
         configs = [config for _, _, config in cells]
         settled, source = experiment.settle(common, workdir, configs)
-        records = []
+        records: list[dict[str, Any]] = []
+        found: dict[str, dict[int, dict[int, np.ndarray]]] = {}
         for folder, name, config in cells:
             files.write_state(folder / "config.json", config.flat())
             plan = dataclasses.replace(settled, config=config)
-            records += [_run(plan, folder, source, name, seed) for seed in common.seeds]
-        return _report(settled, workdir, source, contest, records)
+            own = [_run(plan, folder, source, name, seed) for seed in common.seeds]
+            cell = finished_runs.collect(folder, own)
+            about = {"method": name, "shots": config.shots}
+            records += [{**record, **about} for record in cell.records]
+            found.setdefault(name, {})[config.shots] = cell.correct[_arm(name)]
+        return _report(settled, workdir, source, contest, records, found)
 
 
 def _default_name(common: Config) -> str:
@@ -77,12 +82,16 @@ def _cells(contest: Contest, common: Config, root: Path) -> list[tuple[Path, str
     ]
 
 
+def _arm(name: str) -> str:
+    return "scratch" if name == curves.SCRATCH else "transfer"
+
+
 def _run(plan: Plan, folder: Path, source: Source | None, name: str, seed: int) -> dict[str, Any]:
-    arm = "scratch" if name == curves.SCRATCH else "transfer"
-    config, folder = plan.config, folder / f"{arm}-{seed}"
+    arm = _arm(name)
     with runs.forgetting_models():
-        found = experiment.carry_out(plan, folder, source, arm, config.method, seed)
-    return {**found, "method": name, "shots": config.shots}
+        return experiment.carry_out(
+            plan, folder / f"{arm}-{seed}", source, arm, plan.config.method, seed
+        )
 
 
 def _report(
@@ -91,11 +100,11 @@ def _report(
     source: Source | None,
     contest: Contest,
     records: list[dict[str, Any]],
+    found: curves.Correct,
 ) -> str:
     common, shots = settled.config, contest.shots
     zero_shot = experiment.zero_shot(settled, workdir, source)
     accuracy = zero_shot["accuracy"] if zero_shot else None
-    found = curves.accuracies_of(records)
     report = {
         "config": common.flat(),
         **workdir.history,
