@@ -21,7 +21,8 @@ COMMANDS = {
 # All that a command writes, by names as `site` gives them.
 OF_ALL = {
     *("lock", "log.txt", "config.json", "data.json", "events", "metrics.jsonl", "checkpoint.npz"),
-    *("checkpoint.json", "source.weights.h5", "model.keras", "result.json", "zero_shot.json"),
+    *("checkpoint.json", "source.weights.h5", "model.keras", "predictions.npz", "result.json"),
+    "zero_shot.json",
 }
 SITES = {
     "features": {*OF_ALL, "rows.bin", "indices.bin", "manifest.json", "report.json", "report.txt"},

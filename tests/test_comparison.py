@@ -1,6 +1,7 @@
 """Tests of the comparison: what runs, where it lies, and that nothing is done twice."""
 
 import json
+import shutil
 
 import pytest
 
@@ -107,6 +108,25 @@ def test_more_methods_shots_and_seeds_can_be_asked_for_later(finished, monkeypat
     text = compare(root, "--methods=finetune,l2 --shots=2 --seeds=0")
     assert folders == [root / "l2" / "2" / "transfer-0"]
     assert "features" not in text
+
+
+def test_comparison_reports_all_seeds_of_each_cell(finished, tmp_path):
+    root, _ = finished
+    copy = shutil.copytree(root, tmp_path / "copy")
+    text = compare(copy, "--methods=finetune --shots=2 --seeds=3")
+    report = json.loads((copy / "comparison.json").read_text())
+    found = [(run["method"], run["seed"]) for run in report["runs"]]
+    assert found == [(method, seed) for method in ("scratch", "finetune") for seed in (0, 1, 3)]
+    assert "over seeds 0, 1, 3; in brackets" in text
+    kept = json.loads((root / "comparison.json").read_text())["runs"]
+    assert report["runs"][0] == next(run for run in kept if run["method"] == "scratch")
+    (copy / "finetune" / "2" / "transfer-1" / "model.keras").write_bytes(b"damaged")
+    compare(copy, "--methods=finetune --shots=2 --seeds=0")
+    runs_left = json.loads((copy / "comparison.json").read_text())["runs"]
+    assert [(r["method"], r["seed"]) for r in runs_left if r["method"] == "finetune"] == [
+        ("finetune", 0), ("finetune", 3),
+    ]  # fmt: skip
+    assert "transfer, seed 1: " in (copy / "log.txt").read_text()
 
 
 def test_methods_asked_for_later_may_need_more_of_the_source_or_come_in_any_order(finished):

@@ -7,60 +7,69 @@ from PIL import Image
 
 from tl_keras.report import curves
 
+IMAGES = 5000
 
-def runs(method, shots, *accuracies):
-    return [
-        {"method": method, "shots": shots, "seed": seed, "test": {"accuracy": accuracy}}
+
+def right(*accuracies):
+    """Return seed -> which test images are right, one seed an accuracy; the last ones are wrong."""
+    return {
+        seed: np.arange(IMAGES) < round(accuracy * IMAGES)
         for seed, accuracy in enumerate(accuracies)
-    ]
+    }
 
 
-RUNS = [
-    *runs("scratch", 5, 0.50, 0.52, 0.54),
-    *runs("finetune", 5, 0.80, 0.82, 0.84),
-    *runs("l2sp", 5, 0.70, 0.72, 0.74),
-    *runs("scratch", 0, 0.90, 0.91, 0.92),
-    *runs("finetune", 0, 0.90, 0.92, 0.91),
-    *runs("l2sp", 0, 0.95, 0.96, 0.971),
-]
+FOUND = {
+    "scratch": {5: right(0.50, 0.52, 0.54), 0: right(0.90, 0.91, 0.92)},
+    "finetune": {5: right(0.80, 0.82, 0.84), 0: right(0.90, 0.92, 0.91)},
+    "l2sp": {5: right(0.70, 0.72, 0.74), 0: right(0.95, 0.96, 0.971)},
+}
 
 
 def test_table_has_a_row_a_method_and_a_column_a_number_of_labels():
-    text = curves.markdown("a -> b", curves.accuracies_of(RUNS), (5, 0), 0.4321)
+    text = curves.markdown("a -> b", FOUND, (5, 0), 0.4321)
     lines = text.splitlines()
     assert lines[0] == "### a -> b"
     assert "Before any training on the target: 43.21 %." in lines
-    assert "| labels a class | 5            | all          |" in lines
-    assert "| finetune       | 82.00 ± 2.00 | 91.00 ± 1.00 |" in lines
-    assert "| scratch        | 52.00 ± 2.00 | 91.00 ± 1.00 |" in lines
+    assert "| labels a class | 5                   | all                 |" in lines
+    assert "| finetune       | 82.00 ± 2.00 (0.53) | 91.00 ± 1.00 (0.39) |" in lines
+    assert "| scratch        | 52.00 ± 2.00 (0.69) | 91.00 ± 1.00 (0.39) |" in lines
 
 
 def test_tables_beside_finetune_and_scratch_mark_what_is_sure_and_name_the_losers():
-    text = curves.markdown("", curves.accuracies_of(RUNS), (5, 0), None)
+    text = curves.markdown("", FOUND, (5, 0), None)
     assert "Before any training" not in text
     beside, scratch = text.split("Difference from ")[1:]
     assert beside.startswith("finetune") and scratch.startswith("scratch")
-    assert "-10.00 (-10.00 to -10.00) ▼" in beside
+    assert "-10.00 (-10.75 to -9.25) ▼" in beside
     assert "Worse than finetune: scratch at 5, l2sp at 5." in beside
     assert "+0.00 (" in scratch, "finetune equals scratch in the mean where all labels are known"
     assert "Worse than scratch: none." in scratch
 
 
 def test_one_seed_has_neither_deviation_nor_interval():
-    text = curves.markdown("", curves.accuracies_of(runs("l2", 1, 0.5)), (1,), None)
-    assert "| l2             | 50.00 |" in text
+    text = curves.markdown("", {"l2": {1: right(0.5)}}, (1,), None)
+    assert "| l2             | 50.00 (0.71) |" in text
     assert "Difference" not in text
 
 
 def test_missing_runs_are_told_by_a_dash():
-    found = curves.accuracies_of(RUNS + runs("bss", 5, 0.7, 0.7, 0.7))
-    assert "| bss            | 70.00 ± 0.00 | -            |" in curves.markdown(
-        "", found, (5, 0), None
-    )
+    found = {**FOUND, "bss": {5: right(0.7, 0.7, 0.7)}}
+    text = curves.markdown("", found, (5, 0), None)
+    assert "| bss            | 70.00 ± 0.00 (0.65) | -                   |" in text
+
+
+def test_difference_of_seeds_that_agree_is_not_sure_on_a_few_images():
+    found = {
+        name: {5: {seed: np.arange(20) < number for seed in range(3)}}
+        for name, number in (("scratch", 18), ("finetune", 19))
+    }
+    text = curves.markdown("", found, (5,), None)
+    assert "+5.00 (" in text and "▲ |" not in text
+    assert "Worse than finetune: none." in text
 
 
 def test_plot_is_a_picture_with_a_line_for_each_method():
-    content = curves.plot("a -> b", curves.accuracies_of(RUNS), (5, 0), 600.0, 0.43)
+    content = curves.plot("a -> b", FOUND, (5, 0), 600.0, 0.43)
     pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).reshape(-1, 3)
     assert len(pixels) > 300_000
     # The first two of tab20 for the methods, black for scratch, grey for the source.
@@ -70,5 +79,5 @@ def test_plot_is_a_picture_with_a_line_for_each_method():
 
 def test_plot_takes_a_folder_s_name_as_it_is():
     title = "$a -> folder:/\\frac$/数字"
-    picture = curves.plot(title, curves.accuracies_of(RUNS), (5, 0), 20.0, None)
+    picture = curves.plot(title, FOUND, (5, 0), 20.0, None)
     assert picture.startswith(b"\x89PNG")

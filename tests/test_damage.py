@@ -121,7 +121,7 @@ def run(workdir: Path, method: str) -> dict[str, Any]:
             for name, value in part.items()
             if name not in ("seconds", "images_per_second")
         }
-    for name in ("metrics.jsonl", "model.keras", "source.weights.h5"):
+    for name in ("metrics.jsonl", "model.keras", "predictions.npz", "source.weights.h5"):
         for path in sorted(workdir.glob(f"*/{name}")):
             found[str(path.relative_to(workdir))] = path.read_bytes()
     return found

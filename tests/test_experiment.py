@@ -14,7 +14,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tl_keras
-from tl_keras import files
+from tl_keras import files, predictions
 from tl_keras.config import from_flat
 from tl_keras.data.reading import open_dataset
 from tl_keras.errors import DataError, UsageError
@@ -59,6 +59,12 @@ def test_experiment_reports_source_runs_and_summary(finished):
     assert summary["gain"]["mean"] == pytest.approx(np.mean(gains))
     assert summary["transfer"]["n"] == summary["scratch"]["n"] == 2
     assert summary["verdict"] in ("positive", "negative", "inconclusive")
+    assert (summary["gain"]["seeds"], summary["gain"]["images"]) == (2, 797)
+    assert summary["covers"] == "of this one pretrained source"
+    assert "2 seeds and 797 test images, of this one pretrained source: " in " ".join(
+        (workdir / "report.txt").read_text().split()
+    )
+    assert report["looks"] == [[0, 1]]
 
 
 def test_experiment_leaves_models_that_say_what_the_report_says(finished):
@@ -69,6 +75,18 @@ def test_experiment_leaves_models_that_say_what_the_report_says(finished):
     accuracy = np.mean(logits.argmax(1) == digits.labels)
     assert accuracy == pytest.approx(report["runs"][0]["test"]["accuracy"], abs=0.002)
     assert weights.digest(weights.tensors_of(model)) == report["runs"][0]["weights_sha256"]
+
+
+def test_experiment_leaves_the_predictions_of_each_run(finished):
+    workdir, report = finished
+    labels = open_dataset("digits").read("test", 28).labels
+    for one in report["runs"]:
+        folder = workdir / f"{one['arm']}-{one['seed']}"
+        assert one["files"]["predictions.npz"] == files.sha256(folder / "predictions.npz")
+        assert predictions.correct(folder).mean() == pytest.approx(one["test"]["accuracy"])
+        with np.load(folder / "predictions.npz") as kept:
+            np.testing.assert_array_equal(kept["labels"], labels)
+    assert (workdir / "source" / "predictions.npz").is_file()
 
 
 def test_experiment_leaves_figures_under_one_name_everywhere(finished):
@@ -114,12 +132,76 @@ def test_experiment_keeps_no_more_features_than_the_flag_says_and_finds_the_same
         assert one["files"] == other["files"]
 
 
-def test_experiment_takes_more_seeds_in_the_same_workdir(finished, tmp_path):
+def test_experiment_reports_all_seeds_of_the_workdir(finished, tmp_path):
     workdir, report = finished
-    more = run(workdir, seeds=(1, 2))
-    assert more["runs"][:2] == report["runs"][2:]
-    assert [one["seed"] for one in more["runs"]] == [1, 1, 2, 2]
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    more = run(copy, seeds=(2,))
+    arms = ("transfer", "scratch")
+    assert [(one["arm"], one["seed"]) for one in more["runs"]] == [
+        (arm, seed) for seed in (0, 1, 2) for arm in arms
+    ]
+    assert more["runs"][:4] == report["runs"]
     assert more["source"] == report["source"]
+    assert more["summary"]["transfer"]["n"] == more["summary"]["gain"]["seeds"] == 3
+    assert more["looks"] == [[0, 1], [0, 1, 2]]
+    text = (copy / "report.txt").read_text()
+    assert "seeds 0, 1, 2\n" in text and "This is look 2" in text
+    # The order of the calls and of the seeds makes no difference to what is reported.
+    again = run(copy, seeds=(1, 0))
+    assert (again["runs"], again["looks"]) == (more["runs"], more["looks"])
+    assert (copy / "report.txt").read_text() == text
+
+
+def test_experiment_leaves_out_a_damaged_run_of_an_earlier_call(finished, tmp_path):
+    workdir, report = finished
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    (copy / "scratch-0" / "predictions.npz").write_bytes(b"damaged")
+    before = (copy / "scratch-0" / "checkpoints").stat().st_mtime_ns
+    less = run(copy, seeds=(1,))
+    kept = [("transfer", 0), ("transfer", 1), ("scratch", 1)]
+    assert [(one["arm"], one["seed"]) for one in less["runs"]] == kept
+    assert less["summary"]["gain"]["seeds"] == 1 and less["looks"] == [[0, 1]]
+    assert (copy / "scratch-0" / "checkpoints").stat().st_mtime_ns == before
+    log = (copy / "log.txt").read_text()
+    assert f"scratch, seed 0: {copy / 'scratch-0'} of an earlier call is left out" in log
+    whole = run(copy, seeds=(0,))
+    assert whole["summary"] == report["summary"] and whole["looks"] == report["looks"]
+    name = "scratch-0/predictions.npz"
+    assert (copy / name).read_bytes() == (workdir / name).read_bytes()
+
+
+def test_experiment_makes_the_predictions_of_a_run_that_has_none(finished, tmp_path):
+    workdir, report = finished
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    folder = copy / "transfer-1"
+    record = files.read_state(folder / "result.json")
+    del record["files"]["predictions.npz"]
+    files.write_state(folder / "result.json", record)
+    (folder / "predictions.npz").unlink()
+    again = run(copy)
+    assert again["summary"] == report["summary"]
+    name = "transfer-1/predictions.npz"
+    assert (copy / name).read_bytes() == (workdir / name).read_bytes()
+
+
+def test_experiment_killed_while_it_reports_counts_one_look(finished, tmp_path, monkeypatch):
+    workdir, report = finished
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    (copy / "looks.json").unlink()
+    write_json = files.write_json
+
+    def dying(path, value):
+        if path.name == "report.json":
+            raise KeyboardInterrupt
+        write_json(path, value)
+
+    monkeypatch.setattr(files, "write_json", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(copy)
+    monkeypatch.setattr(files, "write_json", write_json)
+    assert run(copy)["looks"] == report["looks"]
+    for name in ("looks.json", "report.txt"):
+        assert (copy / name).read_bytes() == (workdir / name).read_bytes()
 
 
 def test_experiment_gives_the_same_weights_in_another_workdir(finished, tmp_path):

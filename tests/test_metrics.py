@@ -80,32 +80,95 @@ def test_spread_of_nothing_is_refused():
         metrics.spread([])
 
 
-def test_paired_gain_is_students_interval_of_the_differences():
-    gain = metrics.paired_gain({0: 0.52, 1: 0.74, 2: 0.96}, {0: 0.5, 1: 0.7, 2: 0.9})
-    # Differences 0.02, 0.04, 0.06: deviation 0.02; t(0.975, 2 degrees) is 4.302653 in the tables.
-    reach = 4.302653 * 0.02 / math.sqrt(3)
-    assert gain["mean"] == pytest.approx(0.04)
-    assert gain["ci95"] == pytest.approx([0.04 - reach, 0.04 + reach], abs=1e-8)
+def right(*rows):
+    """Return seed -> (images,) bool of rows such as "1101", one a seed."""
+    return {seed: np.array([letter == "1" for letter in row]) for seed, row in enumerate(rows)}
+
+
+def test_paired_gain_adds_the_squares_of_the_margins_of_seeds_and_images():
+    # Differences (1, 1, 0, 0), (1, 0, 0, 0), (1, 1, 1, 0): means of seeds 1/2, 1/4, 3/4.
+    gain = metrics.paired_gain(right("1100", "1000", "1110"), right("0000", "0000", "0000"))
+    # t(0.975) of 2 and of 3 degrees of freedom in the tables: 4.302653 and 3.182446.
+    of_seeds = 4.302653 * 0.25 / math.sqrt(3)
+    # Means of images 1, 2/3, 1/3, 0, and the two more, 1 and -1: sum 2, squares 32/9.
+    of_images = 3.182446 * math.sqrt((32 / 9 - 2**2 / 6) / 5 / 6)
+    reach = math.hypot(of_seeds, of_images)
+    assert gain["mean"] == 0.5
+    assert gain["ci95"] == pytest.approx([0.5 - reach, 0.5 + reach], abs=1e-6)
+    assert gain["margin_seeds"] == pytest.approx(of_seeds, abs=1e-6)
+    assert gain["margin_images"] == pytest.approx(of_images, abs=1e-6)
+    assert (gain["seeds"], gain["images"], gain["std_seeds"]) == (3, 4, pytest.approx(0.25))
+    assert json.loads(json.dumps(gain, allow_nan=False)) == gain
 
 
 def test_paired_gain_takes_only_seeds_of_both_arms():
-    gain = metrics.paired_gain({7: 0.9, 3: 0.8, 1: 0.0}, {3: 0.7, 7: 0.5, 2: 1.0})
-    assert gain["mean"] == pytest.approx(0.25)
-    assert gain["ci95"] == pytest.approx([0.25 - 12.706205 * 0.15, 0.25 + 12.706205 * 0.15])
+    transfer = {7: np.array([True, True]), 3: np.array([True, False]), 1: np.zeros(2, bool)}
+    scratch = {3: np.array([False, False]), 7: np.array([True, False]), 2: np.ones(2, bool)}
+    gain = metrics.paired_gain(transfer, scratch)
+    assert (gain["mean"], gain["seeds"], gain["std_seeds"]) == (0.5, 2, 0.0)
 
 
-def test_paired_gain_of_one_pair_has_no_interval():
-    assert metrics.paired_gain({4: 0.75}, {4: 0.5}) == {"mean": 0.25, "ci95": None}
+def test_paired_gain_pairs_the_arms_image_by_image():
+    same = metrics.paired_gain(right("110011", "110011"), right("110010", "110010"))
+    other = metrics.paired_gain(right("110011", "110011"), right("011001", "011001"))
+    assert same["mean"] == other["mean"] == pytest.approx(1 / 6)
+    assert same["margin_images"] < other["margin_images"]
+
+
+def test_paired_gain_of_one_pair_has_the_margin_of_the_images_and_no_interval():
+    gain = metrics.paired_gain({4: np.ones(4, bool)}, {4: np.array([True, True, True, False])})
+    assert gain["mean"] == 0.25 and gain["ci95"] is None and gain["margin_seeds"] is None
+    assert gain["std_seeds"] is None and gain["margin_images"] > 0.3
+
+
+def test_paired_gain_of_one_image_has_no_interval():
+    gain = metrics.paired_gain(right("1", "1"), right("0", "0"))
+    assert gain["mean"] == 1 and gain["ci95"] is None and gain["margin_images"] is None
 
 
 def test_paired_gain_of_no_pair_is_none():
-    assert metrics.paired_gain({0: 0.9}, {1: 0.8}) is None
-    assert metrics.paired_gain({0: 0.9}, {}) is None
+    assert metrics.paired_gain({0: np.ones(3, bool)}, {1: np.ones(3, bool)}) is None
+    assert metrics.paired_gain({0: np.ones(3, bool)}, {}) is None
 
 
-def test_paired_gain_of_equal_differences_has_an_interval_without_width():
-    gain = metrics.paired_gain({0: 0.75, 1: 0.5}, {0: 0.5, 1: 0.25})
-    assert gain == {"mean": 0.25, "ci95": [0.25, 0.25]}
+@pytest.mark.parametrize("other", [np.ones(4, bool), np.ones((3, 1), bool)])
+def test_paired_gain_refuses_runs_of_other_test_images(other):
+    with pytest.raises(ValueError, match="expected one shape"):
+        metrics.paired_gain({0: np.ones(3, bool)}, {0: other})
+
+
+def test_paired_gain_refuses_no_test_images():
+    with pytest.raises(ValueError, match="expected one shape"):
+        metrics.paired_gain({0: np.ones(0, bool)}, {0: np.ones(0, bool)})
+
+
+@pytest.mark.parametrize("images", [2, 10, 180, 5000])
+@pytest.mark.parametrize("seeds", [2, 10])
+def test_paired_gain_of_equal_differences_has_an_interval_with_a_width(seeds, images):
+    level = {seed: np.ones(images, bool) for seed in range(seeds)}
+    gain = metrics.paired_gain(level, level)
+    low, high = gain["ci95"]
+    assert gain["mean"] == 0 and low == -high and high > 1 / images
+    one_worse = {seed: np.arange(images) > 0 for seed in range(seeds)}
+    assert metrics.verdict(metrics.paired_gain(level, one_worse)) == "inconclusive"
+
+
+def test_gain_margins_are_those_of_each_experiment():
+    generator = np.random.default_rng(0)
+    differences = generator.integers(-1, 2, (5, 3, 7))
+    many = metrics.gain_margins(differences.mean(axis=2), differences.mean(axis=1))
+    for number, one in enumerate(differences):
+        alone = metrics.gain_margins(one.mean(axis=1), one.mean(axis=0))
+        assert [part[number] for part in many] == pytest.approx([float(part) for part in alone])
+
+
+def test_standard_error_is_of_the_mean_of_the_seeds_with_two_more_images():
+    # 170 of 180 images right in all seeds, and one more right, one more wrong.
+    correct = {seed: np.arange(180) >= 10 for seed in range(3)}
+    part = 171 / 182
+    expected = math.sqrt(part * (1 - part) / 181)
+    assert metrics.standard_error(correct) == pytest.approx(expected, abs=1e-12)
+    assert metrics.standard_error({0: np.ones(180, bool)}) > 0.005
 
 
 @pytest.mark.parametrize(

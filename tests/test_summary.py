@@ -1,9 +1,10 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
-from tl_keras.report import summary
+from tl_keras.report import looks, summary
 
 CONFIG = {
     "source": "mnist_5k",
@@ -40,14 +41,30 @@ def arms(transfer, scratch):
     ]
 
 
-def told(runs, source=SOURCE, **settings):
+def correct_of(runs, images=2000):
+    """Return arm -> seed -> which images are right; the last ones are the wrong ones."""
+    found = {}
+    for one in runs:
+        rights = np.arange(images) < round(one["test"]["accuracy"] * images)
+        found.setdefault(one["arm"], {})[one["seed"]] = rights
+    return found
+
+
+def told(runs, source=SOURCE, images=2000, more=None, config=None, **settings):
+    config = {**CONFIG, **settings, **(config or {})}
     report = {
-        "config": {**CONFIG, **settings},
+        "config": config,
         "source": source,
         "runs": runs,
-        "summary": summary.summarise(runs),
+        "summary": summary.summarise(runs, correct_of(runs, images), summary.covers(config)),
+        **(more or {}),
     }
     return summary.table(report)
+
+
+def verdict_of(text):
+    """Return the last paragraph in one line."""
+    return " ".join(text.split("\n\n")[-1].split())
 
 
 BETTER = arms({0: 0.97, 1: 0.975, 2: 0.98}, {0: 0.93, 1: 0.93, 2: 0.93})
@@ -61,29 +78,35 @@ def line_of(text, name):
 
 
 def test_summary_pairs_the_arms_by_seed():
-    found = summary.summarise(BETTER)
-    assert found["transfer"] == pytest.approx({"mean": 0.975, "std": 0.005, "n": 3})
-    assert found["scratch"] == pytest.approx({"mean": 0.93, "std": 0, "n": 3})
-    reach = 4.302653 * 0.005 / math.sqrt(3)
-    assert found["gain"]["mean"] == pytest.approx(0.045)
-    assert found["gain"]["ci95"] == pytest.approx([0.045 - reach, 0.045 + reach])
-    assert found["verdict"] == "positive"
+    found = summary.summarise(BETTER, correct_of(BETTER), "of this one pretrained source")
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+    transfer, scratch, gain = found["transfer"], found["scratch"], found["gain"]
+    assert transfer.pop("se_images") == pytest.approx(math.sqrt(0.975 * 0.025 / 2000), rel=0.05)
+    assert scratch.pop("se_images") == pytest.approx(math.sqrt(0.93 * 0.07 / 2000), rel=0.05)
+    assert transfer == pytest.approx({"mean": 0.975, "std": 0.005, "n": 3})
+    assert scratch == pytest.approx({"mean": 0.93, "std": 0, "n": 3})
+    of_seeds = 4.302653 * 0.005 / math.sqrt(3)
+    assert gain["mean"] == pytest.approx(0.045)
+    assert gain["margin_seeds"] == pytest.approx(of_seeds)
+    reach = math.hypot(of_seeds, gain["margin_images"])
+    assert gain["ci95"] == pytest.approx([0.045 - reach, 0.045 + reach])
+    assert (gain["seeds"], gain["images"]) == (3, 2000)
+    assert (found["verdict"], found["covers"]) == ("positive", "of this one pretrained source")
 
 
 def test_summary_of_a_single_arm_has_no_gain():
-    found = summary.summarise([run("scratch", 3, 0.5)])
-    assert found == {
-        "transfer": None,
-        "scratch": {"mean": 0.5, "std": None, "n": 1},
-        "gain": None,
-        "verdict": None,
-    }
+    runs = [run("scratch", 3, 0.5)]
+    found = summary.summarise(runs, correct_of(runs))
+    assert found.pop("scratch") == {
+        "mean": 0.5, "std": None, "n": 1, "se_images": pytest.approx(0.5 / 2001**0.5),
+    }  # fmt: skip
+    assert found == {"transfer": None, "gain": None, "verdict": None, "covers": ""}
 
 
 def test_summary_of_one_seed_is_inconclusive():
-    found = summary.summarise(ONE)
-    assert found["gain"] == {"mean": pytest.approx(0.04), "ci95": None}
+    found = summary.summarise(ONE, correct_of(ONE))
+    assert found["gain"]["mean"] == pytest.approx(0.04)
+    assert found["gain"]["ci95"] is None and found["gain"]["margin_images"] > 0
     assert found["verdict"] == "inconclusive"
 
 
@@ -105,11 +128,21 @@ def test_table_names_the_weights_file_that_was_given():
 def test_table_has_accuracies_in_percent_and_the_gain_in_points():
     text = told(BETTER)
     assert line_of(text, "transfer").split() == [
-        "transfer", "97.50", "%", "0.50", "120", "12.3", "s", "21,034"
+        "transfer", "97.50", "%", "0.50", "0.34", "-", "120", "12.3", "s", "21,034"
     ]  # fmt: skip
-    assert line_of(text, "scratch").split()[1:4] == ["93.00", "%", "0.00"]
-    assert "gain         +4.50  points; 95 % interval +3.26 to +5.74" in text
-    assert "3 pairs of runs" in text
+    # Seeds that agree are no certainty: the test set has its part.
+    assert line_of(text, "scratch").split()[1:5] == ["93.00", "%", "0.00", "0.57"]
+    gain = text.split("\n\n")[2].splitlines()[3:]
+    assert gain == [
+        "gain         +4.50  points; 95 % interval +2.97 to +6.03 (3 seeds and 2000 test images)",
+        "            ±1.24 by seeds, ±0.90 by images",
+    ]
+
+
+def test_table_of_one_pair_has_the_margin_of_the_images_and_none_of_the_seeds():
+    text = told(ONE)
+    assert "gain         +4.00  points (1 seed and 2000 test images)\n" in text
+    assert "            ± unknown by seeds, ±0.87 by images\n" in text
 
 
 def test_table_columns_end_under_their_headings():
@@ -166,9 +199,22 @@ def test_table_lists_every_seed_and_marks_a_missing_run():
 @pytest.mark.parametrize(
     ("runs", "words"),
     [
-        (BETTER, "Verdict: positive. Transfer beats training from scratch over 3 seeds"),
-        (arms({0: 0.5, 1: 0.51}, {0: 0.9, 1: 0.9}), "Verdict: negative. Transfer does harm"),
-        (LEVEL, "Verdict: inconclusive. The interval over 2 seeds holds zero"),
+        (
+            BETTER,
+            "Verdict: positive. Transfer beats training from scratch over 3 seeds and 2000 test"
+            " images, of this one pretrained source: the whole interval is above zero.",
+        ),
+        (
+            arms({0: 0.5, 1: 0.51}, {0: 0.9, 1: 0.9}),
+            "Verdict: negative. Transfer does worse than training from scratch over 2 seeds and"
+            " 2000 test images, of this one pretrained source: the whole interval is below zero.",
+        ),
+        (
+            LEVEL,
+            "Verdict: inconclusive. Transfer does not differ clearly from training from scratch"
+            " over 2 seeds and 2000 test images, of this one pretrained source: the interval"
+            " contains zero.",
+        ),
         (ONE, "Verdict: inconclusive. One pair of runs has no interval"),
         ([run("scratch", 0, 0.9)], "Verdict: none. There are only scratch runs"),
         ([run("transfer", 0, 0.9)], "Verdict: none. There are only transfer runs"),
@@ -176,12 +222,91 @@ def test_table_lists_every_seed_and_marks_a_missing_run():
     ],
 )
 def test_table_ends_with_what_the_verdict_means(runs, words):
-    assert told(runs).split("\n\n")[-1].startswith(words)
+    assert verdict_of(told(runs)).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "of this one pretrained source"),
+        ({"source_weights": "a.h5"}, "of this one weights file"),
+        ({"source": "imagenet"}, "of ImageNet's weights"),
+        ({"source_seed": 3}, "of this one pretrained source"),
+        ({"source_seed": "paired"}, "with one pretraining for each seed"),
+    ],
+)
+def test_verdict_says_of_what_source_it_speaks(settings, words):
+    for runs in (BETTER, LEVEL, arms({0: 0.5, 1: 0.51}, {0: 0.9, 1: 0.9})):
+        assert f" seeds and 2000 test images, {words}: " in verdict_of(told(runs, config=settings))
+
+
+def test_verdict_needs_more_than_a_few_test_images():
+    assert summary.summarise(BETTER, correct_of(BETTER, 2000))["verdict"] == "positive"
+    assert summary.summarise(BETTER, correct_of(BETTER, 20))["verdict"] == "inconclusive"
+
+
+def with_convergence(runs, transfer, scratch):
+    told_by_arm = {"transfer": iter(transfer), "scratch": iter(scratch)}
+    return [{**one, "converged": next(told_by_arm[one["arm"]])} for one in runs]
+
+
+@pytest.mark.parametrize(
+    ("transfer", "scratch", "cells", "words"),
+    [
+        ((True,) * 3, (True,) * 3, ["yes", "yes"], "Transfer beats training from scratch over"),
+        ((None,) * 3, (None,) * 3, ["-", "-"], "Transfer beats training from scratch over"),
+        (
+            (True,) * 3,
+            (False, True, False),
+            ["yes", "1 of 3"],
+            "Transfer beats training from scratch, which had not converged (2 of 3 runs), over 3",
+        ),
+        (
+            (False,) * 3,
+            (None, True, True),
+            ["no", "yes"],
+            "Transfer, which had not converged (3 of 3 runs), beats training from scratch over 3",
+        ),
+    ],
+)
+def test_table_and_verdict_tell_which_arm_had_not_converged(transfer, scratch, cells, words):
+    text = told(with_convergence(BETTER, transfer, scratch))
+    for arm, cell in zip(summary.ARMS, cells, strict=True):
+        assert f"   {cell}   " in line_of(text, arm)
+    assert f"Verdict: positive. {words}" in verdict_of(text)
+    level = with_convergence(LEVEL, transfer[:2], scratch[:2])
+    assert (" had not converged (" in verdict_of(told(level))) == (False in transfer + scratch)
+
+
+def test_verdict_warns_from_the_second_look_on():
+    warning = f"up to {looks.FALSE_VERDICTS} % of the verdicts are false"
+    assert "look" not in verdict_of(told(BETTER, more={"looks": [[0, 1, 2]]}))
+    second = verdict_of(told(BETTER, more={"looks": [[0, 1], [0, 1, 2]]}))
+    assert "This is look 2 at the comparison" in second and warning in second
+    assert "look" not in verdict_of(told(ONE, more={"looks": [[0, 1], [0, 1, 2]]}))
+
+
+def test_table_has_the_spread_of_the_sources_where_each_seed_has_its_own():
+    sources = [
+        {"seed": seed, "dataset": "mnist_5k", "test": {"accuracy": accuracy, "loss": 0.1}}
+        for seed, accuracy in enumerate((0.97, 0.98, 0.99))
+    ]
+    runs = [
+        {**one, "zero_shot": {"accuracy": (0.6, 0.7, 0.8)[one["seed"]]}}
+        if one["arm"] == "transfer"
+        else one
+        for one in BETTER
+    ]
+    more = {"source": None, "sources": sources}
+    text = told(runs, more=more, source_seed="paired")
+    assert text.startswith("mnist_5k -> digits\n")
+    assert "source       98.00 ± 1.00 %  on the test images of mnist_5k" in text
+    assert "zero-shot    70.00 ± 10.00 %  on the test images of digits" in text
 
 
 def test_table_of_one_seed_has_a_dash_for_its_spread_and_no_interval():
     text = told(ONE)
-    assert line_of(text, "transfer").split()[3] == "-"
+    assert line_of(text, "transfer").split()[3:5] == ["-", "0.38"]
     assert "95 % interval" not in text
     assert "\nseed " not in text
 
@@ -201,7 +326,10 @@ def test_table_shows_a_range_of_steps_where_runs_stopped_early():
 
 
 def test_table_fits_a_terminal():
-    assert max(map(len, told(BETTER).splitlines())) <= 100
+    runs = with_convergence(BETTER, (False, True, True), (True, False, True))
+    more = {"looks": [[0, 1], [0, 1, 2]]}
+    for text in (told(runs, images=10_000, more=more), told(ONE), told(LEVEL, more=more)):
+        assert max(map(len, text.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tl_keras import experiment, files, runs
+from tl_keras import experiment, files, finished_runs, runs
 from tl_keras.comparison_options import Contest, Contestant
 from tl_keras.config import Config
 from tl_keras.methods import catalog as methods
@@ -50,12 +50,17 @@ def run(contest: Contest) -> str:
             refuse_other_settings(folder / "config.json", config)
         configs = [config for _, _, config in cells]
         settled, sources = experiment.settle(common, workdir, configs)
-        records = []
+        records: list[dict[str, Any]] = []
+        found: dict[str, dict[int, dict[int, np.ndarray]]] = {}
         for folder, name, config in cells:
             write_settings(folder / "config.json", config)
             plan = dataclasses.replace(settled, config=config)
-            records += [_run(plan, folder, sources, name, seed) for seed in common.seeds]
-        return _report(settled, workdir, sources, contest, records)
+            own = [_run(plan, folder, sources, name, seed) for seed in common.seeds]
+            cell = finished_runs.collect(folder, own)
+            about = {"method": name, "shots": config.shots}
+            records += [{**record, **about} for record in cell.records]
+            found.setdefault(name, {})[config.shots] = cell.correct[_arm(name)]
+        return _report(settled, workdir, sources, contest, records, found)
 
 
 def _default_name(common: Config) -> str:
@@ -78,12 +83,16 @@ def _cells(contest: Contest, common: Config, root: Path) -> list[tuple[Path, str
     ]
 
 
+def _arm(name: str) -> str:
+    return "scratch" if name == curves.SCRATCH else "transfer"
+
+
 def _run(plan: Plan, folder: Path, sources: Sources, name: str, seed: int) -> dict[str, Any]:
-    arm = "scratch" if name == curves.SCRATCH else "transfer"
-    config, folder = plan.config, folder / f"{arm}-{seed}"
+    arm, source = _arm(name), sources.of(seed)
     with runs.forgetting_models():
-        found = experiment.carry_out(plan, folder, sources.of(seed), arm, config.method, seed)
-    return {**found, "method": name, "shots": config.shots}
+        return experiment.carry_out(
+            plan, folder / f"{arm}-{seed}", source, arm, plan.config.method, seed
+        )
 
 
 def _regularised_alone(contest: Contest) -> list[str]:
@@ -103,14 +112,15 @@ def _report(
     sources: Sources,
     contest: Contest,
     records: list[dict[str, Any]],
+    found: curves.Correct,
 ) -> str:
     common, shots = settled.config, contest.shots
-    known = [sources.of(seed) for seed in common.seeds]
-    told = [source.record for source in known if source]
-    found = [experiment.zero_shot(settled, workdir, sources, seed) for seed in common.seeds]
-    zero_shots = [one["accuracy"] for one in found if one]
+    told, zero_shots = [], []
+    for seed in sorted({record["seed"] for record in records}):
+        source, zero_shot = sources.of(seed), experiment.zero_shot(settled, workdir, sources, seed)
+        told += [source.record] if source else []
+        zero_shots += [zero_shot["accuracy"]] if zero_shot else []
     accuracy = float(np.mean(zero_shots)) if zero_shots else None
-    accuracies = curves.accuracies_of(records)
     report = {
         "config": common.flat(),
         **workdir.history,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tl_keras import environment, files, keras_defaults, plan, results, runs, seeds
+from tl_keras import environment, files, finished_runs, keras_defaults, plan, results, runs, seeds
 from tl_keras import source as source_module
 from tl_keras.checks import check
 from tl_keras.config import Config
@@ -23,7 +23,7 @@ from tl_keras.methods import catalog as methods
 from tl_keras.models import norms, weights
 from tl_keras.models.precision import Precision, choose
 from tl_keras.plan import Plan
-from tl_keras.report import summary
+from tl_keras.report import looks, summary
 from tl_keras.source import Source, Sources, named
 from tl_keras.training import cluster, distribution, joining
 from tl_keras.training.prediction import Predictor
@@ -153,7 +153,7 @@ def carry_out(
     settled: Plan, folder: Path, source: Source | None, arm: str, method_name: str, seed: int
 ) -> dict[str, Any]:
     """Carry out one arm of one seed in `folder`, or read what an earlier call found there."""
-    if (found := results.read(folder)) is not None:
+    if (found := finished_runs.read(folder)) is not None:
         LOG.info("%s, seed %d: done already", arm, seed)
         return found
     config, target = settled.config, settled.target
@@ -215,18 +215,24 @@ def zero_shot(
 def _report(
     settled: Plan, workdir: Workdir, sources: Sources, records: list[dict[str, Any]]
 ) -> Report:
-    transferred = [record for record in records if record["arm"] == "transfer"]
-    for record in transferred:
-        record["zero_shot"] = zero_shot(settled, workdir, sources, record["seed"])
-    found = [sources.of(record["seed"]) for record in transferred]
-    told = [source.record for source in found if source]
+    found = finished_runs.collect(workdir.root, records)
+    told = []
+    for record in found.records:
+        if record["arm"] == "transfer":
+            seed = record["seed"]
+            record["zero_shot"] = zero_shot(settled, workdir, sources, seed)
+            source = sources.of(seed)
+            told += [source.record] if source else []
+    config = settled.config.flat()
+    pairs = found.correct.get("transfer", {}).keys() & found.correct.get("scratch", {}).keys()
     report = {
-        "config": settled.config.flat(),
+        "config": config,
         **workdir.history,
         "source": told[0] if told and not sources.are_paired else None,
         "sources": told if sources.are_paired else [],
-        "runs": records,
-        "summary": summary.summarise(records),
+        "runs": found.records,
+        "summary": summary.summarise(found.records, found.correct, summary.covers(config)),
+        "looks": looks.record(workdir.root, sorted(pairs)),
     }
     text = summary.table(report)
     files.write_json(workdir.root / "report.json", report)

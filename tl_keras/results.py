@@ -26,10 +26,16 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
     files.write_state(folder / RESULT, record)
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(
+    folder: Path, remedy: str = "made again from the last checkpoint"
+) -> dict[str, Any] | None:
     """Return what a finished run found, or None where it is to be carried out, or its end again.
 
-    What is damaged is named in the log and set aside: it is made again from the last checkpoint.
+    What is damaged is named in the log and set aside.
+
+    Args:
+        folder: of the run.
+        remedy: what becomes of a damaged file, for the log.
 
     Raises:
         WriteError: it cannot be set aside.
@@ -40,14 +46,14 @@ def read(folder: Path) -> dict[str, Any] | None:
     try:
         record = files.read_state(path)
     except DataError as error:
-        LOG.warning("%s. It is set aside, and made again from the last checkpoint", error)
+        LOG.warning("%s. It is set aside, and %s", error, remedy)
         files.set_aside(path)
         return None
     damaged = [n for n, sha256 in record["files"].items() if not files.is_whole(folder / n, sha256)]
     if not damaged:
         return record
     for name in damaged:
-        LOG.warning("%s is damaged or gone, and made again from the last checkpoint", folder / name)
+        LOG.warning("%s is damaged or gone, and %s", folder / name, remedy)
         files.set_aside(folder / name)
     files.set_aside(path)
     return None

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from tensorflow.python.framework import ops
 
-from tl_keras import files
+from tl_keras import files, predictions
 from tl_keras.data.pipeline import in_order
 from tl_keras.hyperparameters import Pace
 from tl_keras.methods.setting import Prepared, Pretraining, Setting
 from tl_keras.models import model_file, precision, weights
 from tl_keras.models.weights import HEAD, Origin, Tensors
 from tl_keras.plan import Images
+from tl_keras.predictions import PREDICTIONS
 from tl_keras.report import metrics
 from tl_keras.report.metrics import Classification
 from tl_keras.report.records import MetricsLog
@@ -103,7 +104,7 @@ def carry_out(
     title: str,
     origin: Origin,
 ) -> Outcome:
-    """Train, evaluate on the test split, and write model.keras, figures and pictures.
+    """Train, evaluate on the test split, and write model.keras, predictions, figures and pictures.
 
     Args:
         setting: what the method was given.
@@ -124,6 +125,8 @@ def carry_out(
         _finish(log.events, setting, figures, tensors, result.steps)
     told = dataclasses.replace(origin, test={"accuracy": test.accuracy, "loss": test.loss})
     left = {METRICS: files.sha256(folder / METRICS)}
+    predicted = logits.argmax(axis=1)
+    left[PREDICTIONS] = predictions.write(folder, images.test.labels, predicted)
     left[MODEL] = model_file.save(folder / MODEL, prepared.model, told)
     return Outcome(result, test.as_record(), tensors, left)
 

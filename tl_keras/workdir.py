@@ -31,7 +31,7 @@ FOUND_PRECISION = "precision_found"
 
 
 class Workdir:
-    """WORKDIR: config.json, log.txt, report.json, report.txt, source/, transfer-0/, scratch-0/.
+    """WORKDIR: config.json, log.txt, looks.json, report.json, report.txt, source/, ARM-SEED/.
 
     One process has it at a time: use it in a `with`, which gives it back.
     """

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,31 +11,23 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tl_keras.report.metrics import paired_gain, spread, verdict
+from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
 
 SCRATCH, FINETUNE = "scratch", "finetune"
 YARDSTICKS = (FINETUNE, SCRATCH)
 MARKS = {"positive": "▲", "negative": "▼", "inconclusive": ""}
 
-# Accuracies from 0 to 1 of each method, by labels a class (0 for all) and seed.
-Accuracies = Mapping[str, Mapping[int, Mapping[int, float]]]
+# (images,) bool, whether a run has each test image right, by method, labels a class (0 for all) and
+# seed. The mean is the accuracy of the run.
+Correct = Mapping[str, Mapping[int, Mapping[int, np.ndarray]]]
 
 
-def accuracies_of(runs: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, dict[int, float]]]:
-    """Return the accuracies of runs with {"method", "shots", "seed", "test": {"accuracy"}}."""
-    found: dict[str, dict[int, dict[int, float]]] = {}
-    for run in runs:
-        by_seed = found.setdefault(run["method"], {}).setdefault(run["shots"], {})
-        by_seed[run["seed"]] = run["test"]["accuracy"]
-    return found
-
-
-def markdown(title: str, found: Accuracies, shots: Sequence[int], zero_shot: float | None) -> str:
+def markdown(title: str, found: Correct, shots: Sequence[int], zero_shot: float | None) -> str:
     """Return the tables as Markdown.
 
     Args:
         title: what was compared.
-        found: by method, in the order of the rows.
+        found: which test images the runs have right, by method in the order of the rows.
         shots: of the columns, in their order.
         zero_shot: accuracy of the source's model before any training on the target, or None.
     """
@@ -46,7 +38,8 @@ def markdown(title: str, found: Accuracies, shots: Sequence[int], zero_shot: flo
     ]
     parts = [
         f"### {title}",
-        f"Test accuracy in %, mean ± standard deviation over {_seed_list(seeds)}.",
+        f"Test accuracy in %, mean ± standard deviation over {_seed_list(seeds)}; in brackets the"
+        " standard error from the number of test images.",
         _table([head, *rows]),
     ]
     if zero_shot is not None:
@@ -59,7 +52,7 @@ def markdown(title: str, found: Accuracies, shots: Sequence[int], zero_shot: flo
 
 
 def _beside(
-    found: Accuracies, yardstick: str, others: Sequence[str], shots: Sequence[int]
+    found: Correct, yardstick: str, others: Sequence[str], shots: Sequence[int]
 ) -> list[str]:
     """Return a table of differences from one method, and a line on who lost to it."""
     rows = [["points", *(_count(number) for number in shots)]]
@@ -74,8 +67,8 @@ def _beside(
         rows.append(cells)
     reading = f"Worse than {yardstick}: {', '.join(lost) or 'none'}."
     return [
-        f"Difference from {yardstick} in points, with the 95 % interval of the pairs of seeds"
-        " (▲ and ▼ where it is wholly above or below zero):",
+        f"Difference from {yardstick} in points, with the 95 % interval over seeds and test images,"
+        " paired by both (▲ and ▼ where it is wholly above or below zero):",
         _table(rows),
         reading,
     ]
@@ -91,11 +84,12 @@ def _gain(gain: Mapping[str, Any] | None) -> str:
     return f"{text} {MARKS[verdict(gain)]}".strip()
 
 
-def _cell(by_seed: Mapping[int, float]) -> str:
+def _cell(by_seed: Mapping[int, np.ndarray]) -> str:
     if not by_seed:
         return "-"
-    mean, deviation, _ = spread(by_seed.values())
-    return f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+    mean, deviation, _ = spread(correct.mean() for correct in by_seed.values())
+    text = f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+    return f"{text} ({100 * standard_error(by_seed):.2f})"
 
 
 def _count(shots: int) -> str:
@@ -118,7 +112,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 def plot(
     title: str,
-    found: Accuracies,
+    found: Correct,
     shots: Sequence[int],
     all_labels: float,
     zero_shot: float | None,
@@ -129,7 +123,7 @@ def plot(
 
     Args:
         title: what was compared.
-        found: by method; scratch is drawn as the baseline.
+        found: which test images the runs have right, by method; scratch is drawn as the baseline.
         shots: labels a class, 0 for all.
         all_labels: how many labels a class "all" are, in the mean.
         zero_shot: accuracy before any training on the target, or None.
@@ -146,7 +140,10 @@ def plot(
     looks[SCRATCH] = {"color": "black", "marker": "x", "linestyle": "--"}
     for name, by_shots in found.items():
         known = [number for number in places if by_shots.get(number)]
-        values = {places[n]: 100 * np.array(list(by_shots[n].values())) for n in known}
+        values = {
+            places[n]: 100 * np.array([correct.mean() for correct in by_shots[n].values()])
+            for n in known
+        }
         _draw_curve(panels[0], values, name, looks[name], band=True)
         gains = {n: paired_gain(by_shots[n], found[FINETUNE].get(n, {})) for n in known if beside}
         if beside and name not in (SCRATCH, FINETUNE):

@@ -1,12 +1,24 @@
-"""The numbers of a test set, and what two arms of runs say about each other.
+"""The metrics of a test set, and what two arms of runs say about each other.
 
-The accuracies of the arms are paired by seed: the transfer run and the scratch run of one seed
-share their labelled images, their order and their augmentation, so most of the luck of the seed
-cancels in the difference. The gain is the mean of these differences; its 95 % interval is
-Student's t interval with (pairs - 1) degrees of freedom, which supposes that the differences are
-roughly normal. It speaks of other seeds on this test set, not of another test set.
+The arms are paired by seed and by test image. The transfer run and the scratch run of one seed
+share their labelled images, their order and their augmentation, and both are tested on the same
+images. Most of the luck of the seed and of the image cancels in the difference.
+
+The gain is the mean of d[s, i] = (transfer right) - (scratch right) over seeds s and test images i.
+Both are samples, and they are crossed. The 95 % interval is mean ± margin, with
+
+    margin^2   = seeds^2 + images^2
+    seeds      = t(0.975, S - 1) sqrt(var_s(mean_i d) / S)
+    images     = t(0.975, N - 1) sqrt(var_i(mean_s d) / (N + 2))
+
+Banerjee (1960, 1961) adds the squares of two margins; for independent normal parts the coverage is
+at least 95 %. `var_i` is taken with two more images, one that only transfer has right and one that
+only scratch has right, so that it is never zero (Agresti and Min 2005; Bonett and Price 2012). The
+simulation in experiments/intervals.py measures how often the verdict is false.
 """
 
+import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -117,29 +129,96 @@ def spread(values: Iterable[float]) -> Spread:
     return Spread(float(array.mean()), std, len(array))
 
 
+def gain_margins(by_seed: np.ndarray, by_image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the two parts of the margin of a gain, by seeds and by test images.
+
+    Args:
+        by_seed: (..., seeds) float, the mean difference over the images, of each seed.
+        by_image: (..., images) float, the mean difference over the seeds, of each image.
+
+    Returns:
+        Two arrays (...) float64, in the unit of the differences; nan for a single seed or image.
+        The margin of the gain is the root of the sum of their squares.
+    """
+    seeds, images = by_seed.shape[-1], by_image.shape[-1]
+    # One more image of +1 and one of -1 leave the sum, and add 2 to the sum of squares.
+    count = images + 2
+    squares = np.einsum("...i,...i->...", by_image, by_image, dtype=np.float64) + 2
+    total = by_image.sum(axis=-1, dtype=np.float64)
+    variance = (squares - total**2 / count) / (count - 1)
+    of_images = t_quantile(images) * np.sqrt(variance / count)
+    if seeds < 2:
+        return np.full_like(of_images, np.nan), of_images
+    return t_quantile(seeds) * by_seed.std(axis=-1, ddof=1) / seeds**0.5, of_images
+
+
+@functools.cache
+def t_quantile(count: int) -> float:
+    """Return Student's t of a 95 % interval with (count - 1) degrees of freedom; nan for one."""
+    return float(student_t.ppf((1 + CONFIDENCE) / 2, count - 1)) if count > 1 else float("nan")
+
+
 def paired_gain(
-    transfer: Mapping[int, float], scratch: Mapping[int, float]
+    transfer: Mapping[int, np.ndarray], scratch: Mapping[int, np.ndarray]
 ) -> dict[str, Any] | None:
     """Return what transfer adds to the accuracy, over the seeds that both arms have.
 
     Args:
-        transfer: seed -> accuracy of the transfer run, 0 to 1.
-        scratch: seed -> accuracy of the run from scratch, 0 to 1.
+        transfer: seed -> (images,) bool, whether the transfer run has each test image right.
+        scratch: seed -> (images,) bool, the same of the run from scratch; the same images in the
+            same order.
 
     Returns:
-        {"mean": mean of transfer - scratch, "ci95": [low, high] or None}, in the accuracies' unit;
-        None where no seed is in both arms. `ci95` needs two pairs. Where all differences are equal
-        it has no width.
+        None where no seed is in both arms. Otherwise, in parts of 1:
+        {"mean": mean of transfer - scratch,
+        "ci95": [low, high], or None for one seed, whose luck cannot be seen, or one image,
+        "seeds": number of pairs, "images": number of test images,
+        "std_seeds": standard deviation of the gains of the seeds, None for one,
+        "margin_seeds", "margin_images": the parts of the margin, None for one seed or image}.
+
+    Raises:
+        ValueError: the runs were not tested on the same number of images, or on none.
     """
     seeds = sorted(transfer.keys() & scratch.keys())
     if not seeds:
         return None
-    mean, std, pairs = spread(transfer[seed] - scratch[seed] for seed in seeds)
-    if std is None:
-        return {"mean": mean, "ci95": None}
-    # By hand and not by student_t.interval(), which returns nan for a scale of zero.
-    reach = float(student_t.ppf((1 + CONFIDENCE) / 2, pairs - 1)) * std / pairs**0.5
-    return {"mean": mean, "ci95": [mean - reach, mean + reach]}
+    shapes = {np.shape(arm[seed]) for arm in (transfer, scratch) for seed in seeds}
+    if len(shapes) > 1 or not all(len(shape) == 1 and shape[0] for shape in shapes):
+        raise ValueError(f"expected one shape (images,) of all runs, received {sorted(shapes)}")
+    differences = np.stack(
+        [transfer[seed].astype(np.int64) - scratch[seed].astype(np.int64) for seed in seeds]
+    )
+    by_seed = differences.mean(axis=1)
+    # Whole numbers: where signs cancel, the mean is zero to the bit.
+    mean = float(differences.sum() / differences.size)
+    of_seeds, of_images = map(float, gain_margins(by_seed, differences.mean(axis=0)))
+    margin = math.hypot(of_seeds, of_images)
+    return {
+        "mean": mean,
+        "ci95": [mean - margin, mean + margin] if math.isfinite(margin) else None,
+        "seeds": len(seeds),
+        "images": differences.shape[1],
+        "std_seeds": spread(by_seed).std,
+        "margin_seeds": of_seeds if math.isfinite(of_seeds) else None,
+        "margin_images": of_images if math.isfinite(of_images) else None,
+    }
+
+
+def standard_error(correct: Mapping[int, np.ndarray]) -> float:
+    """Return the standard error of an arm's accuracy that comes from the number of test images.
+
+    It is taken with two more images, one right and one wrong, so that it is not zero where all
+    images are right (Agresti and Coull 1998).
+
+    Args:
+        correct: seed -> (images,) bool, of at least one seed.
+
+    Returns:
+        sqrt(var_i(mean_s correct) / (images + 2)), 0 to 1.
+    """
+    by_image = np.mean(np.stack([correct[seed] for seed in sorted(correct)]), axis=0)
+    enlarged = np.concatenate([by_image, [0.0, 1.0]])
+    return float(enlarged.std(ddof=1) / len(enlarged) ** 0.5)
 
 
 def verdict(gain: Mapping[str, Any]) -> str:

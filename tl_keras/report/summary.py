@@ -5,30 +5,59 @@ from typing import Any
 
 import numpy as np
 
-from tl_keras.report.metrics import paired_gain, spread, verdict
+from tl_keras.report.conclusion import conclude
+from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
 
 ARMS = ("transfer", "scratch")
 SEEDS_A_LINE = 8
+# The value of --source_seed that gives each seed a pretraining of its own.
+PAIRED = "paired"
 
 
-def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarise(
+    runs: Sequence[Mapping[str, Any]],
+    correct: Mapping[str, Mapping[int, np.ndarray]],
+    covers: str = "",
+) -> dict[str, Any]:
     """Return the `summary` of report.json.
 
     Args:
         runs: one a seed and arm, with at least {"arm": "transfer" or "scratch", "seed": int,
             "test": {"accuracy": 0 to 1}}.
+        correct: arm -> seed -> (images,) bool, whether the run has each test image right.
+        covers: of what source the verdict speaks; see the function of that name.
 
     Returns:
-        {"transfer": {"mean", "std", "n"}, "scratch": the same, "gain": {"mean", "ci95"},
-        "verdict": str}, accuracies from 0 to 1; None for what the runs do not tell.
+        {"transfer": {"mean", "std", "n", "se_images"}, "scratch": the same, "gain": as
+        `metrics.paired_gain` returns it, "verdict": str, "covers": str}, accuracies from 0 to 1;
+        None for what the runs do not tell. "std" is over seeds. "se_images" is the standard error
+        from the number of test images.
     """
-    accuracies = {arm: _accuracies(runs, arm) for arm in ARMS}
-    gain = paired_gain(accuracies["transfer"], accuracies["scratch"])
     spreads = {
-        arm: spread(by_seed.values())._asdict() if by_seed else None
-        for arm, by_seed in accuracies.items()
+        arm: {**spread(accuracies.values())._asdict(), "se_images": standard_error(correct[arm])}
+        if (accuracies := _accuracies(runs, arm))
+        else None
+        for arm in ARMS
     }
-    return {**spreads, "gain": gain, "verdict": verdict(gain) if gain else None}
+    gain = paired_gain(correct.get("transfer", {}), correct.get("scratch", {}))
+    told = verdict(gain) if gain else None
+    return {**spreads, "gain": gain, "verdict": told, "covers": covers}
+
+
+def covers(config: Mapping[str, Any]) -> str:
+    """Return of what source a verdict speaks, as the end of "over 3 seeds and 797 test images".
+
+    Args:
+        config: settings by flag name. Where "source_seed" is "paired", each seed has a pretraining
+            of its own. Otherwise all share one source, and the interval does not know of others.
+    """
+    if config.get("source_weights"):
+        return "of this one weights file"
+    if config["source"] == "imagenet":
+        return "of ImageNet's weights"
+    if config.get("source_seed") == PAIRED:
+        return "with one pretraining for each seed"
+    return "of this one pretrained source"
 
 
 def table(report: Mapping[str, Any]) -> str:
@@ -36,9 +65,11 @@ def table(report: Mapping[str, Any]) -> str:
 
     Args:
         report: report.json as a dict, with "config" (settings by flag name), "changes" (those that
-            differed in earlier calls, in words; may be left out), "source" ({"dataset",
-            "test"} or None), "runs" (see `summarise`, with "steps", "seconds",
-            "images_per_second" and "zero_shot" too) and "summary".
+            differed in earlier calls, in words), "source" ({"dataset", "test"} or None) or
+            "sources" (a list of those, one for each seed), "runs" (see `summarise`, with "steps",
+            "seconds", "images_per_second", "zero_shot" and "converged" (bool or None) too),
+            "summary", and "looks" (lists of seeds that the comparison was read with). "changes",
+            "sources", "converged" and "looks" may be left out.
 
     Returns:
         Lines of up to 100 characters where no name is long; accuracies in %, gains in points.
@@ -48,7 +79,7 @@ def table(report: Mapping[str, Any]) -> str:
         _before_training(report),
         _arms(report["runs"], report["summary"]),
         _seeds(report["runs"]),
-        [_conclusion(report["runs"], report["summary"])],
+        conclude(report["runs"], report["summary"], report.get("looks", ())),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
@@ -58,9 +89,9 @@ def _accuracies(runs: Iterable[Mapping[str, Any]], arm: str) -> dict[int, float]
 
 
 def source_name(report: Mapping[str, Any]) -> str:
-    """Return what was learned from, and how; `report` has the "config" and "source" of `table`."""
-    config = report["config"]
-    source = (report.get("source") or {}).get("dataset") or config["source"]
+    """Return what was learned from, and how; `report` has "config" and sources as of `table`."""
+    config, records = report["config"], _sources(report)
+    source = (records[0]["dataset"] if records else "") or config["source"]
     if config.get("source_weights"):
         source += f" ({config['source_weights']})"
     elif config.get("pretrain", "supervised") != "supervised":
@@ -89,34 +120,52 @@ def _seed_list(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
+def _sources(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the records of the sources: one that all seeds share, or one for each seed."""
+    shared = [report["source"]] if report.get("source") else []
+    return list(report.get("sources") or shared)
+
+
 def _before_training(report: Mapping[str, Any]) -> list[str]:
     """Return the lines on what the source knew before it saw the target's labels."""
     lines = []
-    source = report.get("source")
-    if source and source.get("test"):
-        found, name = _source_figure(source["test"]), source["dataset"]
-        lines.append(f"source      {found} on the test images of {name}")
+    tested = [source for source in _sources(report) if source.get("test")]
+    if tested:
+        found = _source_figure([source["test"] for source in tested])
+        lines.append(f"source      {found} on the test images of {tested[0]['dataset']}")
     zero_shot = [run["zero_shot"]["accuracy"] for run in report["runs"] if run.get("zero_shot")]
     if zero_shot:
         target = report["config"]["target"]
-        mean = _percent(float(np.mean(zero_shot)))
+        # Of a source that all seeds share, there is one figure and no deviation.
+        apart = bool(report.get("sources"))
+        found = _mean_percent(zero_shot if apart else zero_shot[:1])
         lines.append(
-            f"zero-shot   {mean} %  on the test images of {target}, before any training on its own"
+            f"zero-shot   {found}  on the test images of {target}, before any training on its own"
         )
     return lines
 
 
-def _source_figure(test: Mapping[str, float]) -> str:
-    """Return what tells how well the source was learned: with its labels, or without."""
-    if "accuracy" in test:
-        return f"{_percent(test['accuracy'])} % "
-    if "contrastive_accuracy" in test:
-        return f"{_percent(test['contrastive_accuracy'])} %  contrastive accuracy"
-    return f"{test['mean_squared_error']:8.4f}  mean squared error"
+def _source_figure(tests: Sequence[Mapping[str, float]]) -> str:
+    """Return what tells how well the sources were learned: with their labels, or without."""
+    if "accuracy" in tests[0]:
+        return f"{_mean_percent([test['accuracy'] for test in tests])} "
+    if "contrastive_accuracy" in tests[0]:
+        found = _mean_percent([test["contrastive_accuracy"] for test in tests])
+        return f"{found}  contrastive accuracy"
+    mean, std, _ = spread(test["mean_squared_error"] for test in tests)
+    deviation = "" if std is None else f" ± {std:.4f}"
+    return f"{mean:8.4f}{deviation}  mean squared error"
+
+
+def _mean_percent(accuracies: Sequence[float]) -> str:
+    """Return the mean, and of several the standard deviation, in %."""
+    mean, std, _ = spread(accuracies)
+    return _percent(mean) + ("" if std is None else f" ± {100 * std:.2f}") + " %"
 
 
 def _arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[str]:
-    rows = [("test", "accuracy", "std", "steps", "time a run", "images/s")]
+    heading = ("test", "accuracy", "std (seeds)", "se (images)", "converged", "steps")
+    rows = [(*heading, "time a run", "images/s")]
     for arm in ARMS:
         if summary[arm]:
             mean, std = summary[arm]["mean"], summary[arm]["std"]
@@ -126,6 +175,8 @@ def _arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list
                     arm,
                     f"{_percent(mean)} %",
                     "-" if std is None else f"{100 * std:.2f}",
+                    f"{100 * summary[arm]['se_images']:.2f}",
+                    _converged([run.get("converged") for run in own]),
                     _steps([run["steps"] for run in own]),
                     _duration(float(np.mean([run["seconds"] for run in own]))),
                     _rate([run["images_per_second"] for run in own]),
@@ -136,18 +187,34 @@ def _arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list
     for name, *cells in rows:
         right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         lines.append("   ".join([f"{name:9}", *right]))
-    return lines + _gain_line(runs, summary["gain"])
+    return lines + _gain_lines(summary["gain"])
 
 
-def _gain_line(runs: Sequence[Mapping[str, Any]], gain: Mapping[str, Any] | None) -> list[str]:
+def _converged(told: Sequence[bool | None]) -> str:
+    """Return how many runs converged, of those that are known."""
+    known = [one for one in told if one is not None]
+    if not known:
+        return "-"
+    if len(set(known)) == 1:
+        return "yes" if known[0] else "no"
+    return f"{sum(known)} of {len(known)}"
+
+
+def _gain_lines(gain: Mapping[str, Any] | None) -> list[str]:
+    """Return the gain with its interval, and below it the parts of the margin."""
     if not gain:
         return []
     line = f"{'gain':9}   {100 * gain['mean']:+6.2f}  points"
     if gain["ci95"]:
         low, high = (100 * bound for bound in gain["ci95"])
-        pairs = len(_pairs(runs))
-        line += f"; 95 % interval {low:+.2f} to {high:+.2f} (Student's t, {pairs} pairs of runs)"
-    return [line]
+        line += f"; 95 % interval {low:+.2f} to {high:+.2f}"
+    sizes = f"{_count(gain['seeds'], 'seed')} and {_count(gain['images'], 'test image')}"
+    parts = [_margin(gain[f"margin_{name}"], name) for name in ("seeds", "images")]
+    return [f"{line} ({sizes})", f"{'':11} {', '.join(parts)}"]
+
+
+def _margin(margin: float | None, name: str) -> str:
+    return f"± unknown by {name}" if margin is None else f"±{100 * margin:.2f} by {name}"
 
 
 def _seeds(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -176,29 +243,6 @@ def _seeds(runs: Sequence[Mapping[str, Any]]) -> list[str]:
             for name, row in cells.items()
         ]
     return lines
-
-
-def _conclusion(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
-    gain = summary["gain"]
-    if not gain and summary["transfer"] and summary["scratch"]:
-        return "Verdict: none. No seed has both runs, so there is nothing to compare."
-    if not gain:
-        arm = "transfer" if summary["transfer"] else "scratch"
-        return f"Verdict: none. There are only {arm} runs, and nothing to compare them with."
-    if not gain["ci95"]:
-        return (
-            "Verdict: inconclusive. One pair of runs has no interval: the gain may be the luck of"
-            "\nthis seed. More seeds would tell, such as --seeds=0,1,2,3,4."
-        )
-    over = f"over {len(_pairs(runs))} seeds"
-    return {
-        "positive": f"Verdict: positive. Transfer beats training from scratch {over}: the whole"
-        "\ninterval is above zero.",
-        "negative": f"Verdict: negative. Transfer does harm here, {over}: the whole interval is"
-        "\nbelow zero.",
-        "inconclusive": f"Verdict: inconclusive. The interval {over} holds zero: transfer may help"
-        "\nor harm here. More seeds make the interval narrower.",
-    }[summary["verdict"]]
 
 
 def _pairs(runs: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -1,0 +1,87 @@
+"""The finished runs in a folder, of this call and of earlier ones, with what they predicted."""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tl_keras import predictions, results
+from tl_keras.predictions import PREDICTIONS
+
+LOG = logging.getLogger(__name__)
+
+ARMS = ("transfer", "scratch")
+
+
+class FinishedRuns(NamedTuple):
+    """Runs, ordered by seed and then by arm.
+
+    Attributes:
+        records: of each run, as its result.json has it.
+        correct: arm -> seed -> (images,) bool, whether the run has each test image right.
+    """
+
+    records: list[dict[str, Any]]
+    correct: dict[str, dict[int, np.ndarray]]
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """Return what a finished run found; None where it is to be carried out, or its end again.
+
+    A run of before there was predictions.npz is among the latter.
+
+    Raises:
+        WriteError: a damaged file cannot be set aside.
+    """
+    record = results.read(folder)
+    if record is None or PREDICTIONS in record["files"]:
+        return record
+    LOG.warning("%s has no %s; it is made from the last checkpoint", folder, PREDICTIONS)
+    return None
+
+
+def collect(root: Path, records: Iterable[Mapping[str, Any]]) -> FinishedRuns:
+    """Return the runs of this call, and those of other seeds that earlier calls left beside them.
+
+    A run of an earlier call that is damaged or unfinished is named in the log and left out.
+
+    Args:
+        root: the folder that has the folders ARM-SEED.
+        records: of the runs of this call.
+
+    Raises:
+        WriteError: a damaged file cannot be set aside.
+        DataError: predictions of this call cannot be read.
+    """
+    known = {(record["arm"], record["seed"]): dict(record) for record in records}
+    for arm, seed, folder in _folders(root):
+        if (arm, seed) in known:
+            continue
+        record = results.read(folder, "left out of the report")
+        if record is not None and PREDICTIONS in record["files"]:
+            known[arm, seed] = record
+        else:
+            LOG.warning(
+                "%s, seed %d: %s of an earlier call is left out of the report, because it is"
+                " unfinished, damaged or without %s; name the seed in --seeds to have it made",
+                *(arm, seed, folder, PREDICTIONS),
+            )
+    order = sorted(known, key=lambda key: (key[1], ARMS.index(key[0])))
+    correct: dict[str, dict[int, np.ndarray]] = {}
+    for arm, seed in order:
+        found = predictions.correct(root / f"{arm}-{seed}")
+        correct.setdefault(arm, {})[seed] = found
+    return FinishedRuns([known[key] for key in order], correct)
+
+
+def _folders(root: Path) -> list[tuple[str, int, Path]]:
+    """Return (arm, seed, folder) of the runs that were begun in `root`."""
+    names = [
+        (re.fullmatch(r"(transfer|scratch)-(0|[1-9][0-9]*)", path.name), path)
+        for path in sorted(root.glob("*-*"))
+        if path.is_dir()
+    ]
+    return [(name[1], int(name[2]), path) for name, path in names if name]

@@ -1,0 +1,58 @@
+"""The predictions of a run for the test images: predictions.npz in its folder.
+
+The file holds `labels` and `predicted`, both (images,) int64 class indices in the order of the test
+images. Its bytes depend on nothing else.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from tl_keras import files
+from tl_keras.errors import DataError
+
+PREDICTIONS = "predictions.npz"
+
+
+def write(folder: Path, labels: np.ndarray, predicted: np.ndarray) -> str:
+    """Write predictions.npz.
+
+    Args:
+        folder: of the run.
+        labels: (images,) int, the true classes.
+        predicted: (images,) int, the predicted classes.
+
+    Returns:
+        The sha256 of the file.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    content = io.BytesIO()
+    arrays = {"labels": labels.astype(np.int64), "predicted": predicted.astype(np.int64)}
+    np.savez(content, allow_pickle=False, **arrays)
+    return files.write_bytes(folder / PREDICTIONS, content.getvalue())
+
+
+def correct(folder: Path) -> np.ndarray:
+    """Return (images,) bool, whether the run in `folder` has each test image right.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    path = folder / PREDICTIONS
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+            labels, predicted = kept["labels"], kept["predicted"]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    # Whatever the bytes are, numpy and zipfile have an error of their own for it.
+    except Exception as error:
+        raise DataError(f"{path} is damaged: {error}; remove it, or its folder") from error
+    if labels.ndim != 1 or not labels.size or labels.shape != predicted.shape:
+        raise DataError(
+            f"{path} is damaged: labels are {labels.shape} and predicted {predicted.shape}, not"
+            " both (images,); remove it, or its folder"
+        )
+    return labels == predicted
