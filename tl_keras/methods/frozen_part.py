@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import logging
 import math
+from collections import defaultdict
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ from tl_keras.errors import UsageError
 from tl_keras.methods.feature_cache import FeatureCache, Rows
 from tl_keras.methods.setting import Setting, with_channels
 from tl_keras.models import weights
+from tl_keras.models.colour import in_colour
 from tl_keras.models.cutting import cut
 from tl_keras.models.folding import folded
 from tl_keras.models.precision import compute_in
@@ -40,12 +42,14 @@ class FrozenPart:
     def __init__(self, setting: Setting, model: keras.Model):
         """Prepare to compute what `model`, with one output and built under the strategy, does."""
         with setting.strategy.scope():
-            self._model = folded(model)
+            # Images of a source may be in colour where those of the target are not.
+            self._model = in_colour(folded(model))
             compute_in(self._model, setting.precision.frozen)
         self._setting = setting
-        self._runner = Runner(self, setting.strategy)
+        # By the channels of the images: a graph that takes both would not know how many it has.
+        self._runners = defaultdict[int, Runner](lambda: Runner(self, setting.strategy))
         self._shape = tuple(model.output.shape[1:])
-        self._dtype = self._model(tf.zeros((1, *model.input.shape[1:]), tf.uint8)).numpy().dtype
+        self._dtype = self(tf.zeros((1, *model.input.shape[1:]), tf.uint8)).numpy().dtype
         self._fingerprints: dict[int, tuple[np.ndarray, str]] = {}
         self._caches: dict[str, FeatureCache] = {}
         self._key = {
@@ -54,6 +58,7 @@ class FrozenPart:
             "weights": weights.digest(weights.tensors_of(model)),
             "image_size": setting.image_size,
             "precision": setting.precision.frozen,
+            "channels": self._model.input.shape[-1],
         }
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
@@ -68,7 +73,8 @@ class FrozenPart:
             images: at least one.
             augmented: as of `Runner.run`.
         """
-        return self._runner.run(images, self._setting.image_size, **augmented)
+        runner = self._runners[images.shape[-1]]
+        return runner.run(images, self._setting.image_size, **augmented)
 
     def size_of(self, examples: int) -> int:
         """Return the bytes that the tensors of so many examples take."""
