@@ -1,6 +1,6 @@
 """Small datasets of tensorflow-datasets that no network is needed for: `made_ragged` and others."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -13,6 +13,8 @@ class Made(tfds.core.GeneratorBasedBuilder):
     SHAPE: tuple[int | None, int | None, int | None] = (None, None, 3)
     SPLITS: tuple[str, ...] = ("train",)
     LABELS: tuple[str, ...] = ("cat", "dog")
+    # By split: the indices of the examples that have no label.
+    UNLABELLED: Mapping[str, Sequence[int]] = {}
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -20,14 +22,21 @@ class Made(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     "picture": tfds.features.Image(shape=self.SHAPE),
-                    "kind": tfds.features.ClassLabel(names=self.LABELS),
+                    "kind": self._classes(),
                     "note": tfds.features.Text(),
                 }
             ),
         )
 
+    def _classes(self) -> tfds.features.ClassLabel:
+        return tfds.features.ClassLabel(names=self.LABELS)
+
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        return {split: self._generate_examples() for split in self.SPLITS}
+        return {split: self._unlabelled(self.UNLABELLED.get(split, ())) for split in self.SPLITS}
+
+    def _unlabelled(self, indices: Sequence[int]) -> Iterator[tuple[int, dict]]:
+        for index, example in self._generate_examples():
+            yield index, {**example, "kind": -1 if index in indices else example["kind"]}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
         for index in range(20):
@@ -76,3 +85,44 @@ class MadeSingle(Made):
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
         yield 0, {"picture": np.zeros((4, 4, 3), np.uint8), "kind": 0, "note": ""}
+
+
+class MadeNameless(Made):
+    """Two classes without names: tfds calls them "0" and "1"."""
+
+    SHAPE = (8, 8, 1)
+
+    def _classes(self) -> tfds.features.ClassLabel:
+        return tfds.features.ClassLabel(num_classes=2)
+
+
+class MadeUnjudged(Made):
+    """A test split without labels, and a validation split with them."""
+
+    SHAPE = (8, 8, 1)
+    SPLITS = ("train", "test", "validation")
+    UNLABELLED = {"test": range(20)}
+
+
+class MadeUntestable(Made):
+    """A test split without labels, and nothing in its place."""
+
+    SHAPE = (8, 8, 1)
+    SPLITS = ("train", "test")
+    UNLABELLED = {"test": range(20)}
+
+
+class MadeStray(Made):
+    """A test split in which one label is missing."""
+
+    SHAPE = (8, 8, 1)
+    SPLITS = ("train", "test", "validation")
+    UNLABELLED = {"test": (17,)}
+
+
+class MadeUnlabelled(Made):
+    """A training split without labels."""
+
+    SHAPE = (8, 8, 1)
+    SPLITS = ("train", "test")
+    UNLABELLED = {"train": range(20)}

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 from made import program_help
@@ -213,11 +213,18 @@ def test_program_that_is_asked_for_runs(stand_in, tmp_path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="it gives no cores away here")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_cores_are_divided_among_the_processes(stand_in, tmp_path, workers) -> None:
+def test_cores_are_divided_among_the_processes(stand_in, tmp_path, monkeypatch, workers) -> None:
     mine = os.sched_getaffinity(0)
+    divide_cores = launch.divide_cores
+
+    def divide(pid, number, workers):
+        divide_cores(pid, number, workers)
+        (tmp_path / f"divided{number}").touch()
+
+    monkeypatch.setattr(launch, "divide_cores", divide)
     # They are given when the process is there already.
     stand_in(
-        "time.sleep(0.5)\n"
+        "wait_for(f'divided{index}')\n"
         "(folder / f'cores{index}').write_text(json.dumps([*os.sched_getaffinity(0)]))"
     )
     assert run(workers)[0] == 0
@@ -389,6 +396,19 @@ def launched(
         process.wait()
 
 
+@contextlib.contextmanager
+def answering(number: int, answer: Any) -> Iterator[None]:
+    """Set what this process does at a signal; what is started inside ignores it where this does.
+
+    nohup has us ignore SIGHUP, and a shell has its background jobs ignore SIGINT.
+    """
+    before = signal.signal(number, answer)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_is_passed_on(stand_in, tmp_path, number) -> None:
     stand_in(
@@ -399,22 +419,18 @@ def test_signal_is_passed_on(stand_in, tmp_path, number) -> None:
         "    sys.exit(75)\n"
         "on_term(stop)\nleave(f'ready{index}')\ntime.sleep(60)"
     )
-    with launched(tmp_path) as process:
+    with answering(number, signal.default_int_handler), launched(tmp_path) as process:
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out) == (75, "")
     assert sorted(err.splitlines()) == ["[0] stopped", "[1] stopped"]
 
 
-def test_what_nohup_starts_outlives_its_terminal(stand_in, tmp_path, monkeypatch) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        stand_in("leave(f'ready{index}')\ntime.sleep(1)\nprint('the report')")
-        with launched(tmp_path) as process:
-            process.send_signal(signal.SIGHUP)
-            out, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+def test_what_nohup_starts_outlives_its_terminal(stand_in, tmp_path) -> None:
+    stand_in("leave(f'ready{index}')\ntime.sleep(1)\nprint('the report')")
+    with answering(signal.SIGHUP, signal.SIG_IGN), launched(tmp_path) as process:
+        process.send_signal(signal.SIGHUP)
+        out, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out) == (0, "the report\n")
 
 

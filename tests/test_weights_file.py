@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import sys
-import time
 import zipfile
 from collections import Counter
 from dataclasses import replace
@@ -286,7 +285,7 @@ def test_model_with_code_is_refused_and_the_code_not_run(tmp_path, monkeypatch):
 
 
 SEEDS = ("keras_3.weights.h5", "keras_2.h5", "own.h5", "model.keras")
-SECONDS = 30
+COMPUTING_SECONDS = 30.0
 MEMORY_BYTES = 2**30
 
 
@@ -360,13 +359,15 @@ def begin_worker(folder: Path) -> None:
 
 
 def read_damaged(number: int) -> str:
-    """Damage a file and read it: what came of it in a word, "bad" being the first of a bad one."""
+    """Damage a file and read it: what came of it in a word, "bad" being the first of a bad one.
+
+    The limit is one of computing. By the clock, all files are slow on a busy machine.
+    """
     name, data, places = Worker.seeds[number % len(SEEDS)]
     path = Worker.folder / f"{number}.{name}"
     path.write_bytes(damaged(data, places, np.random.default_rng(number)))
-    # What does not end in time ends the process, and the test fails.
-    signal.alarm(SECONDS)
-    started = time.monotonic()
+    # What does not end ends the process, and the test fails.
+    signal.setitimer(signal.ITIMER_PROF, COMPUTING_SECONDS)
     try:
         outcome = judged(name, read(path, Worker.model).tensors)
     except DataError as error:
@@ -374,10 +375,9 @@ def read_damaged(number: int) -> str:
         outcome = "refused" if sound else f"bad: {number}: {error}"
     except BaseException as error:
         outcome = f"bad: {number}: {error!r}"
-    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     path.unlink()
-    slow = time.monotonic() - started > 2
-    return f"slow, {outcome}" if slow else outcome
+    return outcome
 
 
 def judged(name: str, tensors: dict[str, np.ndarray]) -> str:
@@ -409,7 +409,7 @@ def test_damaged_files_are_refused_or_read_right(tmp_path, rounds, tally):
         initargs=(tmp_path,),
     ) as pool:
         outcomes = Counter(pool.map(read_damaged, range(total), chunksize=10))
-    good = sum(outcomes[f"{pace}{kind}"] for pace in ("", "slow, ") for kind in ("refused", "read"))
+    good = outcomes["refused"] + outcomes["read"]
     tally("weights files damaged at random, refused or read right", good, total)
     assert good == total, outcomes
     assert outcomes["read"] > total / 20 and outcomes["refused"] > total / 3

@@ -135,13 +135,13 @@ def _report(
     # A byte of a path that is not UTF-8 comes as half a character, which no font has.
     title = title.encode(errors="backslashreplace").decode()
     labels = settled.target.train.labels
-    text = curves.markdown(title, accuracies, shots, accuracy)
+    text = curves.markdown(title, found, shots, accuracy)
     for name, reason in contest.left_out.items():
         text += f"\nLeft out: {name}, because {reason}.\n"
     if alone := _regularised_alone(contest):
         text += f"\nScratch has no penalty: {', '.join(alone)} regularise their own line alone.\n"
     picture = curves.plot(
-        title, accuracies, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
+        title, found, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
     )
     files.write_json(workdir.root / "comparison.json", report)
     files.write_bytes(workdir.root / "comparison.md", text.encode())

@@ -18,6 +18,7 @@ from tl_keras.data.seals import Seals
 from tl_keras.data.splits import Split
 from tl_keras.errors import UsageError
 from tl_keras.hyperparameters import SOURCE_PREFIX
+from tl_keras.methods import catalog as methods
 from tl_keras.methods import unfreezing
 from tl_keras.methods.setting import Setting
 from tl_keras.models import building, weights
@@ -45,6 +46,15 @@ class Images:
     def test(self) -> ImageSet:
         """The test split, likewise; asked for when training is over."""
         return self._read("test")
+
+    def check_test(self) -> None:
+        """Look at the labels of the test split, unless an earlier command has read all of it.
+
+        Raises:
+            DataError: they are missing, or one is outside of the classes.
+        """
+        if not self._seals.knows(self.dataset.name, "test"):
+            self.dataset.check_test()
 
     def _read(self, split: str) -> ImageSet:
         images = self.dataset.read(split, self.image_size)
@@ -161,16 +171,24 @@ class Plan:
         Raises:
             UsageError: --image_size, --trainable, --unfreeze, --shots or a flag that watches the
                 validation set does not fit the model or the data.
-            DataError: the weights do not fit the model.
+            DataError: the weights do not fit the model, or a test split has no labels.
         """
         model = self.build(self.target.dataset, 0)
         if known is not None:
             weights.copy(known, model, self.target.dataset.class_names, "new", named)
+        self._check_tests(known)
         for config in runs:
             if config.method != "scratch":
                 building.set_trainable(model, config.trainable)
                 unfreezing.parts(model, config)
             self._check_split(config)
+
+    def _check_tests(self, known: Weights | None) -> None:
+        """Look at the labels of the test splits that will be read when training is over."""
+        self.target.check_test()
+        trains_source = known is None and methods.find(self.config.method).copies_weights
+        if self.source and trains_source:
+            self.source.check_test()
 
     def _check_split(self, config: Config) -> None:
         of_target = {p: one for p, one in config.trainings.items() if p != SOURCE_PREFIX}
@@ -216,7 +234,8 @@ def make(
     target = _open(config.target, config)
     source = None
     if reads_source(config):
-        source = _open(config.source, config)
+        # What is looked at when a dataset is opened is looked at once.
+        source = target if config.source == config.target else _open(config.source, config)
     if source and origin and source.class_names != origin.class_names:
         raise UsageError(
             f"--method={config.method} goes on with the head of --source_weights, which knows the"

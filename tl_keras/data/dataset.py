@@ -36,6 +36,9 @@ class Dataset:
         read: `read(split, image_size)` with split "train" or "test" decodes that split.
             `image_size` (pixels) is used only where the stored images differ in size: they come
             resized to it.
+        check_test: looks at the labels of the test split, and at no picture. It raises DataError
+            where they are missing or outside of the classes. `read` does so too, but the test split
+            is read after training. It does nothing where opening the dataset has told.
     """
 
     name: str
@@ -44,3 +47,4 @@ class Dataset:
     size: int
     augment: str
     read: Callable[[str, int], ImageSet]
+    check_test: Callable[[], None] = lambda: None

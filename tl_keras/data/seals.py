@@ -57,6 +57,10 @@ class Seals:
             files.write_state(self._path, self._seals)
         return sha256
 
+    def knows(self, name: str, split: str) -> bool:
+        """Tell whether the split of the dataset has been read in this workdir before."""
+        return f"{name} {split}" in self._seals
+
     def keep(self) -> None:
         """Write the file, now and at every split that is read from here on.
 

@@ -5,9 +5,14 @@
 - The splits are the catalog's. For a dataset that is not listed they are "train" and "test", or
   "validation" where it has no "test"; where it has neither, a fifth of "train", the same always
   and as much of every class (`held_out.choose_test`), is the test split.
+- A test split without labels, which tfds writes as -1, is replaced by "validation" where there is
+  that too. The log says so.
+- Names that tfds gave by itself to classes ("0", "1", ...) are prefixed with the dataset's name.
 - Examples come in the order they have on disk.
 """
 
+import functools
+import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -20,7 +25,11 @@ from tl_keras.data.held_out import choose_test
 from tl_keras.data.memory import allocate
 from tl_keras.errors import DataError, UsageError
 
+LOG = logging.getLogger(__name__)
+
 _BATCH = 512
+# What tfds writes as the label of an example that has none.
+_NO_LABEL = -1
 _TEST_SPLITS = ("test", "validation", "valid", "val")
 
 
@@ -57,7 +66,7 @@ def open_dataset(name: str, framing: str, data_dir: str) -> Dataset:
     if not tfds_prepare.is_prepared(builder):
         builder = tfds_prepare.prepare(name, data_dir)
     source = _describe(name, builder, framing)
-    splits = _splits(source)
+    splits = _Splits(source)
     channels = 1 if source.framed or source.stored_channels <= 2 else 3
     size = images.FRAME_SIZE if source.framed else source.size
     augment = catalog.HANDWRITING if source.framed else source.entry.augment
@@ -65,7 +74,7 @@ def open_dataset(name: str, framing: str, data_dir: str) -> Dataset:
     def read(split: str, image_size: int = 0) -> ImageSet:
         return _read(source, splits, split, image_size)
 
-    return Dataset(name, source.class_names, channels, size, augment, read)
+    return Dataset(name, source.class_names, channels, size, augment, read, splits.check_test)
 
 
 def _find_keys(name: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
@@ -96,9 +105,11 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> _So
     image_key, label_key = _find_keys(name, builder)
     # Not the name that was given: "emnist" stands for "emnist/byclass", "mnist:3.0.1" for "mnist".
     config = builder.builder_config.name if builder.builder_config else ""
-    entry = catalog.find(f"{builder.name}/{config}" if config else builder.name)
+    full_name = f"{builder.name}/{config}" if config else builder.name
+    entry = catalog.find(full_name)
     height, width, channels = builder.info.features[image_key].shape
-    class_names = entry.class_names or tuple(builder.info.features[label_key].names or ())
+    names = tuple(builder.info.features[label_key].names or ())
+    class_names = entry.class_names or _named_by(full_name, names)
     if len(class_names) < 2:
         raise DataError(f"dataset '{name}' has {len(class_names)} classes: two are needed")
     return _Source(
@@ -114,8 +125,64 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> _So
     )
 
 
-def _splits(source: _Source) -> tuple[str, str]:
-    """Return the names of the training and the test split; "" where the test has to be carved."""
+def _named_by(dataset: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return class names of tfds; automatic ones, which are numbers, become the dataset's own.
+
+    Two datasets with the classes "0" and "1" have nothing in common, and no row of a head.
+    """
+    if names != tuple(map(str, range(len(names)))):
+        return names
+    return tuple(f"{dataset}/{name}" for name in names)
+
+
+class _Splits:
+    """Which splits of tfds the training and the test split are; no label is read before it is used.
+
+    Attributes:
+        train: the training split's name.
+        is_carved: whether the test split is a part of it.
+    """
+
+    def __init__(self, source: _Source):
+        """Find the names of the splits; a DataError where one is missing."""
+        self._source = source
+        self.train, self._tests = _split_names(source)
+        self.is_carved = not self._tests
+
+    def check_test(self) -> None:
+        """Look at the labels of the test split; see `Dataset.check_test`."""
+        # Those of a test split that is carved are looked at with the training split's.
+        if not self.is_carved:
+            self._labelled_test  # noqa: B018
+
+    @property
+    def test(self) -> str:
+        """The test split's name; where there is no choice, no label is read for it."""
+        return self._tests[0] if len(self._tests) == 1 else self._labelled_test
+
+    @functools.cached_property
+    def _labelled_test(self) -> str:
+        """The name of the first split to test on that has labels; a DataError where none has."""
+        for number, split in enumerate(self._tests):
+            labels = _labels(self._source, split)
+            if _is_unlabelled(labels):
+                continue
+            _checked(self._source, split, labels)
+            if number:
+                unlabelled = " and ".join(repr(one) for one in self._tests[:number])
+                name = self._source.name
+                LOG.info("%s: tested on '%s', for %s has no labels", name, split, unlabelled)
+            return split
+        raise _unlabelled(self._source, self._tests)
+
+    @functools.cached_property
+    def carved(self) -> np.ndarray:
+        """Which examples of the training split are the test split, (examples,) bool."""
+        return choose_test(_checked(self._source, self.train, _labels(self._source, self.train)))
+
+
+def _split_names(source: _Source) -> tuple[str, list[str]]:
+    """Return the training split's name, and those that may be the test split, the best first."""
     there = [split for split, info in source.builder.info.splits.items() if info.num_examples]
     if source.name in catalog.DATASETS or "train" not in there:
         wanted = source.entry.splits
@@ -127,15 +194,16 @@ def _splits(source: _Source) -> tuple[str, str]:
             f"dataset '{source.name}' in {source.builder.data_dir} has no split"
             f" {' and no '.join(missing)}: it has {', '.join(there) or 'none'}"
         )
-    return wanted
+    others = [split for split in _TEST_SPLITS if split in there and split not in wanted]
+    return wanted[0], [wanted[1], *others] if wanted[1] else []
 
 
-def _read(source: _Source, splits: tuple[str, str], split: str, image_size: int) -> ImageSet:
+def _read(source: _Source, splits: _Splits, split: str, image_size: int) -> ImageSet:
     """Decode one split; see `Dataset.read`."""
     if split not in ("train", "test"):
         raise ValueError(f"split is 'train' or 'test', not {split!r}")
-    stored = splits[split == "test"] or splits[0]
-    chosen = None if splits[1] else _carved(source, stored) == (split == "test")
+    stored = splits.train if split == "train" or splits.is_carved else splits.test
+    chosen = splits.carved == (split == "test") if splits.is_carved else None
     count = source.builder.info.splits[stored].num_examples if chosen is None else chosen.sum()
     size = images.FRAME_SIZE if source.framed else source.size or image_size
     if not size:
@@ -154,11 +222,13 @@ def _read(source: _Source, splits: tuple[str, str], split: str, image_size: int)
         raise _unreadable(
             source, f"it holds another number of examples than the {count} it declares"
         )
-    return ImageSet(pictures, _checked(source, labels))
+    return ImageSet(pictures, _checked(source, stored, labels))
 
 
-def _checked(source: _Source, labels: np.ndarray) -> np.ndarray:
+def _checked(source: _Source, split: str, labels: np.ndarray) -> np.ndarray:
     """Return labels that count from 0; raise DataError for one that is no class."""
+    if _is_unlabelled(labels):
+        raise _unlabelled(source, [split])
     labels = labels - source.entry.first_label
     count = len(source.class_names)
     wrong = (labels < 0) | (labels >= count)
@@ -166,14 +236,30 @@ def _checked(source: _Source, labels: np.ndarray) -> np.ndarray:
         value = labels[wrong][0] + source.entry.first_label
         raise DataError(
             f"dataset '{source.name}' in {source.builder.data_dir} has the label {value}, outside"
-            f" its {count} classes ({wrong.sum()} of {len(labels)} examples)"
+            f" its {count} classes ({wrong.sum()} of {len(labels)} examples of split '{split}'):"
+            " choose another dataset"
         )
     return labels
 
 
-def _carved(source: _Source, stored: str) -> np.ndarray:
-    labels = [part for _, part in _examples(source, stored, None, labels_only=True)]
-    return choose_test(_checked(source, np.concatenate(labels)))
+def _is_unlabelled(labels: np.ndarray) -> bool:
+    return bool(len(labels) and (labels == _NO_LABEL).all())
+
+
+def _unlabelled(source: _Source, splits: list[str]) -> DataError:
+    return DataError(
+        f"dataset '{source.name}' in {source.builder.data_dir} has no labels in its split"
+        f" {' and '.join(map(repr, splits))} (all are {_NO_LABEL}): choose another dataset, or"
+        " folder:PATH with pictures that have labels"
+    )
+
+
+def _labels(source: _Source, stored: str) -> np.ndarray:
+    """Return the labels of a split as they are stored, (examples,) int64."""
+    return np.concatenate(
+        [part for _, part in _examples(source, stored, None, labels_only=True)]
+        or [np.empty(0, np.int64)]
+    )
 
 
 def _batches(

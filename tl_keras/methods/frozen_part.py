@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import logging
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from tl_keras.errors import UsageError
 from tl_keras.methods.feature_cache import FeatureCache, Room, Rows
 from tl_keras.methods.setting import Setting, with_channels
 from tl_keras.models import weights
+from tl_keras.models.colour import in_colour
 from tl_keras.models.cutting import cut
 from tl_keras.models.folding import folded
 from tl_keras.models.precision import compute_in
@@ -60,12 +61,14 @@ class FrozenPart:
         """
         precision = precision or setting.precision.frozen
         with setting.strategy.scope():
-            self._model = folded(model)
+            # Images of a source may be in colour where those of the target are not.
+            self._model = in_colour(folded(model))
             compute_in(self._model, precision)
         self._setting = setting
-        self._runner = Runner(self, setting.strategy)
+        # By the channels of the images: a graph that takes both would not know how many it has.
+        self._runners = defaultdict[int, Runner](lambda: Runner(self, setting.strategy))
         self._shape = tuple(model.output.shape[1:])
-        self._dtype = self._model(tf.zeros((1, *model.input.shape[1:]), tf.uint8)).numpy().dtype
+        self._dtype = self(tf.zeros((1, *model.input.shape[1:]), tf.uint8)).numpy().dtype
         self._fingerprints: dict[int, tuple[np.ndarray, str]] = {}
         self._caches: dict[str, FeatureCache] = {}
         self._room = Room(setting.cache, setting.config.cache_gb * GIGABYTE)
@@ -75,6 +78,7 @@ class FrozenPart:
             "weights": weights.digest(weights.tensors_of(model)),
             "image_size": setting.image_size,
             "precision": precision,
+            "channels": self._model.input.shape[-1],
         }
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
@@ -89,7 +93,8 @@ class FrozenPart:
             images: at least one.
             augmented: as of `Runner.run`.
         """
-        return self._runner.run(images, self._setting.image_size, **augmented)
+        runner = self._runners[images.shape[-1]]
+        return runner.run(images, self._setting.image_size, **augmented)
 
     def size_of(self, examples: int) -> int:
         """Return the bytes that the tensors of so many examples take."""

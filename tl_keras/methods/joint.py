@@ -10,6 +10,7 @@ from tl_keras.methods import finetune
 from tl_keras.methods.setting import Prepared, Setting, supervised, with_channels
 from tl_keras.models import noise
 from tl_keras.models.building import set_trainable
+from tl_keras.models.colour import in_colour
 from tl_keras.training.task import Batch, Objective, accuracy
 
 
@@ -18,6 +19,9 @@ def prepare(setting: Setting) -> Prepared:
 
     Each step takes a batch of each. The body is shared and starts from the source's weights; the
     source's head goes on from where pretraining left it, and is not part of the final model.
+
+    Where source or target is in colour, both are trained on with 3 channels, and grey is repeated.
+    The final model takes images with the channels of the target.
 
     Raises:
         UsageError: `--trainable` names no layer of this model.
@@ -29,13 +33,15 @@ def prepare(setting: Setting) -> Prepared:
     source_loss = setting.source_cross_entropy
 
     def objective_of(model: keras.Model) -> Callable[[Batch], Objective]:
+        model = in_colour(model)
+
         def objective(batch: Batch) -> Objective:
             images, labels = batch["target"]
             source_images, source_labels = batch["source"]
-            source_images = with_channels(source_images, images.shape[-1])
             # One pass over both, so that normalisation sees the mixture it will be used on.
+            both = [with_channels(one, model.input.shape[-1]) for one in (source_images, images)]
             with noise.together("source", "target"):
-                outputs = model(tf.concat([source_images, images], axis=0), training=True)
+                outputs = model(tf.concat(both, axis=0), training=True)
             count = tf.shape(source_images)[0]
             source_logits = head(outputs["features"][:count])
             logits = outputs["logits"][count:]

@@ -38,24 +38,26 @@ def prepare(setting: Setting) -> Pretraining:
     """Prepare SimCLR: NT-Xent between the projections of two augmentations of each image.
 
     The projection is an MLP on the features, d -> d -> 128, and is thrown away. The labels are not
-    used.
+    used: the streams carry the index of each image in their place.
     """
     model, temperature = setting.model, setting.config.temperature
     with setting.strategy.scope():
         width = model.output["features"].shape[-1]
         projection = _projection(width, setting.seed_for("projection"))
 
-    def contrast(first: tf.Tensor, second: tf.Tensor, training: bool) -> Contrast:
+    def contrast(
+        first: tf.Tensor, second: tf.Tensor, indices: tf.Tensor, training: bool
+    ) -> Contrast:
         # One pass over both, so that normalisation layers see them as one batch.
         images = tf.concat([first, second], axis=0)
         with noise.together(FIRST, SECOND):
             projected = projection(model(images, training=training)["features"])
         half = tf.shape(first)[0]
-        return nt_xent(projected[:half], projected[half:], temperature)
+        return nt_xent(projected[:half], projected[half:], indices, temperature)
 
     def objective(batch: Batch) -> Objective:
-        (first, _), (second, _) = batch[FIRST], batch[SECOND]
-        found = contrast(first, second, True)
+        (first, indices), (second, _) = batch[FIRST], batch[SECOND]
+        found = contrast(first, second, indices, True)
         return Objective({"nt_xent": found.loss}, {"contrastive_accuracy": found.accuracy})
 
     task = Task(
@@ -64,21 +66,28 @@ def prepare(setting: Setting) -> Pretraining:
         streams=_views(setting.stream(setting.images)),
         objective=objective,
     )
-    compare = tf.function(lambda first, second: contrast(first, second, False), autograph=False)
+    compare = tf.function(
+        lambda first, second, indices: contrast(first, second, indices, False), autograph=False
+    )
     return Pretraining(
         task, model, judge=lambda images: _judge(setting.stream(images, name="test"), compare)
     )
 
 
-def nt_xent(first: tf.Tensor, second: tf.Tensor, temperature: float) -> Contrast:
-    """Compare each view with all views of the whole batch, over all replicas.
+def nt_xent(
+    first: tf.Tensor, second: tf.Tensor, indices: tf.Tensor, temperature: float
+) -> Contrast:
+    """Compare each view with all views of other images of the whole batch, over all replicas.
 
-    l(i) = -log(exp(s(i, j) / t) / sum over k != i of exp(s(i, k) / t)), where j is the other view
-    of i's image, s the cosine of the angle between two projections, and t the temperature.
+    l(i) = -log(exp(s(i, j) / t) / sum over k of exp(s(i, k) / t)), where j is the other view of i's
+    image, k runs over j and the views of all other images, s is the cosine of the angle between two
+    projections, and t the temperature. A batch that crosses the end of an epoch may hold an image
+    twice. The views of its second copy are no negatives of the first.
 
     Args:
         first: (share, d) projections of this replica's images, in one view.
         second: (share, d), in the other view.
+        indices: (share,) int64, the same for the same image.
         temperature: t.
 
     Returns:
@@ -88,13 +97,15 @@ def nt_xent(first: tf.Tensor, second: tf.Tensor, temperature: float) -> Contrast
     views = [tf.math.l2_normalize(tf.cast(one, tf.float32), axis=1) for one in (first, second)]
     # (2 batch, d): all first views in the order of the replicas, then all second ones.
     others = tf.concat([context.all_gather(one, axis=0) for one in views], axis=0)
+    other_indices = tf.tile(context.all_gather(indices, axis=0), [2])
     share, total = tf.shape(first)[0], tf.shape(others)[0]
     replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
     places = replica * (total // 2) // replicas + tf.range(share)
-    own = tf.concat([places, places + total // 2], axis=0)
     positives = tf.concat([places + total // 2, places], axis=0)
     similarities = tf.matmul(tf.concat(views, axis=0), others, transpose_b=True) / temperature
-    similarities -= 1e9 * tf.one_hot(own, total)
+    is_same_image = tf.equal(tf.tile(indices, [2])[:, None], other_indices[None, :])
+    is_positive = tf.equal(tf.range(total)[None, :], positives[:, None])
+    similarities -= 1e9 * tf.cast(is_same_image & ~is_positive, tf.float32)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(positives, similarities)
     right = tf.equal(tf.argmax(similarities, axis=1, output_type=tf.int32), positives)
     return Contrast(tf.reduce_mean(losses), tf.reduce_mean(tf.cast(right, tf.float32)))
@@ -112,7 +123,11 @@ def _projection(width: int, seed: int) -> keras.Model:
 
 
 def _views(stream: Stream) -> dict[str, Stream]:
-    """Return two streams of the same images, which the augmentation makes different."""
+    """Return two streams of the same images, which the augmentation makes different.
+
+    Each image's index stands in place of its label.
+    """
+    stream = dataclasses.replace(stream, labels=np.arange(len(stream.labels)))
     return {FIRST: stream, SECOND: dataclasses.replace(stream, view=1)}
 
 
@@ -121,6 +136,6 @@ def _judge(stream: Stream, compare: Callable[..., Contrast]) -> dict[str, float]
     fitted = stream.fitted()
     first, second = (one.batches() for one in _views(fitted).values())
     batches = tf.data.Dataset.zip(first, second).take(int(fitted.steps_per_epoch))
-    found = [compare(images, others) for (images, _), (others, _) in batches]
+    found = [compare(images, others, indices) for (images, indices), (others, _) in batches]
     loss, accuracy = np.mean(np.array(found, np.float64), axis=0).tolist()
     return {"contrastive_accuracy": accuracy, "loss": loss}

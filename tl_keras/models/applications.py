@@ -15,6 +15,7 @@ import keras
 
 from tl_keras.errors import DataError
 from tl_keras.models.catalog import Entry
+from tl_keras.models.colour import GREY_TO_COLOUR
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -41,7 +42,7 @@ def features(
         DataError: the weights file is damaged, or is of another network.
     """
     if images.shape[-1] == 1:
-        images = keras.layers.Concatenate(name="grey_to_colour")([images] * 3)
+        images = keras.layers.Concatenate(name=GREY_TO_COLOUR)([images] * 3)
     network = getattr(keras.applications, entry.function)(
         include_top=False,
         weights=None,

@@ -7,6 +7,7 @@ import keras
 
 from tl_keras.errors import UsageError
 from tl_keras.models import applications, catalog, conv4, noise, small_cnn
+from tl_keras.models.colour import GREY_TO_COLOUR
 from tl_keras.models.naming import named_layers, rename, tensor_names
 from tl_keras.models.operations import quicken
 from tl_keras.seeds import derive
@@ -98,7 +99,7 @@ def _scaled(images: keras.KerasTensor, channels: int) -> keras.KerasTensor:
         # After the scaling: on uint8 Keras would cut the fraction off, and white became 254.
         x = keras.ops.image.rgb_to_grayscale(x)
     elif x.shape[-1] < channels:
-        x = keras.layers.Concatenate(name="grey_to_colour")([x] * channels)
+        x = keras.layers.Concatenate(name=GREY_TO_COLOUR)([x] * channels)
     return x
 
 
