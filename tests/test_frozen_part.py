@@ -286,7 +286,7 @@ def test_images_of_a_source_with_other_channels_go_through_the_same_part(tmp_pat
 
 
 def test_features_take_views_and_say_where_they_have_no_room(tmp_path, computed):
-    figures, _ = run(tmp_path, method="features", augment="shift:0.2", cached_views=3, steps=20)
+    figures, _ = run(tmp_path, method="features", augment="shift:0.2", cached_views=3, steps=60)
     assert sum(computed) == 3 * 30 + 10
     assert figures[-1]["train/accuracy"] > 0.5
     with pytest.raises(UsageError, match="--cache_gb=0 has no room for the .* GB of the features"):

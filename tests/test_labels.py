@@ -34,14 +34,14 @@ def data_dir(tmp_path, monkeypatch) -> str:
 def passes(monkeypatch) -> list[str]:
     """The splits of which the labels were read without the pictures."""
     found: list[str] = []
-    examples = tfds_reader._examples
+    examples = tfds_reader.examples
 
     def counted(source, stored, chosen, *, size=0, labels_only=False):
         if labels_only:
             found.append(stored)
         return examples(source, stored, chosen, size=size, labels_only=labels_only)
 
-    monkeypatch.setattr(tfds_reader, "_examples", counted)
+    monkeypatch.setattr(tfds_reader, "examples", counted)
     return found
 
 

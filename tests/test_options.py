@@ -503,8 +503,9 @@ def test_config_comes_back_from_flags_and_from_its_flat_form(values) -> None:
 def test_config_keeps_the_default_of_what_is_not_named() -> None:
     assert from_flat({}) == Config()
     assert from_flat({"steps": 3}) == Config(training=Training(steps=3))
-    source = Training(steps=3, schedule="cosine")
+    source = Training(steps=3, swa=0.25)
     assert from_flat({"source_steps": 3}) == Config(source_training=source)
+    assert from_flat({"source_ema": 0.9}) == Config(source_training=Training(ema=0.9))
     assert from_flat({"shots": 3}) == Config(shots=3)
 
 

@@ -85,8 +85,8 @@ def parse(argv: Sequence[str]) -> Contest | None:
     if options.asks_for_help(argv):
         return None
     values = options.read(argv, Comparison())
-    shots = _shots(values.pop("shots"))
-    named = values.pop("methods")
+    shots = _shots(values.pop("shots", Comparison.shots))
+    named = values.pop("methods", Comparison.methods)
     common = config_module.from_flat({**values, "method": "scratch", "shots": 0})
     contestants, left_out = [], {}
     for name, settings in _named(named):

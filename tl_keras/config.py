@@ -208,8 +208,8 @@ class Config:
     )
 
     training: Training = Training()
-    # A constant learning rate ends on some step of many, which may be an unlucky one.
-    source_training: Training = Training(schedule="cosine")
+    # Without an average, training ends on some step of many, which may be an unlucky one.
+    source_training: Training = Training(swa=0.25)
     # None: as on the target.
     scratch_training: Training | None = None
 
@@ -310,9 +310,13 @@ def from_flat(values: dict[str, Any]) -> Config:
     by_epochs = f"{SCRATCH_PREFIX}epochs" in own
     start = dataclasses.replace(training, steps=0) if by_epochs else training
     scratch = with_given(start, SCRATCH_PREFIX, own)
+    # One average of the weights is enough: one that is given takes the place of the default.
+    averages = values.get(f"{SOURCE_PREFIX}ema")
+    source = Config.source_training
+    source = dataclasses.replace(source, swa=0.0) if averages else source
     return Config(
         **{name: value for name, value in values.items() if name in own_names},
         training=training,
-        source_training=with_given(Config.source_training, SOURCE_PREFIX, values),
+        source_training=with_given(source, SOURCE_PREFIX, values),
         scratch_training=scratch if scratch != training else None,
     )

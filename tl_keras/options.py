@@ -112,7 +112,7 @@ def asks_for_help(argv: Sequence[str]) -> bool:
 
 
 def read(argv: Sequence[str], comparison: object | None = None) -> dict[str, Any]:
-    """Return the value of every flag by its name, each within its own bounds.
+    """Return the value of every flag that is given, by its name, each within its own bounds.
 
     Args:
         argv: the program's name and its arguments.
@@ -144,7 +144,7 @@ def read(argv: Sequence[str], comparison: object | None = None) -> dict[str, Any
         raise UsageError(f"{one_line(error)}; --help lists the flags") from error
     if len(rest) > 1:
         raise UsageError(f"'{one_line(rest[1])}' is not a flag; write --NAME=VALUE, see --help")
-    return {name: values[name].value for name in defined}
+    return {name: values[name].value for name in defined if not values[name].using_default_value}
 
 
 def _with_flag_files(values: flags.FlagValues, words: Sequence[str]) -> list[str]:

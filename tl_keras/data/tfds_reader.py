@@ -14,7 +14,7 @@
 import functools
 import logging
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -23,28 +23,14 @@ from tl_keras.data import catalog, images, tfds_prepare
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.held_out import choose_test
 from tl_keras.data.memory import allocate
+from tl_keras.data.tfds_examples import Source, examples, unreadable
 from tl_keras.errors import DataError, UsageError
 
 LOG = logging.getLogger(__name__)
 
-_BATCH = 512
 # What tfds writes as the label of an example that has none.
 _NO_LABEL = -1
 _TEST_SPLITS = ("test", "validation", "valid", "val")
-
-
-class _Source(NamedTuple):
-    """What reading needs to know; `size` is 0 where the stored pictures differ."""
-
-    name: str
-    builder: tfds.core.DatasetBuilder
-    entry: catalog.Entry
-    framed: bool
-    image_key: str
-    label_key: str
-    stored_channels: int
-    size: int
-    class_names: tuple[str, ...]
 
 
 def open_dataset(name: str, framing: str, data_dir: str) -> Dataset:
@@ -101,7 +87,7 @@ def _find_keys(name: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     return pictures[0], labels[0]
 
 
-def _describe(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> _Source:
+def _describe(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> Source:
     image_key, label_key = _find_keys(name, builder)
     # Not the name that was given: "emnist" stands for "emnist/byclass", "mnist:3.0.1" for "mnist".
     config = builder.builder_config.name if builder.builder_config else ""
@@ -112,7 +98,7 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> _So
     class_names = entry.class_names or _named_by(full_name, names)
     if len(class_names) < 2:
         raise DataError(f"dataset '{name}' has {len(class_names)} classes: two are needed")
-    return _Source(
+    return Source(
         name,
         builder,
         entry,
@@ -143,7 +129,7 @@ class _Splits:
         is_carved: whether the test split is a part of it.
     """
 
-    def __init__(self, source: _Source):
+    def __init__(self, source: Source):
         """Find the names of the splits; a DataError where one is missing."""
         self._source = source
         self.train, self._tests = _split_names(source)
@@ -181,7 +167,7 @@ class _Splits:
         return choose_test(_checked(self._source, self.train, _labels(self._source, self.train)))
 
 
-def _split_names(source: _Source) -> tuple[str, list[str]]:
+def _split_names(source: Source) -> tuple[str, list[str]]:
     """Return the training split's name, and those that may be the test split, the best first."""
     there = [split for split, info in source.builder.info.splits.items() if info.num_examples]
     if source.name in catalog.DATASETS or "train" not in there:
@@ -198,7 +184,7 @@ def _split_names(source: _Source) -> tuple[str, list[str]]:
     return wanted[0], [wanted[1], *others] if wanted[1] else []
 
 
-def _read(source: _Source, splits: _Splits, split: str, image_size: int) -> ImageSet:
+def _read(source: Source, splits: _Splits, split: str, image_size: int) -> ImageSet:
     """Decode one split; see `Dataset.read`."""
     if split not in ("train", "test"):
         raise ValueError(f"split is 'train' or 'test', not {split!r}")
@@ -219,13 +205,13 @@ def _read(source: _Source, splits: _Splits, split: str, image_size: int) -> Imag
         labels[done : done + len(part)] = part_labels
         done += len(part)
     if done != count:
-        raise _unreadable(
+        raise unreadable(
             source, f"it holds another number of examples than the {count} it declares"
         )
     return ImageSet(pictures, _checked(source, stored, labels))
 
 
-def _checked(source: _Source, split: str, labels: np.ndarray) -> np.ndarray:
+def _checked(source: Source, split: str, labels: np.ndarray) -> np.ndarray:
     """Return labels that count from 0; raise DataError for one that is no class."""
     if _is_unlabelled(labels):
         raise _unlabelled(source, [split])
@@ -246,7 +232,7 @@ def _is_unlabelled(labels: np.ndarray) -> bool:
     return bool(len(labels) and (labels == _NO_LABEL).all())
 
 
-def _unlabelled(source: _Source, splits: list[str]) -> DataError:
+def _unlabelled(source: Source, splits: list[str]) -> DataError:
     return DataError(
         f"dataset '{source.name}' in {source.builder.data_dir} has no labels in its split"
         f" {' and '.join(map(repr, splits))} (all are {_NO_LABEL}): choose another dataset, or"
@@ -254,77 +240,21 @@ def _unlabelled(source: _Source, splits: list[str]) -> DataError:
     )
 
 
-def _labels(source: _Source, stored: str) -> np.ndarray:
+def _labels(source: Source, stored: str) -> np.ndarray:
     """Return the labels of a split as they are stored, (examples,) int64."""
     return np.concatenate(
-        [part for _, part in _examples(source, stored, None, labels_only=True)]
+        [part for _, part in examples(source, stored, None, labels_only=True)]
         or [np.empty(0, np.int64)]
     )
 
 
 def _batches(
-    source: _Source, stored: str, chosen: np.ndarray | None, size: int
+    source: Source, stored: str, chosen: np.ndarray | None, size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (examples, size, size, channels) uint8 and (examples,) int64, batch by batch."""
-    for part, labels in _examples(source, stored, chosen, size=size):
+    for part, labels in examples(source, stored, chosen, size=size):
         if source.stored_channels in (2, 4):
             part = images.over_white(part)
         if source.entry.transposed:
             part = part.transpose(0, 2, 1, 3)
         yield (images.frame(part) if source.framed else part), labels
-
-
-def _examples(
-    source: _Source,
-    stored: str,
-    chosen: np.ndarray | None,
-    *,
-    size: int = 0,
-    labels_only: bool = False,
-) -> Iterator[Any]:
-    """Yield batches of pictures (0 of them with `labels_only`) and labels, in the order on disk."""
-    import tensorflow as tf
-
-    def decode(example: dict[str, Any]) -> tuple[Any, Any]:
-        label = tf.cast(example[source.label_key], tf.int64)
-        if labels_only:
-            return (), label
-        channels = source.stored_channels
-        image = tf.io.decode_image(example[source.image_key], channels, expand_animations=False)
-        image.set_shape((None, None, channels))
-        if not source.framed and not source.size:
-            image = tf.image.resize(image, (size, size), antialias=True)
-            image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-        return image, label
-
-    keys = [source.label_key] if labels_only else [source.image_key, source.label_key]
-    decoders = tfds.decode.PartialDecoding(
-        dict.fromkeys(keys, True),
-        {} if labels_only else {source.image_key: tfds.decode.SkipDecoding()},
-    )
-    # Pictures that are framed each from its own size cannot be stacked.
-    batch = 1 if source.framed and not source.size and not labels_only else _BATCH
-    try:
-        with tf.device("CPU"):
-            with tfds_prepare.quiet():
-                examples = source.builder.as_dataset(
-                    split=stored,
-                    shuffle_files=False,
-                    decoders=decoders,
-                    read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-                )
-            if chosen is not None:
-                mask = tf.constant(chosen)
-                examples = examples.enumerate().filter(lambda index, _: mask[index])
-                examples = examples.map(lambda _, example: example)
-            examples = examples.map(decode, tf.data.AUTOTUNE, deterministic=True)
-            yield from examples.batch(batch).prefetch(2).as_numpy_iterator()
-    except (tf.errors.OpError, OSError, ValueError, AssertionError) as error:
-        raise _unreadable(source, tfds_prepare.one_line(error)) from error
-
-
-def _unreadable(source: _Source, reason: str) -> DataError:
-    return DataError(
-        f"dataset '{source.name}' in {source.builder.data_dir} cannot be read ({reason}): delete"
-        " that folder, and it is prepared anew"
-    )

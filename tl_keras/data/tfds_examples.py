@@ -1,0 +1,94 @@
+"""The examples of a dataset of tensorflow-datasets as they lie on the disk."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tl_keras.data import catalog, tfds_prepare
+from tl_keras.errors import DataError
+
+_BATCH = 512
+
+
+class Source(NamedTuple):
+    """What reading needs to know; `size` is 0 where the stored pictures differ."""
+
+    name: str
+    builder: tfds.core.DatasetBuilder
+    entry: catalog.Entry
+    framed: bool
+    image_key: str
+    label_key: str
+    stored_channels: int
+    size: int
+    class_names: tuple[str, ...]
+
+
+def examples(
+    source: Source,
+    stored: str,
+    chosen: np.ndarray | None,
+    *,
+    size: int = 0,
+    labels_only: bool = False,
+) -> Iterator[Any]:
+    """Yield batches of pictures (0 of them with `labels_only`) and labels, in the order on disk.
+
+    Args:
+        source: the dataset.
+        stored: name of the split.
+        chosen: (examples,) bool, which of them; None for all.
+        size: side in pixels to which pictures that differ in size are brought.
+        labels_only: whether no picture is decoded.
+
+    Raises:
+        DataError: the split is damaged.
+    """
+    import tensorflow as tf
+
+    def decode(example: dict[str, Any]) -> tuple[Any, Any]:
+        label = tf.cast(example[source.label_key], tf.int64)
+        if labels_only:
+            return (), label
+        channels = source.stored_channels
+        image = tf.io.decode_image(example[source.image_key], channels, expand_animations=False)
+        image.set_shape((None, None, channels))
+        if not source.framed and not source.size:
+            image = tf.image.resize(image, (size, size), antialias=True)
+            image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+        return image, label
+
+    keys = [source.label_key] if labels_only else [source.image_key, source.label_key]
+    decoders = tfds.decode.PartialDecoding(
+        dict.fromkeys(keys, True),
+        {} if labels_only else {source.image_key: tfds.decode.SkipDecoding()},
+    )
+    # Pictures that are framed each from its own size cannot be stacked.
+    batch = 1 if source.framed and not source.size and not labels_only else _BATCH
+    try:
+        with tf.device("CPU"):
+            with tfds_prepare.quiet():
+                dataset = source.builder.as_dataset(
+                    split=stored,
+                    shuffle_files=False,
+                    decoders=decoders,
+                    read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+                )
+            if chosen is not None:
+                mask = tf.constant(chosen)
+                dataset = dataset.enumerate().filter(lambda index, _: mask[index])
+                dataset = dataset.map(lambda _, example: example)
+            dataset = dataset.map(decode, tf.data.AUTOTUNE, deterministic=True)
+            yield from dataset.batch(batch).prefetch(2).as_numpy_iterator()
+    except (tf.errors.OpError, OSError, ValueError, AssertionError) as error:
+        raise unreadable(source, tfds_prepare.one_line(error)) from error
+
+
+def unreadable(source: Source, reason: str) -> DataError:
+    """Return the error to raise where a dataset on disk is damaged."""
+    return DataError(
+        f"dataset '{source.name}' in {source.builder.data_dir} cannot be read ({reason}): delete"
+        " that folder, and it is prepared anew"
+    )
