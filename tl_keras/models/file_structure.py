@@ -23,8 +23,7 @@ import numpy as np
 
 from tl_keras.errors import DataError
 from tl_keras.models import model_file
-
-WAY_OUT = "write it anew with Keras, by model.save_weights('name.weights.h5')"
+from tl_keras.models.file_kind import SEEN_BYTES, WAY_OUT, told_of_other
 
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 ARCHIVE_START = b"PK\x03\x04"
@@ -175,9 +174,9 @@ def look(path: Path) -> Structure:
     """Return what a file holds, in this process; see `read`."""
     try:
         with path.open("rb") as file:
-            start = file.read(len(HDF5_START))
+            start = file.read(SEEN_BYTES)
             size = path.stat().st_size
-            if start == HDF5_START:
+            if start.startswith(HDF5_START):
                 return _look(file, model_file.Member(0, size, ""))
             if start.startswith(ARCHIVE_START):
                 return _look(file, model_file.find_weights(file, size))
@@ -186,18 +185,7 @@ def look(path: Path) -> Structure:
     except Exception as error:  # h5py raises OSError, RuntimeError, KeyError, TypeError and others
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"is damaged ({ascii(reason[:200])}): {WAY_OUT}") from error
-    raise DataError(_no_weights(start, path))
-
-
-def _no_weights(start: bytes, path: Path) -> str:
-    if not start:
-        return "is empty"
-    kind = "neither HDF5 nor a .keras archive"
-    if start[0] == 0x80 and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        kind = "a pickle, which is code, and we run none"
-    elif ".data-" in path.name or path.suffix in (".index", ".ckpt", ".pb", ".meta"):
-        kind = "part of a TensorFlow checkpoint or SavedModel"
-    return f"is {kind}. Load it with what wrote it, and {WAY_OUT}"
+    raise DataError(told_of_other(start, path))
 
 
 def _look(file: BinaryIO, member: model_file.Member) -> Structure:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from tl_keras import files
 from tl_keras.errors import DataError
+from tl_keras.models import file_kind
 
 if TYPE_CHECKING:
     import keras
@@ -127,6 +128,8 @@ def find_weights(file: BinaryIO, size: int) -> Member:
         Exception: of many kinds, where it is damaged.
     """
     with zipfile.ZipFile(file) as archive:
+        if other := file_kind.told_of_archive(archive.namelist()):
+            raise DataError(other)
         _check_members(archive.infolist(), size)
         missing = {CONFIG, METADATA, WEIGHTS} - set(archive.namelist())
         if missing:

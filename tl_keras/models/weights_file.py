@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,14 +18,13 @@ import keras
 import numpy as np
 
 from tl_keras.errors import DataError
-from tl_keras.models import file_layers, file_structure
+from tl_keras.models import file_kind, file_layers, file_structure
 from tl_keras.models.building import HEAD, tensor_names
 from tl_keras.models.naming import named_layers
 from tl_keras.models.weights import Origin, Weights
 
 LOG = logging.getLogger(__name__)
 
-URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 # The state of what a model was trained with.
 OPTIMIZER = ("optimizer/", "optimizer_weights/")
 
@@ -65,7 +63,7 @@ class WeightsFile:
         self.path = path
         self._flag = flag
         try:
-            self._check_path()
+            file_kind.check_path(path)
             self._stamp = self._seen()
             if sha256:
                 self._check_hash(sha256)
@@ -114,16 +112,6 @@ class WeightsFile:
         tensors = {name: self._tensor(found[name], name, one) for name, one in wanted.items()}
         self._check_unchanged()
         return Weights({**tensors, **kept}, self.origin)
-
-    def _check_path(self) -> None:
-        if not self.path.exists() and URL.match(str(self.path)):
-            raise DataError("is an address: download it, and give the file")
-        if self.path.is_dir():
-            raise DataError("is a folder: give a file of weights, such as model.weights.h5 in it")
-        if not self.path.exists():
-            raise DataError("cannot be read: there is no such file")
-        if not self.path.is_file():
-            raise DataError("is no file, but a device or a pipe")
 
     def _check_hash(self, sha256: str) -> None:
         found = self._hash()
