@@ -18,7 +18,7 @@ import numpy as np
 
 from tl_keras import files
 from tl_keras.errors import DataError
-from tl_keras.models.building import tensor_names
+from tl_keras.models.building import named_body, tensor_names
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -58,7 +58,8 @@ class Account(NamedTuple):
     """What became of each tensor, or of each class's row of the head, when weights were copied.
 
     Attributes:
-        copied: tensors of the body that came over.
+        copied: tensors of the body that came over; the constants of a Normalization are the
+            model's own.
         matched: classes whose row of the head came over by name.
         skipped: tensors and classes of the source that the target has no place for.
         fresh: classes of the target that start from fresh weights.
@@ -117,8 +118,9 @@ def copy(
             values[name][..., places] = source.tensors[name][..., rows]
     assign(model, values)
     unused = [name for name in source.tensors if name not in values]
+    learned = named_body(model)
     return Account(
-        copied=tuple(body),
+        copied=tuple(name for name in body if name.rpartition("/")[0] in learned),
         matched=tuple(matched),
         skipped=(*unused, *(label for label in known if label not in matched)),
         fresh=tuple(label for label in class_names if label not in matched),
