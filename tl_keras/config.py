@@ -54,6 +54,12 @@ class Config:
         "what the sha256 of that file has to be, in 64 hexadecimal digits; empty: not looked at",
         TASK,
     )
+    source_preprocessing: str = option(
+        "auto",
+        "what --source_weights expects of pixels: auto (what the file says, else what is usual for"
+        " the model), tf, torch, caffe, none, or SCALE:OFFSET, each a number or a,b,c; BGR: :bgr",
+        TASK,
+    )
     target: str = option(
         "digits",
         "dataset to learn: a catalog name, folder:PATH, or any image classification set of tfds",
@@ -126,7 +132,6 @@ class Config:
     feature_units: int = option(
         256, "features: hidden units of the mlp", TRANSFER, unit="units", low=1, high=65536
     )
-
     cached_views: int = option(
         0,
         "with --augment, and layers that do not train: how many augmented views of each image there"

@@ -113,7 +113,8 @@ def settle(
     precision = Precision(*processes.from_chief(precision))
     LOG.info("precision: %s to train, %s where frozen: %s", *precision)
     origin = file.origin if file else None
-    settled = plan.make(config, strategy, origin, precision, workdir.root)
+    prepared = sources.preprocessing(config, file)
+    settled = plan.make(config, strategy, origin, precision, workdir.root, prepared)
     source = sources.known(settled, file)
     processes.check_same("the weights of the source", source and source.record["weights_sha256"])
     settled.check(source.weights if source else None, named(config), configs or [config])
