@@ -74,6 +74,9 @@ def randomised(network):
             variable.assign(random.uniform(0.5, 1.5, variable.shape))
         elif variable.name in ("moving_mean", "beta", "bias"):
             variable.assign(random.normal(0, 0.1, variable.shape))
+        elif "kernel" in variable.name:
+            fan_in = np.prod(variable.shape[:3] if "depth" not in variable.path else (3, 3))
+            variable.assign(random.normal(0, (1.0 / fan_in) ** 0.5, variable.shape))
     return network
 
 
@@ -164,7 +167,7 @@ def test_resnet_behind_a_rescaling(ending, tmp_path):
 
 def test_normalization_with_tensors_of_its_own(mobilenet, tmp_path):
     scaling = L.Normalization()
-    scaling.adapt(np.random.default_rng(1).normal([50, 100, 150], [20, 40, 60], (200, 4, 4, 3)))
+    scaling.adapt(np.random.default_rng(1).normal([100, 110, 120], [70, 60, 50], (200, 4, 4, 3)))
     path, pixels = tmp_path / "a.keras", images()
     theirs = nested([scaling], mobilenet, path)
     model, prepared = ours(path, "mobilenet_025")
