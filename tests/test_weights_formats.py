@@ -142,10 +142,10 @@ def test_sequential_with_layers_of_the_same_names_is_taken_over(save, tmp_path, 
     own = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
-            keras.layers.Conv2D(32, 3, name="conv", bias_initializer="uniform"),
+            keras.layers.Conv2D(32, 3, activation="relu", name="conv", bias_initializer="uniform"),
             keras.layers.MaxPooling2D(),
             keras.layers.Flatten(),
-            keras.layers.Dense(8, name="dense", bias_initializer="uniform"),
+            keras.layers.Dense(8, "relu", name="dense", bias_initializer="uniform"),
             keras.layers.Dense(5, name="predictions"),
         ]
     )

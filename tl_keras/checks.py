@@ -9,6 +9,7 @@ from tl_keras.errors import UsageError
 from tl_keras.hyperparameters import SOURCE_PREFIX, Pace
 from tl_keras.methods import catalog as methods
 from tl_keras.models import catalog as models
+from tl_keras.models import preprocessing
 
 
 def check(config: Config) -> None:
@@ -238,6 +239,7 @@ def _check_running(config: Config) -> None:
         raise UsageError(
             f"--source_weights_sha256={sha256} is that of a file, and --source_weights names none"
         )
+    _check_preprocessing(config)
     if config.strategy == "one_device" and config.replicas > 1:
         raise UsageError(
             f"--replicas={config.replicas} are more than --strategy=one_device has a place for:"
@@ -255,6 +257,21 @@ def _check_running(config: Config) -> None:
         raise UsageError(
             f"--allow_changed={config.allow_changed}: {unknown[0]} is no flag that makes another"
             " experiment; name such, without dashes and with commas, as in steps,learning_rate"
+        )
+
+
+def _check_preprocessing(config: Config) -> None:
+    if config.source_preprocessing == "auto":
+        return
+    flag = f"--source_preprocessing={config.source_preprocessing}"
+    try:
+        preprocessing.parse(config.source_preprocessing)
+    except ValueError as error:
+        raise UsageError(f"{flag} {error}") from None
+    if not config.source_weights:
+        raise UsageError(
+            f"{flag} is that of the weights in a file, and --source_weights names none: give it, or"
+            " leave --source_preprocessing out"
         )
 
 

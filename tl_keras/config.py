@@ -58,6 +58,12 @@ class Config:
         "what the sha256 of that file has to be, in 64 hexadecimal digits; empty: not looked at",
         TASK,
     )
+    source_preprocessing: str = option(
+        "auto",
+        "what --source_weights expects of pixels: auto (what the file says, else what is usual for"
+        " the model), tf, torch, caffe, none, or SCALE:OFFSET, each a number or a,b,c; BGR: :bgr",
+        TASK,
+    )
     target: str = option(
         "digits",
         "dataset to learn: a catalog name, folder:PATH, or any image classification set of tfds",
@@ -122,10 +128,8 @@ class Config:
         1.0,
         "what the updates of each layer group are multiplied with, once more for each step away"
         " from the head",
-        TRANSFER,
-        low=0.001,
-        high=1,
-    )
+        TRANSFER, low=0.001, high=1,
+    )  # fmt: skip
     head_lr_multiplier: float = option(
         1.0, "what the updates of the head are multiplied with", TRANSFER, low=0.001, high=1000
     )
@@ -138,46 +142,33 @@ class Config:
     feature_units: int = option(
         256, "features: hidden units of the mlp", TRANSFER, unit="units", low=1, high=65536
     )
-
     cached_views: int = option(
         0,
         "with --augment, and layers that do not train: how many augmented views of each image there"
         " are, in turn from epoch to epoch, so that what the frozen layers make of them is computed"
         " once; 0: a new view in each epoch, as the scratch arm has in any case",
-        TRANSFER,
-        unit="views",
-        low=0,
-        high=1000,
-    )
+        TRANSFER, unit="views", low=0, high=1000,
+    )  # fmt: skip
     cache_gb: float = option(
         10.0,
         "most that is added to WORKDIR/features, where frozen parts of models keep what they make"
         " of the images. What finds no room there is computed anew in each step, or once a run by"
         " --method=features, which is refused where its training and validation images alone need"
         " more",
-        TRANSFER,
-        unit="gigabytes",
-        low=0,
-        high=1e6,
-    )
+        TRANSFER, unit="gigabytes", low=0, high=1e6,
+    )  # fmt: skip
 
     model: str = option("small_cnn", "the architecture; one of the list below", DATA)
     dense_units: int = option(
         128,
         "units of the hidden layer of small_cnn and conv4",
-        DATA,
-        unit="units",
-        low=1,
-        high=65536,
-    )
+        DATA, unit="units", low=1, high=65536,
+    )  # fmt: skip
     image_size: int = option(
         0,
         "side of the images the model sees; 0: the model's own, or the source's",
-        DATA,
-        unit="pixels",
-        low=0,
-        high=4096,
-    )
+        DATA, unit="pixels", low=0, high=4096,
+    )  # fmt: skip
     framing: str = option(
         "auto",
         "auto: as the catalog has it; mnist: 20 pixels of ink centred in 28, white on black, for"
@@ -189,10 +180,8 @@ class Config:
         0.1,
         "part of the training images that validates; with --shots it is taken from the shots,"
         " and only where something needs it",
-        DATA,
-        low=0,
-        high=0.5,
-    )
+        DATA, low=0, high=0.5,
+    )  # fmt: skip
     data_dir: str = option(
         "", "tensorflow-datasets folder; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets", DATA
     )
@@ -201,11 +190,8 @@ class Config:
         0,
         "folder:PATH: how many corrupt pictures of it are left out, and told in the log; with more"
         " than that, nothing runs",
-        DATA,
-        unit="images",
-        low=0,
-        high=1e9,
-    )
+        DATA, unit="images", low=0, high=1e9,
+    )  # fmt: skip
 
     training: Training = Training()
     # Without an average, training ends on some step of many, which may be an unlucky one.
@@ -225,20 +211,14 @@ class Config:
     startup_timeout: float = option(
         60.0,
         "multi_worker: how long to wait for the other processes before training",
-        RUNNING,
-        unit="seconds",
-        low=1,
-        high=86400,
-    )
+        RUNNING, unit="seconds", low=1, high=86400,
+    )  # fmt: skip
     replicas: int = option(
         0,
         "replicas that share each batch; 0: one on each GPU. Without GPUs the processor is divided"
         " into as many logical ones, which tries it out and saves no time",
-        RUNNING,
-        unit="replicas",
-        low=0,
-        high=1024,
-    )
+        RUNNING, unit="replicas", low=0, high=1024,
+    )  # fmt: skip
     sync_batch_norm: bool = option(
         True,
         "where replicas share a batch, normalise by the statistics of the whole of it, as without"

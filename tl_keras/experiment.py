@@ -114,7 +114,8 @@ def settle(
     precision = Precision(*processes.from_chief(precision))
     LOG.info("precision: %s to train, %s where frozen: %s", *precision)
     origin = file.origin if file else None
-    settled = plan.make(config, strategy, origin, precision, workdir.root)
+    prepared = source_module.preprocessing(config, file)
+    settled = plan.make(config, strategy, origin, precision, workdir.root, prepared)
     known = source_module.known(settled, file)
     processes.check_same("the weights of the source", known and known.record["weights_sha256"])
     settled.check(known.weights if known else None, named(config), configs or [config])

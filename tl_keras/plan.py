@@ -24,6 +24,7 @@ from tl_keras.methods.setting import Setting
 from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
 from tl_keras.models.precision import Precision, compute_in
+from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import Origin, Weights
 from tl_keras.training import cluster, distribution
 
@@ -79,6 +80,7 @@ class Plan:
         target: the dataset to learn.
         source: the dataset to pretrain on, or to ride along; it also settles the shapes. None where
             weights are given, or there is no source.
+        preprocessing: what every model does to pixels; None for what the catalog has.
     """
 
     config: Config
@@ -90,6 +92,7 @@ class Plan:
     seals: Seals
     target: Images
     source: Images | None
+    preprocessing: Preprocessing | None = None
 
     def build(self, dataset: Dataset, seed: int) -> keras.Model:
         """Return a model of `dataset` with fresh weights that a derived seed decides."""
@@ -103,6 +106,7 @@ class Plan:
                 dense_units=self.config.dense_units,
                 seed=seed,
                 synchronised=self.config.sync_batch_norm,
+                preprocessing=self.preprocessing,
             )
 
     def setting(self, role: str, training: Training, seed: int, shots: int = 0) -> Setting:
@@ -146,7 +150,10 @@ class Plan:
     def origin(self, images: Images) -> Origin:
         """Return what is to be said of weights that were trained on `images`."""
         names, config = images.dataset.class_names, self.config
-        return Origin(images.dataset.name, names, config.model, self.image_size, self.body_channels)
+        size, channels, prepared = self.image_size, self.body_channels, self.preprocessing
+        return Origin(
+            images.dataset.name, names, config.model, size, channels, preprocessing=prepared
+        )
 
     def split(self, role: str, training: Training, seed: int, shots: int = 0) -> Split:
         """Return which training images train and which validate in the runs of `seed`."""
@@ -216,6 +223,7 @@ def make(
     origin: Origin | None,
     precision: Precision,
     root: Path,
+    preprocessing: Preprocessing | None = None,
 ) -> Plan:
     """Open the datasets and settle the shapes.
 
@@ -225,6 +233,7 @@ def make(
         origin: what is known of the weights in --source_weights; None without that flag.
         precision: what the models compute in.
         root: the workdir.
+        preprocessing: what every model does to pixels; None for what the catalog has.
 
     Raises:
         UsageError: the flags do not fit the data.
@@ -257,6 +266,7 @@ def make(
         seals,
         Images(target, image_size, seals),
         Images(source, image_size, seals) if source else None,
+        preprocessing,
     )
 
 

@@ -11,6 +11,9 @@ from tl_keras.config import PAIRED, Config
 from tl_keras.errors import DataError, UsageError
 from tl_keras.methods import catalog as methods
 from tl_keras.models import building, weights
+from tl_keras.models import catalog as models
+from tl_keras.models import preprocessing as preprocessings
+from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import Origin, Weights
 from tl_keras.models.weights_file import WeightsFile
 from tl_keras.plan import Plan
@@ -94,6 +97,41 @@ def opened(config: Config) -> WeightsFile | None:
     return file
 
 
+def preprocessing(config: Config, file: WeightsFile | None) -> Preprocessing | None:
+    """Return what the weights in --source_weights expect of pixels; None for the catalog's.
+
+    What was found, or assumed, is told in the log.
+
+    Raises:
+        UsageError: --source_preprocessing contradicts what the file says.
+    """
+    if file is None:
+        return None
+    usual = preprocessings.of_entry(models.find(config.model))
+    said = file.preprocessing or (usual if file.origin else None)
+    flag = config.source_preprocessing
+    chosen = preprocessings.parse(flag) if flag != "auto" else None
+    if chosen and said and not chosen.same(said):
+        raise UsageError(
+            f"--source_preprocessing={flag} contradicts {named(config)}, which says {said}: leave"
+            " --source_preprocessing out, or give other weights"
+        )
+    found = said or chosen or usual
+    if file.passed:
+        LOG.info("%s: passed over %s, for training only", named(config), ", ".join(file.passed))
+    if said is None:
+        LOG.info(
+            "%s does not say how it prepares images: assumed is %s, %s; that of --model=%s is %s",
+            *(named(config), found, f"by --source_preprocessing={flag}", config.model, usual),
+        )
+    elif not said.same(usual):
+        LOG.info(
+            "%s prepares images by %s, and so do all models here; that of --model=%s is %s",
+            *(named(config), said, config.model, usual),
+        )
+    return None if found.same(usual) else found
+
+
 def check_head(config: Config, file: WeightsFile | None) -> None:
     """Raise UsageError where a head has to go on that the weights in --source_weights lack."""
     classes = file.origin.class_names if file and file.origin else ()
@@ -115,7 +153,9 @@ def known(settled: Plan, file: WeightsFile | None) -> Source | None:
         tensors, origin = file.read(settled.build(settled.target.dataset, 0))
         if origin is None:
             size, channels = settled.image_size, settled.body_channels
-            origin = Origin(file.path.name, (), config.model, size, channels)
+            prepared = settled.preprocessing
+            name = file.path.name
+            origin = Origin(name, (), config.model, size, channels, preprocessing=prepared)
     elif config.source == "imagenet" and methods.find(config.method).copies_weights:
         tensors, origin = _imagenet(settled)
     else:

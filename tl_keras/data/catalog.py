@@ -85,6 +85,16 @@ def find(name: str) -> Entry:
     return DATASETS.get(name, Entry("tfds"))
 
 
+def own_names(dataset: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return class names of tfds; automatic ones, which are numbers, become the dataset's own.
+
+    Two datasets with the classes "0" and "1" have nothing in common, and no row of a head.
+    """
+    if names != tuple(map(str, range(len(names)))):
+        return names
+    return tuple(f"{dataset}/{name}" for name in names)
+
+
 def is_framed(entry: Entry, framing: str) -> bool:
     """Tell whether `images.frame` is applied, for --framing=auto, mnist or none."""
     if framing == "auto":

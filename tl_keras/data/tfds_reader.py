@@ -95,7 +95,7 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> Sou
     entry = catalog.find(full_name)
     height, width, channels = builder.info.features[image_key].shape
     names = tuple(builder.info.features[label_key].names or ())
-    class_names = entry.class_names or _named_by(full_name, names)
+    class_names = entry.class_names or catalog.own_names(full_name, names)
     if len(class_names) < 2:
         raise DataError(f"dataset '{name}' has {len(class_names)} classes: two are needed")
     return Source(
@@ -109,16 +109,6 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> Sou
         height if height and height == width else 0,
         class_names,
     )
-
-
-def _named_by(dataset: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return class names of tfds; automatic ones, which are numbers, become the dataset's own.
-
-    Two datasets with the classes "0" and "1" have nothing in common, and no row of a head.
-    """
-    if names != tuple(map(str, range(len(names)))):
-        return names
-    return tuple(f"{dataset}/{name}" for name in names)
 
 
 class _Splits:

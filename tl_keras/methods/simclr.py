@@ -97,6 +97,8 @@ def nt_xent(
     views = [tf.math.l2_normalize(tf.cast(one, tf.float32), axis=1) for one in (first, second)]
     # (2 batch, d): all first views in the order of the replicas, then all second ones.
     others = tf.concat([context.all_gather(one, axis=0) for one in views], axis=0)
+    # A copy on this replica's device: what an iterator gives to a process of a cluster is on none.
+    indices = tf.identity(indices)
     other_indices = tf.tile(context.all_gather(indices, axis=0), [2])
     share, total = tf.shape(first)[0], tf.shape(others)[0]
     replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync

@@ -16,16 +16,22 @@ import keras
 from tl_keras.errors import DataError
 from tl_keras.models.catalog import Entry
 from tl_keras.models.colour import GREY_TO_COLOUR
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+from tl_keras.models.preprocessing import (
+    CAFFE_MEAN_BGR,
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+    Preprocessing,
+    inside,
+)
 
 ANSWER_SECONDS = 4.0
 
 
 def features(
-    images: keras.KerasTensor, entry: Entry, weights_path: Path | None = None
+    images: keras.KerasTensor,
+    entry: Entry,
+    weights_path: Path | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> keras.KerasTensor:
     """Return the globally pooled features of images.
 
@@ -34,6 +40,7 @@ def features(
         entry: which network.
         weights_path: the network's weights without top, as `weights_file` finds them; None for
             fresh ones.
+        preprocessing: what its first layer with weights is to see of pixels; None for the entry's.
 
     Returns:
         (batch, the network's width).
@@ -43,10 +50,15 @@ def features(
     """
     if images.shape[-1] == 1:
         images = keras.layers.Concatenate(name=GREY_TO_COLOUR)([images] * 3)
+    if preprocessing is None:
+        prepared = preprocess(images, entry.preprocessing)
+    else:
+        own = inside(entry)
+        prepared = rescale(images, preprocessing.before(own) if own else preprocessing)
     network = getattr(keras.applications, entry.function)(
         include_top=False,
         weights=None,
-        input_tensor=preprocess(images, entry.preprocessing),
+        input_tensor=prepared,
         pooling="avg",
         **entry.arguments,
     )
@@ -80,6 +92,15 @@ def preprocess(images: keras.KerasTensor, preprocessing: str) -> keras.KerasTens
         flipped = keras.ops.flip(images, axis=-1)
         return keras.layers.Rescaling(1.0, offset, name="preprocess")(flipped)
     return images
+
+
+def rescale(images: keras.KerasTensor, preprocessing: Preprocessing) -> keras.KerasTensor:
+    """Return what a map makes of images: (batch, size, size, channels) uint8, red first."""
+    x = keras.ops.flip(images, axis=-1) if preprocessing.bgr else images
+    scale, offset = list(preprocessing.scale), list(preprocessing.offset)
+    if len(scale) == 1:
+        return keras.layers.Rescaling(scale[0], offset[0], name="preprocess")(x)
+    return keras.layers.Rescaling(scale, offset, name="preprocess")(x)
 
 
 def _normalise(network: keras.Model) -> None:

@@ -10,6 +10,7 @@ from tl_keras.models import applications, catalog, conv4, noise, small_cnn
 from tl_keras.models.colour import GREY_TO_COLOUR
 from tl_keras.models.naming import named_layers, rename, tensor_names
 from tl_keras.models.operations import quicken
+from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.seeds import derive
 
 __all__ = [
@@ -46,6 +47,7 @@ def build(
     seed: int | None = None,
     weights: str | None = None,
     synchronised: bool = True,
+    preprocessing: Preprocessing | None = None,
 ) -> keras.Model:
     """Build a model that takes pixels and returns features and logits.
 
@@ -65,6 +67,8 @@ def build(
         weights: "imagenet", or None for fresh ones.
         synchronised: whether normalisation is by the statistics of the whole batch where replicas
             share one, or by those of each share.
+        preprocessing: what the first layer with weights is to see of pixels; None for what the
+            catalog has for the architecture.
 
     Raises:
         UsageError: the name is not known, the images are too small, or there are no such weights.
@@ -74,10 +78,10 @@ def build(
     path = applications.weights_file(name, entry, image_size) if weights else None
     images = keras.Input((image_size, image_size, input_channels), dtype="uint8", name="image")
     if entry.function:
-        features = applications.features(images, entry, path)
+        features = applications.features(images, entry, path, preprocessing)
     else:
         own = {"small_cnn": small_cnn, "conv4": conv4}[name]
-        features = own.features(_scaled(images, body_channels), dense_units)
+        features = own.features(_scaled(images, body_channels, preprocessing), dense_units)
     # In float32 under any policy, so that losses and stored features never lose precision.
     features = keras.layers.Activation("linear", dtype="float32", name="features")(features)
     logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(features)
@@ -92,15 +96,39 @@ def build(
     return model
 
 
-def _scaled(images: keras.KerasTensor, channels: int) -> keras.KerasTensor:
-    """Return (batch, size, size, channels) of 0 to 1: grey is repeated, colour becomes its luma."""
-    x = keras.layers.Rescaling(1 / 255, name="preprocess")(images)
+def _scaled(
+    images: keras.KerasTensor, channels: int, preprocessing: Preprocessing | None
+) -> keras.KerasTensor:
+    """Return (batch, size, size, channels): grey is repeated, colour becomes its luma.
+
+    They are of 0 to 1, or what a preprocessing makes of the pixels.
+    """
+    if preprocessing is not None and (len(preprocessing.scale) > 1 or preprocessing.bgr):
+        return _scaled_by_channel(images, channels, preprocessing)
+    if preprocessing is None:
+        x = keras.layers.Rescaling(1 / 255, name="preprocess")(images)
+    else:
+        x = applications.rescale(images, preprocessing)
     if x.shape[-1] > channels:
         # After the scaling: on uint8 Keras would cut the fraction off, and white became 254.
         x = keras.ops.image.rgb_to_grayscale(x)
     elif x.shape[-1] < channels:
         x = keras.layers.Concatenate(name=GREY_TO_COLOUR)([x] * channels)
     return x
+
+
+def _scaled_by_channel(
+    images: keras.KerasTensor, channels: int, preprocessing: Preprocessing
+) -> keras.KerasTensor:
+    """Return (batch, size, size, 3), each channel by numbers of its own."""
+    if channels != 3:
+        raise UsageError(
+            f"the preprocessing {preprocessing} is of three channels, and the first layer sees"
+            f" {channels}: give one SCALE:OFFSET as --source_preprocessing, or other weights"
+        )
+    if images.shape[-1] == 1:
+        images = keras.layers.Concatenate(name=GREY_TO_COLOUR)([images] * 3)
+    return applications.rescale(images, preprocessing)
 
 
 def _checked_entry(name: str, image_size: int, weights: str | None) -> catalog.Entry:

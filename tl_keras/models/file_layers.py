@@ -39,7 +39,7 @@ def layers_of(structure: Structure, model: keras.Model) -> Layers | None:
         return _of_keras_3(structure, model)
     for place in ("", "model_weights"):
         if any(name.startswith("layer_names") for name in structure.texts.get(place, {})):
-            return _renumbered(_of_keras_2(structure, place), model)
+            return renumbered(_of_keras_2(structure, place), model)
     return None
 
 
@@ -49,21 +49,10 @@ def _of_keras_3(structure: Structure, model: keras.Model) -> Layers:
     The group says the class and the place among the model's layers of that class; newer files have
     the layer's name too.
     """
-    numbered: dict[str, dict[int, str]] = defaultdict(dict)
-    for path in structure.tensors:
-        if match := VARIABLE.fullmatch(path):
-            numbered[match["layer"] or ""][int(match["number"])] = path
-    groups = {
-        group: [paths[number] for number in sorted(paths)] for group, paths in numbered.items()
-    }
-    names = {
-        group: name
-        for group in groups
-        for name in structure.texts.get(f"{group}/vars", {}).get("name", [])[:1]
-    }
-    if names:
+    groups = _groups(structure)
+    if names := _names_of(structure, groups):
         named = [(name, groups[group]) for group, name in names.items()]
-        return _renumbered(_unique(named), model)
+        return renumbered(_unique(named), model)
     of_class: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
     for group in groups:
         container, _, last = group.rpartition("/")
@@ -78,6 +67,39 @@ def _of_keras_3(structure: Structure, model: keras.Model) -> Layers:
                 name: groups[group] for name, (*_, group) in zip(places, known, strict=False)
             }
     return layers
+
+
+def _groups(structure: Structure) -> Layers:
+    """Return the paths of each group's numbered tensors, in order."""
+    numbered: dict[str, dict[int, str]] = defaultdict(dict)
+    for path in structure.tensors:
+        if match := VARIABLE.fullmatch(path):
+            numbered[match["layer"] or ""][int(match["number"])] = path
+    return {group: [paths[number] for number in sorted(paths)] for group, paths in numbered.items()}
+
+
+def _names_of(structure: Structure, groups: Iterable[str]) -> dict[str, str]:
+    """Return the layer's name of each group that tells it."""
+    return {
+        group: name
+        for group in groups
+        for name in structure.texts.get(f"{group}/vars", {}).get("name", [])[:1]
+    }
+
+
+def tensors_of(structure: Structure, layer: str) -> list[str] | None:
+    """Return the paths of a layer's tensors by its name in the file, in order.
+
+    Where the file has no names, those of its one Normalization; None where it does not tell.
+    """
+    for place in ("", "model_weights"):
+        if any(name.startswith("layer_names") for name in structure.texts.get(place, {})):
+            return _of_keras_2(structure, place).get(layer)
+    groups = _groups(structure)
+    if names := _names_of(structure, groups):
+        return _unique((name, groups[group]) for group, name in names.items()).get(layer)
+    of_class = [g for g in groups if _split(g.rpartition("/")[2])[0] == "normalization"]
+    return groups[of_class[0]] if len(of_class) == 1 else None
 
 
 def _layers_by_class(model: keras.Model) -> Layers:
@@ -129,7 +151,7 @@ def _unique(layers: Iterable[tuple[str, list[str]]]) -> Layers:
     return {name: tensors[0] for name, tensors in paths.items() if len(tensors) == 1}
 
 
-def _renumbered(layers: Layers, model: keras.Model) -> Layers:
+def renumbered(layers: Layers, model: keras.Model) -> Layers:
     """Return the layers with automatic names numbered from zero, as `naming` does for the model.
 
     A process that built another model before saves this one's first as conv2d_94.

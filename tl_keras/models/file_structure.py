@@ -22,9 +22,9 @@ import h5py
 import numpy as np
 
 from tl_keras.errors import DataError
-from tl_keras.models import model_file
-
-WAY_OUT = "write it anew with Keras, by model.save_weights('name.weights.h5')"
+from tl_keras.models import file_config, model_file
+from tl_keras.models.file_config import Node
+from tl_keras.models.file_kind import SEEN_BYTES, WAY_OUT, told_of_other
 
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 ARCHIVE_START = b"PK\x03\x04"
@@ -32,6 +32,8 @@ ARCHIVE_START = b"PK\x03\x04"
 # What is said of origins and of layers; all other attributes stay unread.
 OWN = "tl_keras"
 TEXTS = re.compile(rf"{OWN}|name|(layer|weight)_names\d*")
+# What a .h5 file of a whole model says of its layers, at its root.
+CONFIG = "model_config"
 LONGEST_NAME = 1000
 
 MEMORY_BYTES = 2**29
@@ -66,11 +68,14 @@ class Structure(NamedTuple):
         texts: what attributes of groups say, by path and name of the attribute.
         description: what tl_keras wrote of where the weights come from, as JSON; "" in others'
             files.
+        layers: of the model that a file of others describes; None where it describes none, and in
+            our own; or in a few words why its description cannot be understood.
     """
 
     tensors: dict[str, Stored]
     texts: dict[str, dict[str, list[str]]]
     description: str
+    layers: list[Node] | str | None = None
 
 
 class _Part(RawIOBase):
@@ -131,7 +136,10 @@ def read(path: Path, *, trusted: bool = False) -> Structure:
     if isinstance(answer, str):
         raise DataError(answer)
     tensors = {path: Stored(tuple(shape), *rest) for path, (shape, *rest) in answer[0].items()}
-    return Structure(tensors, *answer[1:])
+    texts, description, layers = answer[1:]
+    if isinstance(layers, list):
+        layers = [Node(*node) for node in layers]
+    return Structure(tensors, texts, description, layers)
 
 
 def _why(done: subprocess.CompletedProcess[bytes]) -> str:
@@ -175,9 +183,9 @@ def look(path: Path) -> Structure:
     """Return what a file holds, in this process; see `read`."""
     try:
         with path.open("rb") as file:
-            start = file.read(len(HDF5_START))
+            start = file.read(SEEN_BYTES)
             size = path.stat().st_size
-            if start == HDF5_START:
+            if start.startswith(HDF5_START):
                 return _look(file, model_file.Member(0, size, ""))
             if start.startswith(ARCHIVE_START):
                 return _look(file, model_file.find_weights(file, size))
@@ -186,18 +194,7 @@ def look(path: Path) -> Structure:
     except Exception as error:  # h5py raises OSError, RuntimeError, KeyError, TypeError and others
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"is damaged ({ascii(reason[:200])}): {WAY_OUT}") from error
-    raise DataError(_no_weights(start, path))
-
-
-def _no_weights(start: bytes, path: Path) -> str:
-    if not start:
-        return "is empty"
-    kind = "neither HDF5 nor a .keras archive"
-    if start[0] == 0x80 and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        kind = "a pickle, which is code, and we run none"
-    elif ".data-" in path.name or path.suffix in (".index", ".ckpt", ".pb", ".meta"):
-        kind = "part of a TensorFlow checkpoint or SavedModel"
-    return f"is {kind}. Load it with what wrote it, and {WAY_OUT}"
+    raise DataError(told_of_other(start, path))
 
 
 def _look(file: BinaryIO, member: model_file.Member) -> Structure:
@@ -205,7 +202,22 @@ def _look(file: BinaryIO, member: model_file.Member) -> Structure:
         found = _Walk(member.start, member.size)
         found.all_of(opened)
     own = found.texts[""].get(OWN, [])
-    return Structure(found.tensors, found.texts, member.description or "".join(own[:1]))
+    config = "".join(found.texts[""].pop(CONFIG, [])[:1])
+    description = member.description or "".join(own[:1])
+    layers = member.layers
+    if config and not description:
+        layers = _layers_of(config)
+    return Structure(found.tensors, found.texts, description, layers)
+
+
+def _layers_of(config: str) -> list[Node] | str:
+    """Return the layers that the description of a model in a .h5 file names."""
+    if len(config) > model_file.MOST_TEXT_BYTES:
+        raise DataError(f"has a {CONFIG} of {len(config):,} bytes")
+    try:
+        return file_config.read(json.loads(config))
+    except ValueError as error:
+        return f"its {CONFIG} is no JSON ({ascii(str(error)[:100])})"
 
 
 class _Walk:
@@ -278,7 +290,7 @@ class _Walk:
         """Return the attributes that tell of layers: a text, or a list of texts."""
         found: dict[str, list[str]] = {}
         for name in group.attrs:
-            if not TEXTS.fullmatch(name):
+            if not TEXTS.fullmatch(name) and (place or name != CONFIG):
                 continue
             attribute = group.attrs.get_id(name)
             # A list of no names is saved as one of no numbers.
@@ -290,7 +302,7 @@ class _Walk:
                 raise DataError(f"has an attribute {name!r} of '/{place}' that is no text")
             values = np.ravel(group.attrs[name])
             texts = [one.decode() if isinstance(one, bytes) else str(one) for one in values]
-            self._count(texts, self._size if name == OWN else LONGEST_NAME)
+            self._count(texts, self._size if name in (OWN, CONFIG) else LONGEST_NAME)
             found[name] = texts
         return found
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from tl_keras import files
 from tl_keras.errors import DataError
+from tl_keras.models import file_config, file_kind
 
 if TYPE_CHECKING:
     import keras
@@ -43,11 +44,13 @@ class Member(NamedTuple):
         start: of its first byte, counted from the other file's first.
         size: in bytes.
         description: what tl_keras wrote of where the weights come from, as JSON, or "".
+        layers: as of `file_structure.Structure`.
     """
 
     start: int
     size: int
     description: str
+    layers: list[file_config.Node] | str | None = None
 
 
 def save(path: Path, model: keras.Model, origin: Origin | None = None) -> str:
@@ -127,11 +130,14 @@ def find_weights(file: BinaryIO, size: int) -> Member:
         Exception: of many kinds, where it is damaged.
     """
     with zipfile.ZipFile(file) as archive:
+        if other := file_kind.told_of_archive(archive.namelist()):
+            raise DataError(other)
         _check_members(archive.infolist(), size)
         missing = {CONFIG, METADATA, WEIGHTS} - set(archive.namelist())
         if missing:
             raise DataError(f"is a zip file without {min(missing)}, and so no .keras archive")
-        _check_config(_json(archive, CONFIG))
+        config = _json(archive, CONFIG)
+        _check_config(config)
         metadata = _json(archive, METADATA)
         # The archive has a checksum of each member, which is compared when all of it is read.
         with archive.open(WEIGHTS) as member:
@@ -142,7 +148,9 @@ def find_weights(file: BinaryIO, size: int) -> Member:
     header = file.read(LOCAL_HEADER.size)
     start = found.header_offset + LOCAL_HEADER.size + sum(LOCAL_HEADER.unpack(header))
     own = metadata.get(ORIGIN) if isinstance(metadata, dict) else None
-    return Member(start, found.file_size, "" if own is None else json.dumps(own))
+    if own is not None:
+        return Member(start, found.file_size, json.dumps(own))
+    return Member(start, found.file_size, "", file_config.read(config))
 
 
 def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:

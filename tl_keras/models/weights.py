@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import keras
@@ -18,7 +18,9 @@ import numpy as np
 
 from tl_keras import files
 from tl_keras.errors import DataError
-from tl_keras.models.building import tensor_names
+from tl_keras.models import preprocessing
+from tl_keras.models.building import named_body, tensor_names
+from tl_keras.models.preprocessing import Preprocessing
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -37,6 +39,8 @@ class Origin:
         image_size: side in pixels of the images they were trained on.
         body_channels: channels of the images the body sees.
         test: accuracy and loss on the dataset's test split; None where nobody measured them.
+        preprocessing: what the body's first layer with weights sees of pixels; None for what the
+            catalog has for the model.
     """
 
     dataset: str
@@ -45,6 +49,48 @@ class Origin:
     image_size: int
     body_channels: int
     test: dict[str, float] | None = None
+    preprocessing: Preprocessing | None = None
+
+
+def parse_origin(description: str) -> Origin | None:
+    """Return what our own file says of where its weights come from; None for "".
+
+    Raises:
+        DataError: it is not what `save` writes. What it says goes on from the file's name.
+    """
+    if not description:
+        return None
+    try:
+        fields: dict[str, Any] = json.loads(description)
+        prepared = preprocessing.from_description(fields.get("preprocessing"))
+        names = tuple(fields["class_names"])
+        origin = Origin(**{**fields, "class_names": names, "preprocessing": prepared})
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise DataError(
+            f"is damaged: its description cannot be read ({ascii(str(error)[:200])})"
+        ) from error
+    texts = [origin.dataset, origin.model, *origin.class_names]
+    numbers = [origin.image_size, origin.body_channels]
+    figures = origin.test if isinstance(origin.test, dict) else {}
+    sound = (
+        isinstance(fields["class_names"], list)
+        and all(isinstance(text, str) for text in texts)
+        and (origin.dataset + origin.model).isprintable()
+        and all(type(number) is int and number > 0 for number in numbers)
+        and len(set(origin.class_names)) == len(origin.class_names)
+        and origin.test in (None, figures)
+        and all(type(figure) in (int, float) for figure in figures.values())
+    )
+    if not sound:
+        raise DataError("is damaged: its description is not what tl_keras writes")
+    return origin
 
 
 class Weights(NamedTuple):
@@ -58,7 +104,8 @@ class Account(NamedTuple):
     """What became of each tensor, or of each class's row of the head, when weights were copied.
 
     Attributes:
-        copied: tensors of the body that came over.
+        copied: tensors of the body that came over; the constants of a Normalization are the
+            model's own.
         matched: classes whose row of the head came over by name.
         skipped: tensors and classes of the source that the target has no place for.
         fresh: classes of the target that start from fresh weights.
@@ -117,8 +164,9 @@ def copy(
             values[name][..., places] = source.tensors[name][..., rows]
     assign(model, values)
     unused = [name for name in source.tensors if name not in values]
+    learned = named_body(model)
     return Account(
-        copied=tuple(body),
+        copied=tuple(name for name in body if name.rpartition("/")[0] in learned),
         matched=tuple(matched),
         skipped=(*unused, *(label for label in known if label not in matched)),
         fresh=tuple(label for label in class_names if label not in matched),

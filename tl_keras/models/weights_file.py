@@ -6,29 +6,39 @@ run, and what it holds is compared with the model before any of it is read.
 """
 
 import hashlib
-import json
 import logging
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from tl_keras.errors import DataError
-from tl_keras.models import file_layers, file_structure
+from tl_keras.models import (
+    file_config,
+    file_kind,
+    file_layers,
+    file_network,
+    file_preprocessing,
+    file_structure,
+)
 from tl_keras.models.building import HEAD, tensor_names
 from tl_keras.models.naming import named_layers
-from tl_keras.models.weights import Origin, Weights
+from tl_keras.models.preprocessing import Preprocessing
+from tl_keras.models.weights import Origin, Weights, parse_origin
 
 LOG = logging.getLogger(__name__)
 
-URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 # The state of what a model was trained with.
 OPTIMIZER = ("optimizer/", "optimizer_weights/")
+
+WAY_OUT = (
+    "give its weights alone, such as the model.weights.h5 inside of a .keras file, and say by"
+    " --source_preprocessing what is to be done instead"
+)
 
 SHOWN = 8
 
@@ -65,19 +75,33 @@ class WeightsFile:
         self.path = path
         self._flag = flag
         try:
-            self._check_path()
+            file_kind.check_path(path)
             self._stamp = self._seen()
             if sha256:
                 self._check_hash(sha256)
             # A file that its user knows to be the right one has no need of a process of its own.
             self._structure = file_structure.read(path, trusted=bool(sha256))
-            self.origin = _origin(self._structure.description)
+            self.origin = parse_origin(self._structure.description)
             # Last, because it takes long where somebody gives a disk image by mistake.
             self.sha256 = sha256.lower() or self._hash()
         except OSError as error:
             raise DataError(f"{flag} cannot be read: {error.strerror or error}") from error
         except DataError as error:
             raise DataError(f"{flag} {error}") from error.__cause__
+        self._prepared = self._preparation()
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What the network's first layer with weights sees of pixels.
+
+        None where the file does not say it, and for our own weights with that of the catalog.
+        """
+        return self.origin.preprocessing if self.origin else self._prepared.preprocessing
+
+    @property
+    def passed(self) -> tuple[str, ...]:
+        """Names of the layers before the first with weights that act in training only."""
+        return self._prepared.passed
 
     def read(self, model: keras.Model) -> Weights:
         """Return the tensors that `model` has a place for, by its names, as float32 or integers.
@@ -91,7 +115,8 @@ class WeightsFile:
 
         Raises:
             DataError: tensors of the body are missing, of another shape, or not finite numbers;
-                our own file has tensors that the model has no place for.
+                our own file has tensors that the model has no place for; a file of others describes
+                another network, or a preprocessing that cannot become part of the model.
         """
         wanted = {
             name: Wanted(tuple(one.shape), np.dtype(one.dtype))
@@ -109,21 +134,12 @@ class WeightsFile:
             }
         found = self._found(model, wanted)
         self._check_fits(model, wanted, found)
+        self._check_network(model)
         self._check_rest(set(self._structure.tensors) - set(found.values()))
         self._tell_converted(wanted, found)
         tensors = {name: self._tensor(found[name], name, one) for name, one in wanted.items()}
         self._check_unchanged()
         return Weights({**tensors, **kept}, self.origin)
-
-    def _check_path(self) -> None:
-        if not self.path.exists() and URL.match(str(self.path)):
-            raise DataError("is an address: download it, and give the file")
-        if self.path.is_dir():
-            raise DataError("is a folder: give a file of weights, such as model.weights.h5 in it")
-        if not self.path.exists():
-            raise DataError("cannot be read: there is no such file")
-        if not self.path.is_file():
-            raise DataError("is no file, but a device or a pipe")
 
     def _check_hash(self, sha256: str) -> None:
         found = self._hash()
@@ -188,6 +204,41 @@ class WeightsFile:
                 f" {len(wanted)} tensors: it has {_shortened(wrong)}. It holds {has}. Choose the"
                 " --model, --image_size and --dense_units it was made with"
             )
+
+    def _preparation(self) -> file_preprocessing.Found:
+        """Return what a file of others says that its network does to pixels."""
+        layers = self._structure.layers
+        return file_preprocessing.find(
+            layers if isinstance(layers, list) else [], self._constants_of
+        )
+
+    def _constants_of(self, layer: str) -> list[list[float]] | None:
+        """Return the tensors of a Normalization in the file."""
+        paths = file_layers.tensors_of(self._structure, layer)
+        if paths is None:
+            return None
+        found = []
+        for path in paths[:2]:
+            shape, dtype, _ = self._structure.tensors[path]
+            if math.prod(shape) > file_config.MAX_VALUES or dtype[1] != "f":
+                return None
+            wanted = Wanted(shape, np.dtype("float64"))
+            found.append(self._tensor(path, path, wanted).ravel().tolist())
+        return found
+
+    def _check_network(self, model: keras.Model) -> None:
+        """Raise DataError where a file of others describes what our model cannot be."""
+        layers, unknown = self._structure.layers, self._prepared.unknown
+        if isinstance(layers, str):
+            raise DataError(f"{self._flag} describes its model so that {layers}: {WAY_OUT}")
+        if unknown:
+            raise DataError(f"{self._flag} prepares its images by {unknown}: {WAY_OUT}")
+        if layers is None:
+            return
+        try:
+            file_network.check(layers, self._prepared.images, self._structure, model)
+        except DataError as error:
+            raise DataError(f"{self._flag} {error}") from error
 
     def _check_rest(self, rest: set[str]) -> None:
         """Say which tensors are not taken over; our own files have none."""
@@ -255,34 +306,6 @@ def _with_head_of(origin: Origin, wanted: dict[str, Wanted]) -> dict[str, Wanted
 def _fits(found: np.dtype, wanted: np.dtype) -> bool:
     """Return whether numbers of one kind can be taken for those of another."""
     return found.kind == "f" if wanted.kind == "f" else found.kind in "iu"
-
-
-def _origin(description: str) -> Origin | None:
-    """Return what our own file says of where its weights come from."""
-    if not description:
-        return None
-    try:
-        fields: dict[str, Any] = json.loads(description)
-        origin = Origin(**{**fields, "class_names": tuple(fields["class_names"])})
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DataError(
-            f"is damaged: its description cannot be read ({ascii(str(error)[:200])})"
-        ) from error
-    texts = [origin.dataset, origin.model, *origin.class_names]
-    numbers = [origin.image_size, origin.body_channels]
-    figures = origin.test if isinstance(origin.test, dict) else {}
-    sound = (
-        isinstance(fields["class_names"], list)
-        and all(isinstance(text, str) for text in texts)
-        and (origin.dataset + origin.model).isprintable()
-        and all(type(number) is int and number > 0 for number in numbers)
-        and len(set(origin.class_names)) == len(origin.class_names)
-        and origin.test in (None, figures)
-        and all(type(figure) in (int, float) for figure in figures.values())
-    )
-    if not sound:
-        raise DataError("is damaged: its description is not what tl_keras writes")
-    return origin
 
 
 def _shortened(texts: Iterable[str]) -> str:
