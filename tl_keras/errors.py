@@ -34,7 +34,8 @@ class DivergedError(TransferError):
         place = "in another --workdir"
         if not is_trained:
             place += (
-                ", or in this one, from its last checkpoint, with these flags in --allow_changed"
+                ", or, where the last checkpoint is early enough, in this one with these"
+                " flags named in --allow_changed"
             )
         super().__init__(
             f"{found}: training diverged; the checkpoints are intact. Lower --learning_rate or set"
