@@ -9,7 +9,7 @@ from scipy import stats
 
 from tl_keras.data import augment, mixing
 from tl_keras.data.augment_spec import parse
-from tl_keras.data.pipeline import PARTNERS, Stream
+from tl_keras.data.pipeline import PARTNERS, PICTURES, Stream
 from tl_keras.methods import catalog
 from tl_keras.training.loop import Loop
 
@@ -208,7 +208,7 @@ def test_mixed_batch_is_made_of_the_pictures_of_two_orders(text):
     zero = tf.constant(0, tf.int64)
     (own, epochs), (others, _) = of.order(zero, zero, 1), of.order(zero, zero, 1, PARTNERS)
     assert sorted(others.numpy()) == list(range(24)) and (own != others).numpy().any()
-    keys = tf.stack([tf.fill([24], tf.constant(3, tf.int64)), epochs, own], axis=1)
+    keys = of.keys(own, epochs)
     pair = [tf.constant(IMAGES[indices.numpy()]) for indices in (own, others)]
     expected, shares = mixing.mix(*pair, keys, parse(text))
     np.testing.assert_array_equal(images, expected)
@@ -224,7 +224,7 @@ def test_partners_are_drawn_from_all_pictures_evenly():
     epochs = 1000
     of = stream("mixup:0.2", 24 * epochs)
     zero = tf.constant(0, tf.int64)
-    own, partners = (of.order(zero, zero, 1, number)[0].numpy() for number in (0, PARTNERS))
+    own, partners = (of.order(zero, zero, 1, number)[0].numpy() for number in (PICTURES, PARTNERS))
     met = np.zeros((24, 24))
     np.add.at(met, (own, partners), 1)
     # Each two should meet 1000 / 24 times, with a variance of about that.

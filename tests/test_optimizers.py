@@ -194,8 +194,9 @@ def test_total_steps_are_the_steps_or_the_epochs(steps, epochs, min_steps, per_e
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ({"epochs": 5.0}, 20),
-        ({"epochs": 0.5}, 2),
+        ({"epochs": 5.0, "min_steps": 0}, 20),
+        ({"epochs": 0.5, "min_steps": 0}, 2),
+        ({"epochs": 5.0}, 300),
         ({"epochs": 5.0, "min_steps": 200}, 200),
         ({"epochs": 5.0, "min_steps": 3}, 20),
         ({"epochs": 5.0, "min_steps": 200, "steps": 7}, 7),

@@ -94,6 +94,10 @@ def test_others_end_when_one_is_lost_and_all_continue_to_the_bit(
 
     # One at a time where it counts how long they take: four processes on two cores take longer.
     seconds = [struck(case) for case in cases]
+    # On a machine that is quicker now than for the reference, a signal may come when all is over.
+    while len(cases) < rounds(1, 10) + 3 and not any(case.kills.total() for case in cases):
+        cases.append(Case(references[0], tmp_path / str(len(cases))))
+        seconds.append(struck(cases[-1]))
     good = sum(not case.problems for case in cases)
     tally(f"{signal.Signals(number).name} to one of two, continued to the bit", good, len(cases))
     assert [problem for case in cases for problem in case.problems] == []
