@@ -1,9 +1,15 @@
 """Tests of the rule by which a run has converged."""
 
+import functools
+
 import numpy as np
 import pytest
 
-from tl_keras.training.convergence import LEAST_STEPS, has_converged
+from tl_keras.training import convergence
+from tl_keras.training.convergence import LEAST_STEPS, chance_loss
+
+# Of ten classes that are equally frequent.
+has_converged = functools.partial(convergence.has_converged, chance=np.log(10))
 
 
 def records(losses, every=1, rates=None):
@@ -24,16 +30,33 @@ def falling(steps, rate, noise=0.02, seed=0):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     ("rate", "expected"),
-    [(0.0, True), (0.3, False), (1, False), (3, False), (10, True), (30, True)],
+    [(0.3, False), (1, False), (3, False), (5, False), (12, True), (30, True)],
 )
 def test_loss_that_came_to_rest_has_converged_and_one_that_falls_has_not(rate, expected, seed):
     assert has_converged(records(falling(200, rate, seed=seed))) is expected
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+def test_loss_that_never_began_to_fall_has_not_converged(noise):
+    """The learning rate is far too small: what rests there is no model."""
+    losses = 2.3 + np.random.default_rng(0).normal(0, noise, 200)
+    assert not has_converged(records(losses))
+
+
+def test_hard_task_at_rest_far_above_zero_has_converged():
+    assert has_converged(records(1.5 + falling(200, 30, noise=0.05) * 0.2))
+
+
+def test_chance_is_the_entropy_of_the_labels():
+    assert chance_loss(np.arange(20) % 10) == pytest.approx(np.log(10))
+    assert chance_loss(np.array([0, 0, 0, 1])) == pytest.approx(0.5623, abs=1e-4)
+    assert chance_loss(np.zeros(5, int)) == 0
+
+
 @pytest.mark.parametrize("every", [1, 5, 13])
 def test_rule_is_the_same_however_often_it_was_measured(every):
     assert not has_converged(records(falling(80, 2), every))
-    assert has_converged(records(falling(80, 12), every))
+    assert has_converged(records(falling(80, 14), every))
 
 
 def test_slow_start_is_no_rest():
@@ -54,7 +77,7 @@ def test_last_bit_of_a_small_loss_is_no_matter():
     assert has_converged(records(losses))
 
 
-@pytest.mark.parametrize(("speed", "expected"), [(0.5, False), (1.5, False), (10, True)])
+@pytest.mark.parametrize(("speed", "expected"), [(0.5, False), (1.5, False), (12, True)])
 def test_loss_that_rests_because_the_learning_rate_is_zero_has_not_converged(speed, expected):
     """Steps grow small at the end of any run with a cosine, also of one that is far too short."""
     rates = 0.5 * (1 + np.cos(np.pi * np.arange(100) / 100))

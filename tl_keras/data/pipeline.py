@@ -70,6 +70,11 @@ class Stream:
         """How many examples take part."""
         return len(self.labels) if self.chosen is None else self.chosen.shape[-1]
 
+    @property
+    def chosen_labels(self) -> np.ndarray:
+        """The labels of the examples that take part, (n,) int64."""
+        return self.labels if self.chosen is None else self.labels[np.atleast_2d(self.chosen)[0]]
+
     def fitted(self) -> "Stream":
         """Return this stream with a batch that the examples fill."""
         return replace(self, batch_size=min(self.batch_size, self.count))

@@ -6,24 +6,35 @@ import numpy as np
 
 # A run of fewer steps is too short to tell.
 LEAST_STEPS = 40
-# Of the fall of the loss since the run began: what it may still change by in a quarter of the way.
-TOLERANCE = 0.05
-# What the change has to exceed, in its own standard errors, to be more than the luck of batches.
+# By how much the loss may still change in a quarter of the way, in nats.
+TOLERANCE = 0.01
+# What a larger change has to exceed, in its own standard errors, to be more than luck of batches.
 NOISE = 2.0
+# A loss above this part of what chance gives has not begun to fall.
+LEARNED = 0.9
 
 
-def has_converged(records: Sequence[tuple[int, Mapping[str, float]]], start: int = 0) -> bool:
+def chance_loss(labels: np.ndarray) -> float:
+    """Return the cross-entropy, in nats, of knowing nothing but how frequent each class is."""
+    parts = np.unique(labels, return_counts=True)[1] / len(labels)
+    return float(-(parts * np.log(parts)).sum())
+
+
+def has_converged(
+    records: Sequence[tuple[int, Mapping[str, float]]], chance: float, start: int = 0
+) -> bool:
     """Tell whether the training loss had come to rest at the end of a run.
 
-    It has where its mean over the last quarter of the way differs from that of the quarter before
-    by no more than 5 % of how far it has fallen since the run began, or by no more than two
-    standard errors of that difference. The way is measured in steps times their learning rate: a
-    loss that rests because the learning rate has gone to zero has not converged. Nor has one that
-    rises.
+    It has where its mean over the last quarter of the way differs from that over the third by no
+    more than 0.01 nats, or by no more than two standard errors of that difference. The way is
+    measured in steps times their learning rate: a loss that rests because the learning rate has
+    gone to zero has not converged. Nor has one that rests because it never began to fall, above
+    90 % of what chance gives.
 
     Args:
         records: step and values of each measurement: "train/loss", the mean over the steps since
             the measurement before, and "train/learning_rate" of the last of these.
+        chance: see `chance_loss`.
         start: the step after which the last weights began to train; quarters are of what follows.
     """
     measured = [(step, values) for step, values in records if "train/loss" in values]
@@ -31,13 +42,12 @@ def has_converged(records: Sequence[tuple[int, Mapping[str, float]]], start: int
         return False
     steps = np.array([step for step, _ in measured], np.float64)
     losses = np.array([values["train/loss"] for _, values in measured], np.float64)
-    rates = np.array([values.get("train/learning_rate", 1.0) for _, values in measured], np.float64)
+    rates = np.array([values["train/learning_rate"] for _, values in measured], np.float64)
     way = np.cumsum(np.where(steps > start, np.diff(steps, prepend=0.0) * rates, 0.0))
     quarters = np.ceil(4 * way / way[-1])
     third, last = losses[quarters == 3], losses[quarters == 4]
-    if min(len(third), len(last)) < 2:
+    if min(len(third), len(last)) < 2 or last.mean() > LEARNED * chance:
         return False
     change = abs(third.mean() - last.mean())
-    fallen = max(losses[0] - last.mean(), 0.0)
     error = np.hypot(*(part.std(ddof=1) / len(part) ** 0.5 for part in (third, last)))
-    return bool(change <= max(TOLERANCE * fallen, NOISE * error))
+    return bool(change <= max(TOLERANCE, NOISE * error))

@@ -24,7 +24,7 @@ from tl_keras.models import precision
 from tl_keras.training import cluster, distribution
 from tl_keras.training.averaging import Average
 from tl_keras.training.checkpoints import Checkpoints, Clock
-from tl_keras.training.convergence import has_converged
+from tl_keras.training.convergence import chance_loss, has_converged
 from tl_keras.training.judging import Judge
 from tl_keras.training.optimizers import Schedule, forget, make_optimizer, total_steps
 from tl_keras.training.progress import Progress
@@ -159,7 +159,9 @@ class Loop:
         self._judge.keep_best()
         images = state.step * self._batch_size
         # Where validation had no more progress, there is no need to ask the training loss.
-        converged = state.stopped or has_converged(state.records, self._starts[-1])
+        converged = state.stopped or has_converged(
+            state.records, chance_loss(self._task.streams["target"].chosen_labels), self._starts[-1]
+        )
         rate = images / max(state.seconds, 1e-9)
         return Result(state.step, state.seconds, rate, converged)
 
