@@ -11,6 +11,7 @@ import tensorflow as tf
 from tl_keras.data.pipeline import Stream
 from tl_keras.methods import scratch
 from tl_keras.models import batch_statistics, building, norms, weights
+from tl_keras.models.batch_statistics import Measurer
 from tl_keras.models.operations import quicken
 from tl_keras.training import statistics
 from tl_keras.training.averaging import Average
@@ -34,11 +35,11 @@ def test_statistics_of_one_batch_are_its_mean_and_its_variance():
     model = keras.Model(inputs, keras.layers.BatchNormalization(name="norm")(inputs))
     quicken(model)
     images = np.random.default_rng(0).normal(3, [1, 2, 5], (7, 4, 5, 3)).astype(np.float32)
-    found = batch_statistics.measure(model, [tf.constant(images)])["norm"]
+    found = Measurer(model).measure([tf.constant(images)])["norm"]
     np.testing.assert_allclose(found[0], images.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(found[1], images.var((0, 1, 2)), rtol=1e-4)
     # In parts of any size, as long as nothing stands before the norm.
-    parts = batch_statistics.measure(model, [images[:2], images[2:3], images[3:]])["norm"]
+    parts = Measurer(model).measure([images[:2], images[2:3], images[3:]])["norm"]
     np.testing.assert_allclose(parts, found, rtol=1e-4)
 
 
@@ -46,7 +47,7 @@ def test_statistics_follow_layer_by_layer_and_leave_the_model_as_it_was():
     model = with_norms()
     images = tf.constant(made.pictures(60).images)
     before = weights.digest(weights.tensors_of(model))
-    found = batch_statistics.measure(model, [images])
+    found = Measurer(model).measure([images])
     assert weights.digest(weights.tensors_of(model)) == before
     batch_statistics.assign(model, found)
     # By its own statistics the batch comes out of each norm with mean 0 and variance 1.
@@ -61,7 +62,7 @@ def test_statistics_follow_layer_by_layer_and_leave_the_model_as_it_was():
 
 def test_dropout_is_off_while_statistics_are_measured():
     model, images = with_norms(), tf.constant(made.pictures(60).images)
-    first, second = (batch_statistics.measure(model, [images]) for _ in range(2))
+    first, second = (Measurer(model).measure([images]) for _ in range(2))
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
 
@@ -106,7 +107,7 @@ def test_statistics_do_not_depend_on_the_order_in_which_images_are_stored(monkey
     found = keep_in_class_order(200)
     whole = with_norms()
     batch_statistics.assign(
-        whole, batch_statistics.measure(whole, [tf.constant(made.pictures(600).images)])
+        whole, Measurer(whole).measure([tf.constant(made.pictures(600).images)])
     )
     for name, value in moving(whole).items():
         np.testing.assert_allclose(found[name], value, rtol=0.1, atol=0.02)
@@ -158,3 +159,16 @@ def test_short_run_is_judged_by_what_it_learned(tmp_path, kind):
     accuracy, wanted = (np.mean(one.argmax(1) == test.labels) for one in (logits, by_batch))
     assert wanted > 0.9
     assert (accuracy > wanted - 0.1) == (kind == "recomputed")
+
+
+def test_a_graph_is_made_once_for_all_looks_at_the_validation_images(tmp_path, monkeypatch):
+    given = made.setting(tmp_path, model=with_norms())
+    task = scratch.prepare(given).task
+    average = Average(given.training, 20, task.model.variables)
+    judge = Judge(task, given.training, given.strategy, average, Schedule(given.training, 20))
+    traced = []
+    entered = norms.measuring
+    monkeypatch.setattr(norms, "measuring", lambda: traced.append(1) or entered())
+    for _ in range(4):
+        judge.look()
+    assert len(traced) <= 2

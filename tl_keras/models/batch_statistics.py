@@ -28,33 +28,40 @@ def following(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     return [layer for layer in leaves(model) if norms.is_plain_norm(layer) and norms.follows(layer)]
 
 
-def measure(model: keras.Model, batches: Iterable[tf.Tensor]) -> Statistics:
-    """Return the statistics of what comes into each norm, which is normalised by its batch's own.
+class Measurer:
+    """Measures one model; keep it where that is done more than once, for its graph is made once."""
 
-    Args:
-        model: one that `operations.quicken` has seen; it is not changed.
-        batches: of its inputs, one at least. All examples weigh the same.
-    """
-    sums: dict[str, np.ndarray] = {}
-    count = 0
+    def __init__(self, model: keras.Model):
+        """Prepare to measure `model`, which `operations.quicken` has seen."""
+        self.model = model
+        self._moments = tf.function(self._of_batch, reduce_retracing=True, autograph=False)
 
-    @tf.function(reduce_retracing=True, autograph=False)
-    def moments_of(batch: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _of_batch(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
         with norms.measuring() as found:
-            model(batch, training=False)
+            self.model(batch, training=False)
         return found
 
-    for batch in batches:
-        examples = len(batch)
-        for name, moments in moments_of(batch).items():
-            mean, variance = moments.numpy().astype(np.float64)
-            raw = np.stack([mean, variance + np.square(mean)])
-            sums[name] = sums.get(name, 0.0) + examples * raw
-        count += examples
-    return {
-        name: np.stack([mean, square - np.square(mean)])
-        for name, (mean, square) in ((name, total / count) for name, total in sums.items())
-    }
+    def measure(self, batches: Iterable[tf.Tensor]) -> Statistics:
+        """Return the statistics of what comes into each norm, as its batch's own normalise it.
+
+        Args:
+            batches: of the model's inputs, one at least. All examples weigh the same. The model has
+                to be as it was when it was first measured, but for its weights.
+        """
+        sums: dict[str, np.ndarray] = {}
+        count = 0
+        for batch in batches:
+            examples = len(batch)
+            for name, moments in self._moments(batch).items():
+                mean, variance = moments.numpy().astype(np.float64)
+                raw = np.stack([mean, variance + np.square(mean)])
+                sums[name] = sums.get(name, 0.0) + examples * raw
+            count += examples
+        means = {name: total / count for name, total in sums.items()}
+        return {
+            name: np.stack([mean, square - np.square(mean)])
+            for name, (mean, square) in means.items()
+        }
 
 
 def assign(model: keras.Model, statistics: Statistics) -> None:

@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 
 from tl_keras.config import Training
 from tl_keras.models import weights
+from tl_keras.models.batch_statistics import Measurer
 from tl_keras.training import statistics
 from tl_keras.training.averaging import Average
 from tl_keras.training.optimizers import Schedule
@@ -46,6 +47,7 @@ class Judge:
         self._task = task
         self._validation, self._image_size = task.validation, task.image_size
         self._predictor = Predictor(task.model, self._strategy)
+        self._measurer = Measurer(task.model)
 
     def look(self) -> dict[str, float]:
         """Validate, note progress, and decay where the plateau schedule says so.
@@ -69,7 +71,7 @@ class Judge:
         """Let the model go by the statistics that it would have if training ended here."""
         if self._training.batch_norm != "recomputed":
             return contextlib.nullcontext()
-        return statistics.in_place(self._task.model, self._task.streams["target"])
+        return statistics.in_place(self._measurer, self._task.streams["target"])
 
     def _note(self, loss: float) -> None:
         training = self._training

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tl_keras.data import pipeline
 from tl_keras.data.pipeline import Stream
 from tl_keras.models import batch_statistics
+from tl_keras.models.batch_statistics import Measurer
 from tl_keras.seeds import derive
 from tl_keras.training.prediction import affordable
 
@@ -20,13 +21,18 @@ EXAMPLES = 256
 
 
 @contextlib.contextmanager
-def in_place(model: keras.Model, stream: Stream) -> Iterator[None]:
-    """Let a model go, for a while, by the statistics of the weights that it has now."""
-    if not batch_statistics.following(model):
+def in_place(measurer: Measurer, stream: Stream) -> Iterator[None]:
+    """Let a model go, for a while, by the statistics of the weights that it has now.
+
+    Args:
+        measurer: of the model.
+        stream: of what it trains on.
+    """
+    if not batch_statistics.following(measurer.model):
         yield
         return
-    statistics = batch_statistics.measure(model, _batches(stream, EXAMPLES))
-    with batch_statistics.in_place(model, statistics):
+    statistics = measurer.measure(_batches(stream, EXAMPLES))
+    with batch_statistics.in_place(measurer.model, statistics):
         yield
 
 
@@ -39,7 +45,7 @@ def keep(model: keras.Model, stream: Stream) -> None:
             depend on the stream's seed alone, not on the number of replicas.
     """
     if batch_statistics.following(model):
-        measured = batch_statistics.measure(model, _batches(stream, FINAL_EXAMPLES))
+        measured = Measurer(model).measure(_batches(stream, FINAL_EXAMPLES))
         batch_statistics.assign(model, measured)
 
 
