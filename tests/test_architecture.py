@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "results": {"errors", "files"},
     "predictions": {"errors", "files"},
     "finished_runs": {"predictions", "results"},
-    "workdir": {"config", "errors", "files"},
+    "workdir": {"config", "errors", "files", "hyperparameters"},
     "data": {"errors", "files", "seeds"},
     "models": {"errors", "files", "seeds"},
     "report": {"errors", "faults", "files"},

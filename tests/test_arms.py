@@ -1,6 +1,7 @@
 """Tests of what the arms of an experiment have in common, and what not; run as the program does."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -154,3 +155,45 @@ def test_workdir_of_before_is_refused_with_the_reason(tmp_path):
     files.write_state(path, kept)
     with pytest.raises(UsageError, match="was begun by another version of tl_keras"):
         run(tmp_path, baseline=False)
+
+
+def test_report_trains_no_source_for_seeds_of_earlier_calls(tmp_path):
+    first = run(tmp_path, source_seed="paired", seeds=(0, 1)).record
+    shutil.rmtree(tmp_path / "source-0")
+    again = run(tmp_path, source_seed="paired", seeds=(1,)).record
+    assert not (tmp_path / "source-0").exists()
+    assert [one["seed"] for one in again["sources"]] == [1]
+    assert [one["seed"] for one in again["runs"]] == [0, 0, 1, 1]
+    assert again["runs"] == first["runs"]
+
+
+def test_one_flag_of_scratch_is_one_difference(tmp_path):
+    run(tmp_path, epochs=1.0)
+    with pytest.raises(UsageError) as refused:
+        run(tmp_path, epochs=1.0, scratch_steps=20)
+    assert str(refused.value).count(" was ") == 1
+    run(tmp_path, epochs=1.0, scratch_steps=20, allow_changed="scratch_steps", seeds=(1,))
+
+
+def test_both_arms_leave_the_same_images_out_for_validation(tmp_path):
+    run(tmp_path, early_stopping=2, scratch_early_stopping=0)
+    log = (tmp_path / "log.txt").read_text()
+    assert "finetune with 40 images" in log and "scratch with 40 images" in log
+
+
+def test_weights_that_validated_best_are_kept_with_their_statistics(tmp_path):
+    """The best look was before the body thawed: nothing of the body may differ from the source."""
+    run(
+        tmp_path,
+        **{"model": "conv4", "unfreeze": "lp_ft:0.5", "early_stopping": 10, "eval_steps": 2},
+        **{"steps": 40, "optimizer": "sgd", "learning_rate": 8.0, "shots": 20, "baseline": False},
+        **{"source_learning_rate": 0.001, "precision": "float32"},
+    )
+    source, kept = (
+        weights.tensors_of(keras.models.load_model(tmp_path / name / "model.keras"))
+        for name in ("source", "transfer-0")
+    )
+    body = [name for name in source if not name.startswith("head")]
+    assert any(np.array_equal(kept[name], source[name]) for name in body if "kernel" in name)
+    for name in body:
+        np.testing.assert_array_equal(kept[name], source[name], err_msg=name)

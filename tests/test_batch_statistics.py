@@ -17,6 +17,7 @@ from tl_keras.training import statistics
 from tl_keras.training.averaging import Average
 from tl_keras.training.judging import Judge
 from tl_keras.training.optimizers import Schedule
+from tl_keras.training.task import Task
 
 
 def with_norms(seed: int = 1) -> keras.Model:
@@ -24,6 +25,11 @@ def with_norms(seed: int = 1) -> keras.Model:
     return building.build(
         "conv4", 3, image_size=8, input_channels=1, body_channels=1, dense_units=8, seed=seed
     )
+
+
+def task_of(model: keras.Model, stream: Stream) -> Task:
+    """Return a task as far as statistics need to know it."""
+    return Task(model, [], {"target": stream}, objective=lambda batch: None)
 
 
 def moving(model: keras.Model) -> dict[str, np.ndarray]:
@@ -73,7 +79,7 @@ def test_frozen_norms_keep_what_they_have():
     assert [norm.name for norm in batch_statistics.following(model)] == ["dense_bn"]
     stream = Stream(*made.pictures(60), batch_size=16, seed=0)
     before = moving(model)
-    statistics.keep(model, stream)
+    statistics.keep(model, task_of(model, stream))
     changed = {n for n, value in moving(model).items() if not np.array_equal(value, before[n])}
     assert changed == {"dense_bn/moving_mean", "dense_bn/moving_variance"}
 
@@ -98,7 +104,7 @@ def keep_in_class_order(count: int) -> dict[str, np.ndarray]:
     images = made.pictures(3 * count)
     stored = images.take(np.argsort(images.labels, kind="stable"))
     model = with_norms()
-    statistics.keep(model, Stream(*stored, batch_size=16, seed=0))
+    statistics.keep(model, task_of(model, Stream(*stored, batch_size=16, seed=0)))
     return moving(model)
 
 
@@ -120,7 +126,8 @@ def test_statistics_are_those_of_the_images_that_train_and_of_no_other():
     chosen = np.arange(30)
     found = []
     for pixels in (images.images, other):
-        statistics.keep(model, Stream(pixels, images.labels, 16, seed=0, chosen=chosen))
+        stream = Stream(pixels, images.labels, 16, seed=0, chosen=chosen)
+        statistics.keep(model, task_of(model, stream))
         found.append(moving(model))
     for name, value in found[0].items():
         np.testing.assert_array_equal(found[1][name], value)
@@ -150,9 +157,8 @@ def test_short_run_is_judged_by_what_it_learned(tmp_path, kind):
     given = dataclasses.replace(given, training=training)
     prepared = scratch.prepare(given)
     made.train(prepared, given, tmp_path / kind)
-    stream = prepared.task.streams["target"]
     if kind == "recomputed":
-        statistics.keep(prepared.model, stream)
+        statistics.keep(prepared.model, prepared.task)
     test = made.pictures(90, seed=7)
     logits = prepared.predict(test)
     by_batch = prepared.model(tf.constant(test.images), training=True)["logits"].numpy()
@@ -172,3 +178,22 @@ def test_a_graph_is_made_once_for_all_looks_at_the_validation_images(tmp_path, m
     for _ in range(4):
         judge.look()
     assert len(traced) <= 2
+
+
+def test_statistics_of_joint_training_are_of_the_mixture(tmp_path):
+    """Norms were trained on batches of both: statistics of one alone are those of other inputs."""
+    given = made.setting(tmp_path, model=with_norms())
+    bright = given.source_images.images // 2 + 128
+    given = dataclasses.replace(given, source_train=given.source_images._replace(images=bright))
+    model = with_norms()
+    names = ("target", "source")
+    streams = {"target": given.stream(given.images), "source": given.source_stream()}
+    task = dataclasses.replace(task_of(model, streams["target"]), streams=streams)
+    found = {}
+    for normalised in (names, names[:1], names[1:]):
+        statistics.keep(model, dataclasses.replace(task, normalised=normalised))
+        found[normalised] = model.get_layer("conv1_bn").moving_mean.numpy()
+    np.testing.assert_allclose(
+        found[names], (found[names[:1]] + found[names[1:]]) / 2, rtol=0.15, atol=0.02
+    )
+    assert np.abs(found[names[:1]] - found[names[1:]]).max() > 0.1

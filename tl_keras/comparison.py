@@ -1,7 +1,7 @@
 """The comparison of methods: many experiments on one source, in one process.
 
-    WORKDIR/source/  features/  METHOD/LABELS/transfer-SEED/  scratch/LABELS/scratch-SEED/
-            comparison.json  comparison.md  comparison.png
+    WORKDIR/source/ (or source-SEED/)  features/  METHOD/LABELS/transfer-SEED/
+            scratch/LABELS/scratch-SEED/  comparison.json  comparison.md  comparison.png
 
 The data are read once, the source is trained once, features are computed once for all methods that
 want them, and scratch runs once for each number of labels and seed. A finished run is never done
@@ -10,6 +10,7 @@ again.
 
 import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,19 @@ def _regularised_alone(contest: Contest) -> list[str]:
     ]
 
 
+def _not_converged(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return which runs had not converged: how many of each line and column."""
+    cells: dict[str, list[bool]] = {}
+    for record in records:
+        cell = f"{record['method']} at {record['shots'] or 'all'}"
+        cells.setdefault(cell, []).append(record["converged"])
+    return [
+        f"{cell} ({found.count(False)} of {len(found)})"
+        for cell, found in cells.items()
+        if not all(found)
+    ]
+
+
 def _report(
     settled: Plan,
     workdir: Workdir,
@@ -117,8 +131,9 @@ def _report(
     common, shots = settled.config, contest.shots
     told, zero_shots = [], []
     for seed in sorted({record["seed"] for record in records}):
-        source, zero_shot = sources.of(seed), experiment.zero_shot(settled, workdir, sources, seed)
-        told += [source.record] if source else []
+        record = sources.record(seed)
+        zero_shot = experiment.zero_shot(settled, workdir, sources, seed)
+        told += [record] if record else []
         zero_shots += [zero_shot["accuracy"]] if zero_shot else []
     accuracy = float(np.mean(zero_shots)) if zero_shots else None
     report = {
@@ -138,6 +153,8 @@ def _report(
     text = curves.markdown(title, found, shots, accuracy)
     for name, reason in contest.left_out.items():
         text += f"\nLeft out: {name}, because {reason}.\n"
+    if unfinished := _not_converged(records):
+        text += f"\nNot converged: {', '.join(unfinished)}.\n"
     if alone := _regularised_alone(contest):
         text += f"\nScratch has no penalty: {', '.join(alone)} regularise their own line alone.\n"
     picture = curves.plot(

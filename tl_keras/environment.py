@@ -19,7 +19,8 @@ def describe() -> dict[str, str]:
         "python": platform.python_version(),
         "processor": _processor(),
         "processors_in_use": str(len(os.sched_getaffinity(0))),
-        "devices": ", ".join(device.name for device in tf.config.list_logical_devices()),
+        # Sorted: the processes of a cluster list them each with its own first.
+        "devices": ", ".join(sorted(one.name for one in tf.config.list_logical_devices())),
         "intra_op_threads": str(threading.get_intra_op_parallelism_threads()),
         "inter_op_threads": str(threading.get_inter_op_parallelism_threads()),
         "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""),

@@ -191,13 +191,20 @@ def carry_out(
 def zero_shot(
     settled: Plan, workdir: Workdir, sources: Sources, seed: int
 ) -> dict[str, float] | None:
-    """Return what the source's model says of the target, where it knows all of its classes."""
-    config, target, source = settled.config, settled.target, sources.of(seed)
+    """Return what the source's model says of the target, where it knows all of its classes.
+
+    For a seed of an earlier call, what that call found; no source is trained for it.
+    """
+    config, target = settled.config, settled.target
+    source = sources.of(seed) if seed in config.seeds else None
+    path = workdir.root / f"zero_shot{sources.ending(seed)}.json"
+    if source is None and path.is_file():
+        with contextlib.suppress(DataError):
+            return files.read_state(path)
     known = source.weights.origin.class_names if source and source.weights.origin else ()
     names = target.dataset.class_names
     if source is None or config.head == "new" or not set(names) <= set(known):
         return None
-    path = workdir.root / f"zero_shot{sources.ending(seed)}.json"
     if path.is_file():
         try:
             return files.read_state(path)
@@ -222,8 +229,7 @@ def _report(
         if record["arm"] == "transfer":
             seed = record["seed"]
             record["zero_shot"] = zero_shot(settled, workdir, sources, seed)
-            source = sources.of(seed)
-            told += [source.record] if source else []
+            told += [one for one in [sources.record(seed)] if one]
     config = settled.config.flat()
     pairs = found.correct.get("transfer", {}).keys() & found.correct.get("scratch", {}).keys()
     report = {

@@ -134,6 +134,7 @@ class Plan:
             augment=augmentation(images, training),
             cache=self.cache,
             role=role,
+            preprocessing=self.preprocessing,
         )
 
     def images(self, role: str) -> Images:
@@ -164,8 +165,15 @@ class Plan:
             seed=seeds.derive(seed, role, "split"),
             shots=shots,
             validation=self.config.validation,
-            needs_validation=bool(needs_validation(training)),
+            # Of a pair, both arms leave the same images out.
+            needs_validation=any(map(needs_validation, self._sharing(role, training))),
         )
+
+    def _sharing(self, role: str, training: Training) -> tuple[Training, ...]:
+        """Return how the models are trained that share a split with this one."""
+        if role == seeds.SOURCE:
+            return (training,)
+        return (training, self.config.training, self.config.scratch)
 
     def check(self, known: Weights | None, named: str, runs: Sequence[Config]) -> None:
         """Build, copy and split once for nothing: what cannot be is said before any training.

@@ -174,8 +174,9 @@ def _trained(
         loop = Loop(task, setting.training, setting.strategy, folder, log, title, pace)
         result = loop.run()
         precision.compute_in(prepared.model, precision.FLOAT32)
-        if result.steps and setting.training.batch_norm == "recomputed":
-            statistics.keep(prepared.model, task.streams["target"])
+        recomputes = setting.training.batch_norm == "recomputed" and not result.is_best
+        if result.steps and recomputes:
+            statistics.keep(prepared.model, task)
         yield log, result
 
 

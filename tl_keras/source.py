@@ -62,15 +62,27 @@ class Sources:
         """Return what the names of files that tell of this seed's source end with."""
         return f"-{seed}" if self.are_paired else ""
 
+    def record(self, seed: int) -> dict[str, Any] | None:
+        """Return what is known of the source of the runs of `seed`; nothing is trained for it."""
+        if not self._pretrains:
+            return self._shared.record if self._shared else None
+        if source := self._pretrained.get(self.ending(seed)):
+            return source.record
+        return results.read(self._folder(seed), "left out of the report")
+
+    def _folder(self, seed: int) -> Path:
+        return self._root / f"{FOLDER}{self.ending(seed)}"
+
     def of(self, seed: int) -> Source | None:
         """Return the source of the runs of `seed`, which is trained where it is not yet."""
         if not self._pretrains:
             return self._shared
         ending, own = self.ending(seed), self._settled.config.source_seed
         if ending not in self._pretrained:
-            folder = self._root / f"{FOLDER}{ending}"
             with runs.forgetting_models():
-                found = pretrained(self._settled, folder, seed if isinstance(own, str) else own)
+                found = pretrained(
+                    self._settled, self._folder(seed), seed if isinstance(own, str) else own
+                )
             self._pretrained[ending] = found
         return self._pretrained[ending]
 

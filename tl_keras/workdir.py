@@ -18,6 +18,7 @@ import filelock
 from tl_keras import files
 from tl_keras.config import Config
 from tl_keras.errors import StoppedError, UsageError
+from tl_keras.hyperparameters import SCRATCH_PREFIX
 
 LOG = logging.getLogger("tl_keras")
 
@@ -113,7 +114,8 @@ class Workdir:
         if len(environments) > 1:
             told = "; ".join(_changes(environments[0], environment))
             LOG.warning("%s was begun elsewhere, and last bits may differ: %s", self.root, told)
-        changes = _changes(kept, _plain(config.experiment()), "--{}")
+        now = _plain(config.experiment())
+        changes = _changes(_resolved(kept, now), _resolved(now, kept), "--{}")
         self.history = {
             "environments": environments,
             "changes": [*kept.get("changes", []), *changes],
@@ -256,7 +258,6 @@ def refuse_other_settings(path: Path, config: Config, apart_from: Collection[str
     if not path.is_file():
         return
     free = {*apart_from, *config.allowed_changes}
-    wanted = {name: v for name, v in _plain(config.experiment()).items() if name not in free}
     # What was written before there was a flag was run with what is the flag's default now.
     kept = {**_plain(Config().experiment()), **files.read_state(path)}
     if kept.get(VERSION_NAME) != VERSION:
@@ -265,13 +266,29 @@ def refuse_other_settings(path: Path, config: Config, apart_from: Collection[str
             " random numbers and has other defaults: its runs can be neither continued here nor"
             " compared with new ones. Choose another --workdir"
         )
-    differences = _changes({name: kept[name] for name in wanted}, wanted, "--{}")
+    now = _plain(config.experiment())
+    wanted = {name: value for name, value in _resolved(now, kept).items() if name not in free}
+    before = _resolved(kept, now)
+    differences = _changes({name: before[name] for name in wanted}, wanted, "--{}")
     if differences:
         raise UsageError(
             f"--workdir={path.parent} holds an experiment with other settings:"
             f" {'; '.join(differences)}. Give those, choose another --workdir, or name in"
             " --allow_changed what may differ"
         )
+
+
+def _resolved(settings: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the target's training in place of None, where `others` say a value.
+
+    None is how scratch trains as the target does, which is no difference by itself.
+    """
+    return {
+        name: settings.get(name.removeprefix(SCRATCH_PREFIX))
+        if value is None and name.startswith(SCRATCH_PREFIX) and others.get(name) is not None
+        else value
+        for name, value in settings.items()
+    }
 
 
 def _changes(earlier: Mapping[str, Any], now: Mapping[str, Any], shown: str = "{}") -> list[str]:

@@ -271,3 +271,12 @@ def resized(images: tf.Tensor, image_size: int) -> tf.Tensor:
         return images
     resized = tf.image.resize(images, (image_size, image_size), antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+
+
+def with_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
+    """Return (batch, height, width, c) uint8 images with as many channels as are asked for."""
+    if images.shape[-1] == channels:
+        return images
+    if channels == 1:
+        return tf.image.rgb_to_grayscale(images)
+    return tf.repeat(images, channels, axis=-1)

@@ -22,7 +22,7 @@ from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
 from tl_keras.data.seals import fingerprint
 from tl_keras.errors import UsageError
 from tl_keras.methods.feature_cache import FeatureCache, Room, Rows
-from tl_keras.methods.setting import Setting, with_channels
+from tl_keras.methods.setting import Setting
 from tl_keras.models import weights
 from tl_keras.models.colour import in_colour
 from tl_keras.models.cutting import cut
@@ -78,13 +78,15 @@ class FrozenPart:
             "weights": weights.digest(weights.tensors_of(model)),
             "image_size": setting.image_size,
             "precision": precision,
+            # A Rescaling has no weights that would tell of it.
+            "preprocessing": repr(setting.preprocessing),
             "channels": self._model.input.shape[-1],
         }
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Return the tensor, (batch, ...), of (batch, height, width, channels) uint8 images."""
         channels = self._model.input.shape[-1]
-        return self._model(with_channels(images, channels), training=False)
+        return self._model(pipeline.with_channels(images, channels), training=False)
 
     def compute(self, images: np.ndarray, **augmented: Any) -> np.ndarray:
         """Return the tensors, (examples, ...), of (examples, height, width, channels) uint8 images.

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from tl_keras.data.pipeline import with_channels
 from tl_keras.methods import finetune
-from tl_keras.methods.setting import Prepared, Setting, supervised, with_channels
+from tl_keras.methods.setting import Prepared, Setting, supervised
 from tl_keras.models import noise
 from tl_keras.models.building import set_trainable
 from tl_keras.models.colour import in_colour
@@ -38,7 +39,7 @@ def prepare(setting: Setting) -> Prepared:
         def objective(batch: Batch) -> Objective:
             images, labels = batch["target"]
             source_images, source_labels = batch["source"]
-            # One pass over both, so that normalisation sees the mixture it will be used on.
+            # One pass over both: normalisation goes by the mixture, in the final model too.
             both = [with_channels(one, model.input.shape[-1]) for one in (source_images, images)]
             with noise.together("source", "target"):
                 outputs = model(tf.concat(both, axis=0), training=True)
@@ -55,6 +56,11 @@ def prepare(setting: Setting) -> Prepared:
 
     prepared = supervised(setting, views=config.cached_views)
     streams = {**prepared.task.streams, "source": setting.source_stream()}
-    task = dataclasses.replace(prepared.task, streams=streams, objective=objective_of(model))
+    task = dataclasses.replace(
+        prepared.task,
+        streams=streams,
+        objective=objective_of(model),
+        normalised=("source", "target"),
+    )
     task = finetune.in_stages(setting, task, objective_of, head.trainable_variables)
     return dataclasses.replace(prepared, task=task)

@@ -21,6 +21,7 @@ from tl_keras.data.pipeline import Stream
 from tl_keras.data.splits import Split
 from tl_keras.models.building import tensor_names
 from tl_keras.models.precision import Precision
+from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import HEAD, Weights
 from tl_keras.training.prediction import Predictor
 from tl_keras.training.task import Batch, CrossEntropy, Objective, Task, accuracy
@@ -49,6 +50,7 @@ class Setting:
         source_train: what the source trained on; None where the method does not ask for it.
         source_augment: specification of its augmentation, "auto" resolved.
         role: seeds.SOURCE where this is the pretraining, else seeds.TARGET.
+        preprocessing: what the model does to pixels first; None for what is usual for it.
     """
 
     config: Config
@@ -66,6 +68,7 @@ class Setting:
     source_train: ImageSet | None = None
     source_augment: str = "none"
     role: str = seeds.TARGET
+    preprocessing: Preprocessing | None = None
 
     def seed_for(self, *purpose: str | int) -> int:
         """Return the seed of one kind of draw, as `seeds.derive` does."""
@@ -192,15 +195,6 @@ class Pretraining:
     model: keras.Model
     judge: Callable[[ImageSet], dict[str, float]]
     rebuild: Callable[[np.ndarray], np.ndarray] | None = None
-
-
-def with_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
-    """Return (batch, height, width, c) uint8 images with as many channels as are asked for."""
-    if images.shape[-1] == channels:
-        return images
-    if channels == 1:
-        return tf.image.rgb_to_grayscale(images)
-    return tf.repeat(images, channels, axis=-1)
 
 
 def body_variables(model: keras.Model) -> list[keras.Variable]:

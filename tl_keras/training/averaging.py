@@ -16,8 +16,8 @@ class Average:
     `--ema`: a <- d a + (1 - d) w after each step, where d grows from 0 to --ema, so that the
     start weighs no more than any other step (Polyak and Juditsky, 1992). `--swa`: the mean of w
     over the last part of the run (Izmailov et al., "Averaging Weights Leads to Wider Optima and
-    Better Generalization", UAI 2018); here the moving statistics of normalisation are averaged
-    with the weights, instead of a pass over the data after the end.
+    Better Generalization", UAI 2018). The moving statistics of normalisation are averaged with
+    the weights; by default `statistics` measures them anew at the end.
     """
 
     def __init__(self, training: Training, total_steps: int, variables: Sequence[keras.Variable]):

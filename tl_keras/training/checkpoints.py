@@ -10,6 +10,7 @@ all. What is damaged is named and set aside, and the state before it is taken.
 import hashlib
 import io
 import logging
+import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -168,3 +169,13 @@ class Checkpoints:
                 with files.writing(path):
                     path.unlink(missing_ok=True)
                 faults.reached("checkpoint pruned")
+
+
+def plain(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return figures as JSON can hold them: it has no NaN and no infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def known(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Return figures as they were before `plain`."""
+    return {name: math.nan if value is None else value for name, value in values.items()}

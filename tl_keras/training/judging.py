@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 from tl_keras.config import Training
 from tl_keras.models import weights
 from tl_keras.models.batch_statistics import Measurer
+from tl_keras.models.colour import in_colour
 from tl_keras.training import statistics
 from tl_keras.training.averaging import Average
 from tl_keras.training.optimizers import Schedule
@@ -47,7 +48,8 @@ class Judge:
         self._task = task
         self._validation, self._image_size = task.validation, task.image_size
         self._predictor = Predictor(task.model, self._strategy)
-        self._measurer = Measurer(task.model)
+        several = len(task.normalised) > 1
+        self._measurer = Measurer(in_colour(task.model) if several else task.model)
 
     def look(self) -> dict[str, float]:
         """Validate, note progress, and decay where the plateau schedule says so.
@@ -71,7 +73,7 @@ class Judge:
         """Let the model go by the statistics that it would have if training ended here."""
         if self._training.batch_norm != "recomputed":
             return contextlib.nullcontext()
-        return statistics.in_place(self._measurer, self._task.streams["target"])
+        return statistics.in_place(self._measurer, self._task)
 
     def _note(self, loss: float) -> None:
         training = self._training
@@ -94,6 +96,11 @@ class Judge:
     def begin_stage(self) -> None:
         """Be patient anew: other weights train from here on."""
         self._since_best = self._since_decay = 0
+
+    @property
+    def has_best(self) -> bool:
+        """Whether early stopping has kept weights, with the statistics that they validated with."""
+        return bool(self._best)
 
     def keep_best(self) -> None:
         """Give the model the weights that validated best, where early stopping looked for them."""

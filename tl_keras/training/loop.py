@@ -23,7 +23,7 @@ from tl_keras.hyperparameters import Pace
 from tl_keras.models import precision
 from tl_keras.training import cluster, distribution
 from tl_keras.training.averaging import Average
-from tl_keras.training.checkpoints import Checkpoints, Clock
+from tl_keras.training.checkpoints import Checkpoints, Clock, known, plain
 from tl_keras.training.convergence import chance_loss, has_converged
 from tl_keras.training.judging import Judge
 from tl_keras.training.optimizers import Schedule, forget, make_optimizer, total_steps
@@ -58,12 +58,21 @@ class Recorder(Protocol):
 
 
 class Result(NamedTuple):
-    """What a finished run took, and whether it had converged, see `convergence`."""
+    """What a finished run took.
+
+    Attributes:
+        steps: that were taken.
+        seconds: of training.
+        images_per_second: of the target's.
+        converged: see `convergence`.
+        is_best: whether the weights are those that validated best, with their statistics.
+    """
 
     steps: int
     seconds: float
     images_per_second: float
     converged: bool
+    is_best: bool
 
 
 @dataclass
@@ -158,12 +167,10 @@ class Loop:
         self._average.keep()
         self._judge.keep_best()
         images = state.step * self._batch_size
-        # Where validation had no more progress, there is no need to ask the training loss.
-        converged = state.stopped or has_converged(
-            state.records, chance_loss(self._task.streams["target"].chosen_labels), self._starts[-1]
-        )
+        chance = chance_loss(self._task.streams["target"].chosen_labels)
+        converged = has_converged(state.records, chance, self._starts[-1])
         rate = images / max(state.seconds, 1e-9)
-        return Result(state.step, state.seconds, rate, converged)
+        return Result(state.step, state.seconds, rate, converged, self._judge.has_best)
 
     def _run_stage(self) -> None:
         """Train to the end of a stage.
@@ -186,7 +193,7 @@ class Loop:
         if restored is not None:
             record = dict(restored.record)
             self._judge.restore(record.pop("judge"), restored.arrays)
-            records = [(step, _known(values)) for step, values in record.pop("records")]
+            records = [(step, known(values)) for step, values in record.pop("records")]
             self._state = State(**record, records=records)
             if FIGURES in restored.arrays:
                 self._figures = [restored.arrays[FIGURES]]
@@ -199,7 +206,7 @@ class Loop:
             return
         started = time.perf_counter()
         record = {**asdict(self._state), "judge": self._judge.record()}
-        record["records"] = [(step, _plain(values)) for step, values in self._state.records]
+        record["records"] = [(step, plain(values)) for step, values in self._state.records]
         arrays = self._judge.arrays()
         if self._figures:
             arrays[FIGURES] = np.concatenate(self._figures)
@@ -304,15 +311,6 @@ class Loop:
         # Of this very run and machine: it stands in TensorBoard, and in no file that is compared.
         self._recorder.watch(state.step, {"train/input_wait": self._waited / self._spent})
         self._spent = self._waited = 0.0
-
-
-def _plain(values: dict[str, float]) -> dict[str, float | None]:
-    """Return figures as JSON can hold them: it has no NaN and no infinity."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def _known(values: dict[str, float | None]) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def _each_once(variables: Iterable[keras.Variable]) -> list[keras.Variable]:

@@ -11,8 +11,10 @@ from tl_keras.data import pipeline
 from tl_keras.data.pipeline import Stream
 from tl_keras.models import batch_statistics
 from tl_keras.models.batch_statistics import Measurer
+from tl_keras.models.colour import in_colour
 from tl_keras.seeds import derive
 from tl_keras.training.prediction import affordable
+from tl_keras.training.task import Task
 
 # A thousand are enough for ImageNet's networks, as Wu and Johnson found.
 FINAL_EXAMPLES = 1024
@@ -21,41 +23,56 @@ EXAMPLES = 256
 
 
 @contextlib.contextmanager
-def in_place(measurer: Measurer, stream: Stream) -> Iterator[None]:
+def in_place(measurer: Measurer, task: Task) -> Iterator[None]:
     """Let a model go, for a while, by the statistics of the weights that it has now.
 
     Args:
-        measurer: of the model.
-        stream: of what it trains on.
+        measurer: of the task's model.
+        task: which it trains on.
     """
     if not batch_statistics.following(measurer.model):
         yield
         return
-    statistics = measurer.measure(_batches(stream, EXAMPLES))
+    statistics = measurer.measure(_batches(task, EXAMPLES, measurer.model))
     with batch_statistics.in_place(measurer.model, statistics):
         yield
 
 
-def keep(model: keras.Model, stream: Stream) -> None:
+def keep(model: keras.Model, task: Task) -> None:
     """Give a model the statistics of its final weights.
 
     Args:
         model: outside of any replica.
-        stream: of what it was trained on. The examples are taken as they are, not augmented; they
-            depend on the stream's seed alone, not on the number of replicas.
+        task: which it was trained on. The examples are taken as they are, not augmented; they
+            depend on the streams' seeds alone, not on the number of replicas.
     """
     if batch_statistics.following(model):
-        measured = Measurer(model).measure(_batches(stream, FINAL_EXAMPLES))
+        model = in_colour(model) if len(task.normalised) > 1 else model
+        measured = Measurer(model).measure(_batches(task, FINAL_EXAMPLES, model))
         batch_statistics.assign(model, measured)
 
 
-def _batches(stream: Stream, most: int) -> Iterator[tf.Tensor]:
-    """Yield up to so many examples at random: they may be stored class by class."""
-    chosen = np.arange(len(stream.labels)) if stream.chosen is None else stream.chosen
-    own = np.atleast_2d(chosen)[0]
-    generator = np.random.default_rng(derive(stream.seed, "statistics"))
-    sample = generator.permutation(own)[:most]
-    size = affordable(stream.inputs, stream.image_size)
+def _batches(task: Task, most: int, model: keras.Model) -> Iterator[tf.Tensor]:
+    """Yield up to so many examples of each stream that goes through normalisation.
+
+    Those of several streams go through together, as many of each.
+    """
+    streams = [task.streams[name] for name in task.normalised]
+    count = min(most, *(stream.count for stream in streams))
+    size = min(affordable(stream.inputs, stream.image_size) for stream in streams)
     # In even parts, so that none has a few examples only.
-    for part in np.array_split(sample, -(-len(sample) // size)):
-        yield pipeline.resized(tf.constant(stream.inputs[part]), stream.image_size)
+    parts = [np.array_split(_sample(stream)[:count], -(-count // size)) for stream in streams]
+    for chosen in zip(*parts, strict=True):
+        batch = [
+            pipeline.resized(tf.constant(stream.inputs[own]), stream.image_size)
+            for stream, own in zip(streams, chosen, strict=True)
+        ]
+        channels = model.input.shape[-1]
+        yield tf.concat([pipeline.with_channels(one, channels) for one in batch], axis=0)
+
+
+def _sample(stream: Stream) -> np.ndarray:
+    """Return the examples that take part, (n,) int64, at random: they may be stored by class."""
+    chosen = np.arange(len(stream.labels)) if stream.chosen is None else stream.chosen
+    generator = np.random.default_rng(derive(stream.seed, "statistics"))
+    return generator.permutation(np.atleast_2d(chosen)[0])

@@ -58,6 +58,7 @@ class Task:
         image_size: side in pixels that validation images are brought to; 0 leaves them.
         stages: in their order, the first from 0 on; empty where `variables` train all the time.
         multipliers: of the updates of each of `variables`; empty for 1.
+        normalised: names of the streams whose batches go through normalisation together.
     """
 
     model: keras.Model
@@ -68,6 +69,7 @@ class Task:
     image_size: int = 0
     stages: Sequence[Stage] = ()
     multipliers: Sequence[float] = ()
+    normalised: tuple[str, ...] = ("target",)
 
 
 # Gives the objective of a model, or of the part of it that trains.
