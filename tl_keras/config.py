@@ -194,7 +194,8 @@ class Config:
     )  # fmt: skip
 
     training: Training = Training()
-    # Without an average, training ends on some step of many, which may be an unlucky one.
+    # Without an average, training ends on some step of many, which may be an unlucky one. A
+    # Training that is given in Python has the averages that it says, and no others.
     source_training: Training = Training(swa=0.25)
     # None: as on the target.
     scratch_training: Training | None = None

@@ -131,7 +131,7 @@ class Training:
     swa: float = option(
         0.0,
         "part of the run, from its end, over which the weights are averaged, as --ema does; 0 for"
-        " none",
+        " none. --source_swa is 0.25 where there is no --source_ema",
         low=0,
         high=1,
     )
