@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "workdir": {"config", "errors", "files", "hyperparameters"},
     "data": {"errors", "files", "seeds"},
     "models": {"errors", "files", "seeds"},
-    "report": {"errors", "faults", "files"},
+    "report": {"config", "errors", "faults", "files", "finished_runs"},
     "training": {
         *("cluster_config", "config", "data", "errors", "faults", "files", "hyperparameters"),
         *("interruption", "models", "seeds"),

@@ -287,7 +287,7 @@ def from_flat(values: dict[str, Any]) -> Config:
     own_names = {field.name for field in dataclasses.fields(Config)}
     training = with_given(Config.training, "", values)
     own = {n: v for n, v in values.items() if n.startswith(SCRATCH_PREFIX) and v is not None}
-    # Steps go before epochs: those of the target shall not outdo epochs that are given for scratch.
+    # --steps overrides --epochs. The target's steps must not override epochs given for scratch.
     by_epochs = f"{SCRATCH_PREFIX}epochs" in own
     start = dataclasses.replace(training, steps=0) if by_epochs else training
     scratch = with_given(start, SCRATCH_PREFIX, own)

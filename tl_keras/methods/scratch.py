@@ -9,8 +9,8 @@ from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of, superv
 def prepare(setting: Setting) -> Prepared:
     """Prepare training of all weights, from fresh ones.
 
-    Penalties that need no source, such as `l2`, are of both arms: else a gain would be theirs, and
-    not the transfer's.
+    Both arms have the penalties that need no source, such as `l2`. A penalty in one arm alone would
+    count as a gain of the transfer.
     """
     prepared, added = supervised(setting), added_to(setting, from_scratch=True)
     objective = cross_entropy_of(added.model, setting.cross_entropy, added.terms)

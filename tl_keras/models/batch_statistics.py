@@ -45,8 +45,8 @@ class Measurer:
         """Return the statistics of what comes into each norm, as its batch's own normalise it.
 
         Args:
-            batches: of the model's inputs, one at least. All examples weigh the same. The model has
-                to be as it was when it was first measured, but for its weights.
+            batches: of the model's inputs, one at least. All examples weigh the same. Between two
+                measurements only the model's weights may change.
         """
         sums: dict[str, np.ndarray] = {}
         count = 0
@@ -74,7 +74,7 @@ def assign(model: keras.Model, statistics: Statistics) -> None:
 
 @contextlib.contextmanager
 def in_place(model: keras.Model, statistics: Statistics) -> Iterator[None]:
-    """Let the model go by other statistics for a while."""
+    """Use other statistics inside, and restore the model's own afterwards."""
     kept = {
         norm.name: np.stack([norm.moving_mean.numpy(), norm.moving_variance.numpy()])
         for norm in following(model)

@@ -31,7 +31,7 @@ def is_plain_norm(operation: keras.Operation) -> bool:
 
 
 def freeze_statistics(model: keras.Model) -> None:
-    """Have norms go by the moving statistics that they have, in training too.
+    """Normalise by the present moving statistics, in training too.
 
     Their scales and offsets still train, as in Keras' guide to transfer learning.
     """
@@ -41,13 +41,13 @@ def freeze_statistics(model: keras.Model) -> None:
 
 
 def follows(norm: keras.layers.BatchNormalization) -> bool:
-    """Tell whether training goes by a batch's statistics, and moves the kept ones towards them."""
+    """Return whether training uses the batch's statistics, and updates the moving ones."""
     return bool(norm.trainable) and not getattr(norm, "statistics_are_frozen", False)
 
 
 @contextlib.contextmanager
 def measuring() -> Iterator[dict[str, tf.Tensor]]:
-    """Have norms that follow the batches go by a batch's own moments inside, and tell of them.
+    """Normalise by each batch's moments inside, and collect these.
 
     Yields:
         By the norm's name, (2, channels) float32: means and variances. Models have to be in

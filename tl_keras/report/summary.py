@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from tl_keras.config import PAIRED
+from tl_keras.finished_runs import ARMS
 from tl_keras.report.conclusion import conclude
 from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
 
-ARMS = ("transfer", "scratch")
 SEEDS_A_LINE = 8
-# The value of --source_seed that gives each seed a pretraining of its own.
-PAIRED = "paired"
 
 
 def summarise(

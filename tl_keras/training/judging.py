@@ -70,7 +70,7 @@ class Judge:
         return {"validation/loss": loss, "validation/accuracy": accuracy}
 
     def _statistics(self) -> contextlib.AbstractContextManager[None]:
-        """Let the model go by the statistics that it would have if training ended here."""
+        """Use the statistics that the model would have if training ended here."""
         if self._training.batch_norm != "recomputed":
             return contextlib.nullcontext()
         return statistics.in_place(self._measurer, self._task)

@@ -24,7 +24,7 @@ EXAMPLES = 256
 
 @contextlib.contextmanager
 def in_place(measurer: Measurer, task: Task) -> Iterator[None]:
-    """Let a model go, for a while, by the statistics of the weights that it has now.
+    """Use the statistics of a model's present weights inside, and restore the others afterwards.
 
     Args:
         measurer: of the task's model.
