@@ -33,8 +33,8 @@ from experiments.intervals_text import (
     Kind,
     markdown,
 )
-from tl_keras import files
 from tl_keras.report.metrics import gain_margins, t_quantile
+from tl_keras.storage import files
 
 LOOKS = range(2, 11)
 MAX_SEEDS = 10

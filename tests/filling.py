@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tl_keras import comparison, comparison_options, experiment, options
+from tl_keras.cli import comparison_flags, flags
+from tl_keras.experiment import comparison, experiment
 
 FLAGS = ("--source=mnist_5k", "--target=digits", "--shots=5", "--dense_units=16", "--image_size=8",
          "--source_steps=8", "--steps=6", "--seeds=0", "--checkpoint_every=3")  # fmt: skip
@@ -40,9 +41,9 @@ def work(workdir: Path, name: str) -> None:
     """Carry out a command in this process."""
     argv = ["tl_keras", *COMMANDS[name], f"--workdir={workdir}"]
     if name == "compare":
-        comparison.run(comparison_options.parse(argv))
+        comparison.run(comparison_flags.parse(argv))
     else:
-        experiment.run(options.parse(argv))
+        experiment.run(flags.parse(argv))
 
 
 def site(path: str) -> str:

@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 
 from remains import different, facts, leftovers
 
-from tl_keras import faults
+from tl_keras.storage import crash_points
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = (sys.executable, "-m", "tl_keras.main", "--flagfile=experiments/digits.flags")
@@ -96,9 +96,9 @@ class Program:
         # Not beside what is compared.
         named = workdir.with_name(f"{workdir.name}-{time.monotonic_ns()}")
         self._out, self._err = named.with_suffix(".out"), named.with_suffix(".err")
-        environment = {n: value for n, value in os.environ.items() if n != faults.VARIABLE}
+        environment = {n: value for n, value in os.environ.items() if n != crash_points.VARIABLE}
         if die_at:
-            environment[faults.VARIABLE] = die_at
+            environment[crash_points.VARIABLE] = die_at
         with self._out.open("wb") as out, self._err.open("wb") as err:
             command = [*program, *flags, f"--workdir={workdir}"]
             self.process = subprocess.Popen(

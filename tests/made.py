@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tl_keras import launch
 from tl_keras.config import Config, from_flat
+from tl_keras.config.pace import Pace
 from tl_keras.data.dataset import ImageSet
 from tl_keras.data.pipeline import Stream
 from tl_keras.data.splits import Split
-from tl_keras.hyperparameters import Pace
+from tl_keras.distributed import local_cluster
 from tl_keras.methods.feature_cache import FeatureCache
 from tl_keras.methods.setting import Setting, cross_entropy_of
 from tl_keras.models import building, weights
@@ -133,7 +133,7 @@ def connected(*codes: str) -> list[Any]:
             text=True,
             cwd=ROOT / "tests",
         )
-        for code, environment in zip(codes, launch.environments(len(codes)), strict=True)
+        for code, environment in zip(codes, local_cluster.environments(len(codes)), strict=True)
     ]
     try:
         told = [process.communicate(timeout=900) for process in processes]

@@ -19,106 +19,67 @@ from tl_keras.models.catalog import MODELS
 TESTS = Path(__file__).resolve().parent
 PACKAGE = TESTS.parent / "tl_keras"
 
-# What each room, or file at the top, may import of ours: itself, and what stands here. The way
-# through the house runs from the bottom of this table to its top, and never back.
+# What each room may import of ours: itself, and what stands here. The way through the house runs
+# from the bottom of this table to its top, and never back.
 MAY_IMPORT = {
     "errors": set(),
-    "seeds": set(),
-    "faults": set(),
-    "environment": set(),
-    "interruption": {"errors"},
-    "cluster_config": {"errors"},
-    "hyperparameters": set(),
-    "config": {"hyperparameters"},
-    "files": {"errors", "faults"},
-    "keras_defaults": {"errors", "files"},
-    "results": {"errors", "files"},
-    "predictions": {"errors", "files"},
-    "finished_runs": {"predictions", "results"},
-    "workdir": {"config", "errors", "files", "hyperparameters"},
-    "data": {"errors", "files", "seeds"},
-    "models": {"errors", "files", "seeds"},
-    "report": {"config", "errors", "faults", "files", "finished_runs"},
-    "training": {
-        *("cluster_config", "config", "data", "errors", "faults", "files", "hyperparameters"),
-        *("interruption", "models", "seeds"),
-    },
+    "config": {"errors"},
+    "storage": {"config", "errors"},
+    "runtime": {"errors", "storage"},
+    "distributed": {"config", "errors", "runtime", "storage"},
+    "data": {"config", "errors", "runtime", "storage"},
+    "models": {"errors", "runtime", "storage"},
+    "report": {"config", "errors", "storage"},
+    "training": {"config", "data", "distributed", "errors", "models", "runtime", "storage"},
     "methods": {
-        *("config", "data", "errors", "faults", "files", "interruption", "models", "seeds"),
-        "training",
-    },
-    "bounds": {"config", "errors", "hyperparameters"},
-    "checks": {"bounds", "config", "data", "errors", "hyperparameters", "methods", "models"},
-    "options": {
-        *("bounds", "checks", "config", "data", "errors", "hyperparameters", "methods", "models"),
-    },
-    "plan": {
-        *("checks", "config", "data", "errors", "hyperparameters", "methods", "models", "seeds"),
-        "training",
-    },
-    "runs": {
-        "config",
-        "data",
-        "errors",
-        "files",
-        "hyperparameters",
-        "methods",
-        "models",
-        "plan",
-        "predictions",
-        "report",
-        "training",
-    },
-    "source": {
-        *("checks", "config", "data", "errors", "files", "methods", "models", "plan", "results"),
-        *("runs", "seeds"),
+        *("config", "data", "distributed", "errors", "models", "runtime", "storage", "training"),
     },
     "experiment": {
-        *("checks", "config", "data", "environment", "errors", "files", "finished_runs"),
-        *("keras_defaults", "methods", "models", "plan", "report", "results", "runs", "seeds"),
-        *("source", "training", "workdir"),
+        *("config", "data", "distributed", "errors", "methods", "models", "report", "runtime"),
+        *("storage", "training"),
     },
-    "console": {
-        *("checks", "cluster_config", "config", "data", "errors", "files", "interruption"),
-        *("keras_defaults", "methods", "models"),
+    "cli": {
+        *("config", "data", "distributed", "errors", "experiment", "methods", "models", "runtime"),
+        "storage",
     },
-    "main": {"config", "console", "experiment", "options"},
-    "comparison_options": {
-        *("checks", "config", "errors", "hyperparameters", "methods", "options"),
-    },
-    "comparison": {
-        *("comparison_options", "config", "experiment", "files", "finished_runs", "methods"),
-        *("plan", "report", "runs", "source", "training", "workdir"),
-    },
-    "compare": {"comparison", "comparison_options", "console", "experiment"},
-    "launch": {"cluster_config", "errors", "interruption"},
+    # The commands. They are thin: what they do is in a room.
+    "main": {"cli", "config", "experiment"},
+    "compare": {"cli", "config", "experiment"},
+    "launch": {"cli", "distributed", "errors"},
     # `from tl_keras import Config, run`: the second is looked up when it is asked for.
-    "__init__": {"config", "experiment", "keras_defaults"},
+    "__init__": {"config", "experiment", "runtime"},
 }
+COMMANDS = {"main", "compare", "launch"}
 
 # These are read before anything is computed, so that a mistyped flag is answered at once.
 LIGHT = [
     "tl_keras",
-    "tl_keras.bounds",
-    "tl_keras.checks",
+    "tl_keras.cli.comparison_flags",
+    "tl_keras.cli.console",
+    "tl_keras.cli.flags",
+    "tl_keras.cli.launch_flags",
     "tl_keras.compare",
-    "tl_keras.comparison_options",
     "tl_keras.config",
-    "tl_keras.console",
+    "tl_keras.config.bounds",
+    "tl_keras.config.comparison",
+    "tl_keras.config.config",
+    "tl_keras.config.options",
+    "tl_keras.config.pace",
+    "tl_keras.config.training",
     "tl_keras.data.augment_spec",
     "tl_keras.data.catalog",
     "tl_keras.errors",
-    "tl_keras.faults",
-    "tl_keras.files",
-    "tl_keras.interruption",
-    "tl_keras.keras_defaults",
-    "tl_keras.hyperparameters",
+    "tl_keras.experiment.validate",
+    "tl_keras.launch",
     "tl_keras.main",
     "tl_keras.methods.catalog",
     "tl_keras.models.catalog",
-    "tl_keras.options",
-    "tl_keras.seeds",
-    "tl_keras.workdir",
+    "tl_keras.runtime.interruption",
+    "tl_keras.runtime.keras_defaults",
+    "tl_keras.runtime.seeds",
+    "tl_keras.storage.crash_points",
+    "tl_keras.storage.files",
+    "tl_keras.storage.workdir",
 ]
 HEAVY = {
     *("PIL", "h5py", "keras", "matplotlib", "mlxtend", "numpy", "scipy", "sklearn"),
@@ -128,17 +89,17 @@ HEAVY = {
 # The test file of a module is test_<module>.py, or stands here.
 TEST_FILES = {
     "__init__": "test_architecture.py",
-    "bounds": "test_options.py",
-    "checks": "test_options.py",
-    "console": "test_main.py",
-    "config": "test_options.py",
-    "environment": "test_workdir.py",
+    "config/bounds": "test_options.py",
+    "experiment/validate": "test_options.py",
+    "cli/console": "test_main.py",
+    "config/config": "test_options.py",
+    "runtime/environment": "test_workdir.py",
     "errors": "test_main.py",
-    "faults": "test_kills.py",
-    "hyperparameters": "test_options.py",
-    "plan": "test_experiment.py",
-    "runs": "test_experiment.py",
-    "source": "test_experiment.py",
+    "storage/crash_points": "test_kills.py",
+    "config/training": "test_options.py",
+    "experiment/setup": "test_experiment.py",
+    "experiment/train_and_test": "test_experiment.py",
+    "experiment/source": "test_experiment.py",
     "report/conclusion": "test_summary.py",
     "data/catalog": "test_reading.py",
     "data/dataset": "test_reading.py",
@@ -163,6 +124,15 @@ TEST_FILES = {
     "models/naming": "test_building.py",
     "models/noise": "test_distribution.py",
     "models/small_cnn": "test_models.py",
+    "cli/flags": "test_options.py",
+    "cli/comparison_flags": "test_comparison_options.py",
+    "cli/launch_flags": "test_launch.py",
+    "compare": "test_compare.py",
+    "config/comparison": "test_comparison_options.py",
+    "config/options": "test_options.py",
+    "config/pace": "test_checkpoints.py",
+    "distributed/local_cluster": "test_launch.py",
+    "models/feature_maps": "test_groups.py",
     "training/judging": "test_loop.py",
     "training/progress": "test_loop.py",
     "training/statistics": "test_batch_statistics.py",
@@ -229,7 +199,24 @@ def test_import_table_names_every_room_and_has_no_circle() -> None:
     for room, allowed in MAY_IMPORT.items():
         assert allowed <= seen, f"{room} may import what comes after it"
         seen.add(room)
-    assert not any({"main", "compare"} & allowed for allowed in MAY_IMPORT.values())
+    assert not any(COMMANDS & allowed for allowed in MAY_IMPORT.values())
+
+
+def test_top_level_has_the_commands_and_rooms_alone() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "errors"} | COMMANDS
+    for command in COMMANDS:
+        lines = (PACKAGE / f"{command}.py").read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 40, f"{command} is not thin: move what it does into a room"
+
+
+@pytest.mark.parametrize(
+    "room", sorted({path.parent for path in PACKAGE.glob("*/*.py")}), ids=lambda room: room.name
+)
+def test_room_says_what_is_in_it_and_what_it_may_import(room) -> None:
+    docstring = ast.get_docstring(tree_of(room / "__init__.py")) or ""
+    assert len(docstring.splitlines()) >= 3
+    told = docstring.rpartition("It may import ")[2]
+    assert set(re.findall(r"`(\w+)`", told)) == MAY_IMPORT[room.name]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -239,10 +226,10 @@ def test_module_imports_only_what_its_room_may(path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_module_reads_no_flags_unless_it_is_options(path) -> None:
+def test_module_reads_no_flags_unless_it_is_cli_flags(path) -> None:
     """`from tl_keras import ...` can do what the command line does: nothing reads FLAGS."""
     uses_absl = any(name.partition(".")[0] == "absl" for name in imported_modules(path))
-    assert uses_absl == (name_of(path) == "options")
+    assert uses_absl == (name_of(path) == "cli/flags")
 
 
 def test_test_of_imports_sees_each_form_of_import(tmp_path, monkeypatch) -> None:
@@ -273,7 +260,7 @@ def test_catalogs_and_flags_are_among_the_light_modules() -> None:
     catalogs = {
         f"tl_keras.{name_of(path).replace('/', '.')}" for path in PACKAGE.rglob("catalog.py")
     }
-    assert catalogs | {"tl_keras.options", "tl_keras.main", "tl_keras.config"} <= set(LIGHT)
+    assert catalogs | {"tl_keras.cli.flags", "tl_keras.main", "tl_keras.config"} <= set(LIGHT)
 
 
 def test_package_offers_what_it_lists_and_no_more() -> None:
@@ -327,7 +314,11 @@ def test_requirements_leave_out_releases_of_filelock_with_known_vulnerabilities(
     assert version("filelock") in allowed
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if tree_of(path).body], ids=name_of)
+@pytest.mark.parametrize(
+    "path",
+    [path for path in SOURCES if path.parent.name not in MAY_IMPORT or path.stem != "__init__"],
+    ids=name_of,
+)
 def test_module_has_a_test_file(path) -> None:
     assert (TESTS / TEST_FILES.get(name_of(path), f"test_{path.stem}.py")).is_file()
 

@@ -9,11 +9,11 @@ import pytest
 from scipy.special import log_softmax
 
 import tl_keras
-from tl_keras import files
 from tl_keras.config import from_flat
 from tl_keras.data.reading import open_dataset
 from tl_keras.errors import UsageError
 from tl_keras.models import weights
+from tl_keras.storage import files
 
 QUICK = {
     **{"source": "mnist_5k", "target": "digits", "shots": 5, "dense_units": 16},

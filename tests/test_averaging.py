@@ -14,7 +14,7 @@ from made import Records, small_model
 from scipy.special import logsumexp
 
 from tl_keras.config import Training
-from tl_keras.hyperparameters import Pace
+from tl_keras.config.pace import Pace
 from tl_keras.models import building, weights
 from tl_keras.training.averaging import Average
 from tl_keras.training.loop import Loop
@@ -223,7 +223,7 @@ distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import made, test_averaging
 from tl_keras.config import Training
-from tl_keras.training.distribution import make_strategy
+from tl_keras.distributed.distribution import make_strategy
 from tl_keras.training.loop import Loop
 found = []
 for flags in ({"ema": 0.8}, {"swa": 0.5}):

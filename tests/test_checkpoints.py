@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+from tl_keras.config.pace import Pace
 from tl_keras.errors import DataError, DivergedError
-from tl_keras.hyperparameters import Pace
 from tl_keras.training import checkpoints
 from tl_keras.training.checkpoints import Checkpoints, Clock
 

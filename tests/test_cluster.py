@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 from made import connected
 
+from tl_keras.distributed import cluster, joining
 from tl_keras.errors import DataError, PeerLostError, StoppedError, UsageError
-from tl_keras.training import cluster, joining
 
 ROOT = Path(__file__).resolve().parents[1]
 

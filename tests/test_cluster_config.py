@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from made import program
 
-from tl_keras import cluster_config
-from tl_keras.cluster_config import SLURM_TASKS, TF_CONFIG, named_by
+from tl_keras.distributed import cluster_config
+from tl_keras.distributed.cluster_config import SLURM_TASKS, TF_CONFIG, named_by
 from tl_keras.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from made import program, program_help
 
-from tl_keras import comparison_options
+from tl_keras.cli import comparison_flags
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_program_prints_its_help_and_loads_nothing_heavy():
-    assert program_help("compare") == comparison_options.help_text() + "\n"
+    assert program_help("compare") == comparison_flags.help_text() + "\n"
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
-from tl_keras import comparison, comparison_options, experiment, runs
+from tl_keras.cli import comparison_flags
+from tl_keras.distributed import cluster
 from tl_keras.errors import DataError, UsageError
-from tl_keras.training import cluster
+from tl_keras.experiment import comparison, experiment, train_and_test
 
 WORDS = (
     "--source=mnist_5k --target=digits --dense_units=8 --source_steps=20 --steps=4"
@@ -16,7 +17,7 @@ WORDS = (
 
 
 def compare(root, words=""):
-    contest = comparison_options.parse(
+    contest = comparison_flags.parse(
         ["compare", f"--workdir={root}", *WORDS.split(), *words.split()]
     )
     return comparison.run(contest)
@@ -32,13 +33,13 @@ def finished(tmp_path_factory):
 def trained(monkeypatch):
     """Return a list to which each run that trains from here on adds its folder."""
     folders = []
-    carry_out = runs.carry_out
+    carry_out = train_and_test.carry_out
 
     def noted(setting, prepared, images, folder, *rest):
         folders.append(folder)
         return carry_out(setting, prepared, images, folder, *rest)
 
-    monkeypatch.setattr(runs, "carry_out", noted)
+    monkeypatch.setattr(train_and_test, "carry_out", noted)
     return folders
 
 
@@ -65,7 +66,7 @@ def test_source_is_trained_once_and_each_run_lies_by_its_name(finished):
 
 def test_run_of_a_comparison_equals_the_program_s_own(finished, tmp_path):
     root, _ = finished
-    config = comparison_options.parse(["compare", *WORDS.split()]).contestants[0].config
+    config = comparison_flags.parse(["compare", *WORDS.split()]).contestants[0].config
     words = {"shots": 2, "seeds": (1,), "baseline": True, "workdir": str(tmp_path / "alone")}
     report = experiment.run(config.__class__(**{**vars(config), **words})).record
     for arm, folder in (("transfer", "finetune"), ("scratch", "scratch")):
@@ -83,17 +84,17 @@ def test_finished_comparison_trains_nothing_and_says_the_same(finished, monkeypa
 
 def test_stopped_comparison_goes_on_where_it_was(finished, tmp_path, monkeypatch):
     stop = tmp_path / "stopped"
-    carry_out = runs.carry_out
+    carry_out = train_and_test.carry_out
 
     def killed(setting, prepared, images, folder, *rest):
         if folder.parent.parent.name == "features":
             raise KeyboardInterrupt
         return carry_out(setting, prepared, images, folder, *rest)
 
-    monkeypatch.setattr(runs, "carry_out", killed)
+    monkeypatch.setattr(train_and_test, "carry_out", killed)
     with pytest.raises(KeyboardInterrupt):
         compare(stop)
-    monkeypatch.setattr(runs, "carry_out", carry_out)
+    monkeypatch.setattr(train_and_test, "carry_out", carry_out)
     folders = trained(monkeypatch)
     compare(stop)
     assert stop / "scratch" / "2" / "scratch-0" not in folders
@@ -139,7 +140,7 @@ def test_default_workdir_is_the_same_whatever_is_compared(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     names = set()
     for methods in ("features", "joint,l2"):
-        contest = comparison_options.parse(["compare", *WORDS.split(), f"--methods={methods}"])
+        contest = comparison_flags.parse(["compare", *WORDS.split(), f"--methods={methods}"])
         names.add(comparison._default_name(contest.common))
     assert len(names) == 1
 

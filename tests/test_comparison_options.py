@@ -2,15 +2,15 @@
 
 import pytest
 
-from tl_keras import comparison_options, options
-from tl_keras.comparison_options import Comparison, Contest
+from tl_keras.cli import comparison_flags, flags
+from tl_keras.cli.comparison_flags import Comparison, Contest
 from tl_keras.config import named_options
 from tl_keras.errors import UsageError
 from tl_keras.methods.catalog import METHODS
 
 
 def parse(*words: str) -> Contest:
-    contest = comparison_options.parse(["compare", *words])
+    contest = comparison_flags.parse(["compare", *words])
     assert contest is not None
     return contest
 
@@ -108,10 +108,10 @@ def test_mistake_is_told(words, told):
 
 
 def test_help_has_every_flag_of_both_and_fits_a_terminal():
-    text = comparison_options.help_text()
-    assert comparison_options.parse(["compare", "--help"]) is None
+    text = comparison_flags.help_text()
+    assert comparison_flags.parse(["compare", "--help"]) is None
     for name, _, _ in named_options(Comparison()):
         assert text.count(f"\n  --{name}=") == 1
     assert "--source_epochs=" in text and "--workdir=" in text
     assert max(map(len, text.splitlines())) <= 100
-    assert text != options.help_text()
+    assert text != flags.help_text()

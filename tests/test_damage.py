@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import pytest
 
 import tl_keras
-from tl_keras import runs
 from tl_keras.config import from_flat
 from tl_keras.errors import DataError, UsageError
+from tl_keras.experiment import train_and_test
 from tl_keras.training.checkpoints import Checkpoints
 
 FLAGS = {"source": "mnist_5k", "target": "digits", "shots": 5, "dense_units": 16, "image_size": 8,
@@ -154,7 +154,7 @@ def quick() -> Iterator[None]:
     passes over all that is there already.
     """
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(runs, "_show", lambda *_: None)
+        patched.setattr(train_and_test, "_show", lambda *_: None)
         patched.setattr(os, "fsync", lambda _: None)
         gc.collect()
         gc.freeze()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tl_keras import experiment
 from tl_keras.config import Config
+from tl_keras.experiment import experiment
 from tl_keras.models import building, catalog
 
 # One of each kind of layer; `make torture` tries all that there are.

@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 from made import Records, connected, pictures, setting
 
+from tl_keras.distributed import cluster, distribution, joining
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog, simclr
 from tl_keras.models import building, operations, weights
-from tl_keras.training import cluster, distribution, joining
 from tl_keras.training.loop import Loop
 
 # Adam makes much of gradients that are next to nothing, and with them of their last bits.

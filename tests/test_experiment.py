@@ -14,13 +14,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tl_keras
-from tl_keras import files, predictions
 from tl_keras.config import from_flat
 from tl_keras.data.reading import open_dataset
+from tl_keras.distributed import distribution
 from tl_keras.errors import DataError, UsageError
+from tl_keras.experiment.train_and_test import RunLog
 from tl_keras.models import weights
-from tl_keras.runs import RunLog
-from tl_keras.training import distribution
+from tl_keras.storage import files, predictions
 
 QUICK = {"source": "mnist_5k", "target": "digits", "shots": 5, "dense_units": 16,
          "source_steps": 60, "steps": 30, "seeds": (0, 1)}  # fmt: skip

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tl_keras import files, interruption
 from tl_keras.errors import StoppedError, WriteError
 from tl_keras.methods import feature_cache
 from tl_keras.methods.feature_cache import FeatureCache, Room
+from tl_keras.runtime import interruption
+from tl_keras.storage import files
 
 
 def squares(indices):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from made import program
 
-from tl_keras import source
 from tl_keras.config import Config
 from tl_keras.errors import DataError, UsageError
+from tl_keras.experiment import source
 from tl_keras.models import building, catalog, model_file, weights
 from tl_keras.models.weights import Origin
 from tl_keras.models.weights_file import WeightsFile

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tl_keras import files
 from tl_keras.errors import DataError, WriteError
+from tl_keras.storage import files
 
 
 def names(folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tl_keras import files, finished_runs, predictions, results
+from tl_keras.storage import files, finished_runs, predictions, results
 
 LABELS = np.arange(10)
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from tl_keras.methods import penalty
 from tl_keras.models import building, catalog
+from tl_keras.models.feature_maps import frozen_copy
 from tl_keras.models.folding import folded
 
 NORM = keras.layers.BatchNormalization
@@ -142,4 +142,4 @@ def test_norm_stays_where_it_cannot_be_taken_in(network):
 def test_copy_of_a_model_with_constants_of_its_own_is_the_same_function():
     # EfficientNet's preprocessing has constants that are made of its weights.
     model = made("efficientnet_b0")
-    assert_same(model, penalty.frozen(model))
+    assert_same(model, frozen_copy(model))

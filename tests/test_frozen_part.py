@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 from made import Records, count_computed_rows, pictures, setting, small_model
 
-from tl_keras import interruption
 from tl_keras.data import pipeline
 from tl_keras.data.augment_spec import parse
 from tl_keras.errors import StoppedError, UsageError
@@ -17,6 +16,7 @@ from tl_keras.methods.frozen_part import FrozenPart
 from tl_keras.models import weights
 from tl_keras.models.cutting import cut
 from tl_keras.models.precision import Precision, compute_in
+from tl_keras.runtime import interruption
 from tl_keras.training.loop import Loop
 
 # How far rounding alone takes a loss in some dozens of steps: norms are folded into kernels, and

@@ -19,8 +19,8 @@ from filling import COMMANDS, SITES, Disk, saved, site, words, work
 from made import ROOT
 from remains import different, facts, leftovers
 
-from tl_keras import runs
 from tl_keras.errors import WriteError
+from tl_keras.experiment import train_and_test
 
 PAGE = 4096
 FULL = "No space left on device"
@@ -54,7 +54,7 @@ def wholes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Whole
     """
     found = {}
     with pytest.MonkeyPatch.context() as quick:
-        quick.setattr(runs, "_show", lambda *_: None)
+        quick.setattr(train_and_test, "_show", lambda *_: None)
         quick.setattr(os, "fsync", lambda _: None)
         gc.collect()
         gc.freeze()

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tl_keras import checks, comparison_options, options
-from tl_keras.comparison_options import Comparison, Contest
+from tl_keras.cli import comparison_flags, flags
+from tl_keras.cli.comparison_flags import Comparison, Contest
 from tl_keras.config import Config, from_flat, named_options
 from tl_keras.errors import UsageError
+from tl_keras.experiment import validate
 from tl_keras.methods.catalog import METHODS
 from tl_keras.models.catalog import MODELS
 
@@ -60,7 +61,7 @@ def complaint(parse: Callable, words: Sequence[str], flag: str = "") -> str:
     except BaseException as error:
         return f"{type(error).__name__}: {str(error)[:200]!r}"
     else:
-        if found is None and not options.asks_for_help(["program", *words]):
+        if found is None and not flags.asks_for_help(["program", *words]):
             return "gives help"
     if printed.getvalue():
         return f"printed {printed.getvalue()[:200]!r}"
@@ -75,7 +76,7 @@ def configs_of(found: Config | Contest | None) -> list[Config]:
 
 def config_complaint(config: Config) -> str:
     try:
-        checks.check(config)
+        validate.check(config)
     except UsageError as error:
         return f"taken, and refused from Python: {error}"
     for name, option, value in named_options(config):
@@ -89,7 +90,7 @@ def config_complaint(config: Config) -> str:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_flag_of_any_odd_value_is_taken_or_refused_by_name(name: str) -> None:
-    told = {text[:40]: complaint(options.parse, [f"--{name}={text}"], name) for text in ODD}
+    told = {text[:40]: complaint(flags.parse, [f"--{name}={text}"], name) for text in ODD}
     assert {text: wrong for text, wrong in told.items() if wrong} == {}
 
 
@@ -101,7 +102,7 @@ def test_comparison_takes_or_refuses_a_flag_of_any_odd_value_by_name(
     few = [] if name == "methods" else ["--methods=finetune"]
     texts = ODD if name in COMPARED else ODD[:: rounds(7, 1)]
     told = {
-        text[:40]: complaint(comparison_options.parse, [*few, f"--{name}={text}"], name)
+        text[:40]: complaint(comparison_flags.parse, [*few, f"--{name}={text}"], name)
         for text in texts
     }
     assert {text: wrong for text, wrong in told.items() if wrong} == {}
@@ -125,7 +126,7 @@ def test_check_of_any_odd_value_from_python_passes_or_names_the_flag(name: str) 
         {},
     ):
         try:
-            checks.check(from_flat({name: value}))
+            validate.check(from_flat({name: value}))
         except UsageError as error:
             assert f"--{name}" in str(error)
             assert len(str(error).splitlines()) == 1
@@ -218,7 +219,7 @@ def test_odd_command_lines_are_taken_or_refused_in_one_line(
     rounds: Callable[[int, int], int],
     tally: Callable[[str, int, int], None],
 ) -> None:
-    parse = {"main": options.parse, "compare": comparison_options.parse}[program]
+    parse = {"main": flags.parse, "compare": comparison_flags.parse}[program]
     names = list(OPTIONS) if program == "main" else [*COMPARED, *OPTIONS]
     monkeypatch.chdir(tmp_path)
     told: list[str] = []

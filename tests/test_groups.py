@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tl_keras.models.building import build, named_body
-from tl_keras.models.groups import feature_maps, groups, steps_from_head
+from tl_keras.models.feature_maps import feature_maps
+from tl_keras.models.groups import groups, steps_from_head
 
 # Of each family the smallest, at the size in pixels that it takes at least, or at 32.
 ARCHITECTURES = {

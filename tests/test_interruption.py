@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tl_keras import interruption
 from tl_keras.errors import StoppedError
+from tl_keras.runtime import interruption
 
 ROOT = Path(__file__).resolve().parents[1]
 OPEN = Path("/proc/self/fd")

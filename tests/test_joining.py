@@ -15,10 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import tensorflow as tf
 
-from tl_keras import cluster_config
+from tl_keras.distributed import cluster, cluster_config, joining
+from tl_keras.distributed.joining import Members
 from tl_keras.errors import PeerLostError, UsageError
-from tl_keras.training import cluster, joining
-from tl_keras.training.joining import Members
 
 LOOPBACKS = ["127.0.0.1", "localhost", "[::1]"]
 

@@ -13,9 +13,10 @@ import pytest
 from remains import different, facts
 
 import tl_keras
-from tl_keras import comparison_options, keras_defaults
+from tl_keras.cli import comparison_flags
 from tl_keras.config import Config, Training, from_flat
 from tl_keras.errors import DataError, UsageError
+from tl_keras.runtime import keras_defaults
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("float32", "float32", 1e-7, "channels_last")
@@ -175,9 +176,9 @@ def test_caller_has_its_settings_back_after_an_error(tmp_path):
         tl_keras.run(config)
     assert settings() == CALLERS
     words = ["compare", "--methods=finetune", f"--target={config.target}", f"--workdir={tmp_path}"]
-    contest = comparison_options.parse(words)
+    contest = comparison_flags.parse(words)
     assert contest is not None
-    from tl_keras import comparison
+    from tl_keras.experiment import comparison
 
     with pytest.raises(DataError):
         comparison.run(contest)

@@ -13,10 +13,11 @@ from random import Random
 import pytest
 from killing import KINDS, LONG_KINDS, ROOT, Case, Program, Reference, two_at_a_time
 
-from tl_keras import faults, interruption
 from tl_keras.config import Config
 from tl_keras.errors import StoppedError
-from tl_keras.workdir import Workdir
+from tl_keras.runtime import interruption
+from tl_keras.storage import crash_points
+from tl_keras.storage.workdir import Workdir
 
 STOPPED = f"tl_keras: {interruption.MESSAGE}"
 
@@ -24,7 +25,7 @@ STOPPED = f"tl_keras: {interruption.MESSAGE}"
 HOLDER = """
 import sys, time
 from tl_keras.config import Config
-from tl_keras.workdir import Workdir
+from tl_keras.storage.workdir import Workdir
 with Workdir(Config(workdir=sys.argv[1])):
     print("has it", flush=True)
     time.sleep(600)
@@ -78,7 +79,7 @@ def test_runs_killed_at_random_moments_continue_to_the_bit(references, tmp_path,
 def test_every_named_point_is_placed() -> None:
     placed = re.compile(r'faults\.reached\("([^"]+)"\)')
     texts = [path.read_text() for path in sorted((ROOT / "tl_keras").rglob("*.py"))]
-    assert sorted(placed.findall("".join(texts))) == sorted(faults.POINTS)
+    assert sorted(placed.findall("".join(texts))) == sorted(crash_points.POINTS)
 
 
 def test_runs_killed_at_every_named_point_continue_to_the_bit(references, tmp_path, rounds, tally):
@@ -92,7 +93,7 @@ def test_runs_killed_at_every_named_point_continue_to_the_bit(references, tmp_pa
         [("checkpoint written", 9), ("log line written", 2), ("checkpoint pruned", 1)]
         + [("cache manifest written", 1), ("file renamed", 4)],
     ]
-    long = [[(point, count) for count in (1, 2, 3, 7)] for point in faults.POINTS] + short
+    long = [[(point, count) for count in (1, 2, 3, 7)] for point in crash_points.POINTS] + short
     kinds = rounds(["features"], ["features", "finetune"])
     chains = [(kind, chain) for kind in kinds for chain in rounds(short, long)]
 
@@ -107,7 +108,7 @@ def test_runs_killed_at_every_named_point_continue_to_the_bit(references, tmp_pa
     cases = two_at_a_time(killed, range(len(chains)))
     wrong = told(cases, tally, "killed at a named point:")
     reached = Counter(point for case in cases for point in case.kills)
-    assert (wrong, set(faults.POINTS) - set(reached)) == ([], set())
+    assert (wrong, set(crash_points.POINTS) - set(reached)) == ([], set())
 
 
 def has(*parts: str):

@@ -7,10 +7,10 @@ import made_datasets  # noqa: F401 - registers the datasets
 import numpy as np
 import pytest
 
-from tl_keras import experiment
 from tl_keras.config import Config, Training
 from tl_keras.data import catalog, reading, tfds_reader
 from tl_keras.errors import DataError
+from tl_keras.experiment import experiment
 from tl_keras.models import building, weights
 from tl_keras.models.weights import Origin, Weights
 

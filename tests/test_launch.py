@@ -17,10 +17,12 @@ from typing import IO, Any
 import pytest
 from made import program_help
 
-from tl_keras import interruption, launch
+from tl_keras import launch
+from tl_keras.cli import launch_flags
+from tl_keras.cli.launch_flags import Launch
+from tl_keras.distributed import joining, local_cluster
 from tl_keras.errors import UsageError
-from tl_keras.launch import Launch
-from tl_keras.training import joining
+from tl_keras.runtime import interruption
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
@@ -49,7 +51,7 @@ PATIENCE_SECONDS = 30.0
     ],
 )
 def test_command_line_is_read(words, expected) -> None:
-    assert launch.parse(["launch", *words]) == expected
+    assert launch_flags.parse(["launch", *words]) == expected
 
 
 WRONG = [
@@ -74,9 +76,9 @@ WRONG = [
 @pytest.mark.parametrize(("words", "told"), WRONG, ids=lambda value: str(value)[:40])
 def test_mistake_on_the_command_line_is_told(words, told, capsys, monkeypatch) -> None:
     with pytest.raises(UsageError) as caught:
-        launch.parse(["launch", *words])
+        launch_flags.parse(["launch", *words])
     assert told in str(caught.value)
-    monkeypatch.setattr(launch, "run", lambda _: pytest.fail("it runs"))
+    monkeypatch.setattr(local_cluster, "run", lambda *_: pytest.fail("it runs"))
     assert launch.main(["launch", *words]) == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"tl_keras: {caught.value}\n")
@@ -84,10 +86,10 @@ def test_mistake_on_the_command_line_is_told(words, told, capsys, monkeypatch) -
 
 
 def test_program_prints_its_help_and_loads_nothing_heavy() -> None:
-    assert program_help("launch") == launch.USAGE
-    assert f"[1 to {launch.MOST_WORKERS}; " in launch.USAGE
-    assert f"[one of {', '.join(launch.PROGRAMS)}]" in launch.USAGE
-    assert max(len(line) for line in launch.USAGE.splitlines()) <= 100
+    assert program_help("launch") == launch_flags.USAGE
+    assert f"[1 to {launch_flags.MAX_WORKERS}; " in launch_flags.USAGE
+    assert f"[one of {', '.join(launch_flags.PROGRAMS)}]" in launch_flags.USAGE
+    assert max(len(line) for line in launch_flags.USAGE.splitlines()) <= 100
 
 
 # The processes
@@ -154,7 +156,7 @@ def stand_in(tmp_path, monkeypatch) -> Iterator[Make]:
         path.write_text(BEGINNING.format(python=PYTHON, folder=str(tmp_path)) + code)
         path.chmod(0o755)
 
-    monkeypatch.setattr(launch.sys, "executable", str(path))
+    monkeypatch.setattr(local_cluster.sys, "executable", str(path))
     yield make
     pids = [int(file.read_text()) for file in tmp_path.glob("began?")]
     # Those that were killed just now may take a moment.
@@ -171,7 +173,7 @@ def run(workers: int = 2) -> tuple[int, float]:
     """Return the exit code of so many processes, and the seconds that they took."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     started = time.monotonic()
-    code = launch.run(Launch(workers, "main", ("--steps=3", "a b")))
+    code = local_cluster.run(workers, "main", ("--steps=3", "a b"))
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
     return code, time.monotonic() - started
 
@@ -215,13 +217,13 @@ def test_program_that_is_asked_for_runs(stand_in, tmp_path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_cores_are_divided_among_the_processes(stand_in, tmp_path, monkeypatch, workers) -> None:
     mine = os.sched_getaffinity(0)
-    divide_cores = launch.divide_cores
+    divide_cores = local_cluster.divide_cores
 
     def divide(pid, number, workers):
         divide_cores(pid, number, workers)
         (tmp_path / f"divided{number}").touch()
 
-    monkeypatch.setattr(launch, "divide_cores", divide)
+    monkeypatch.setattr(local_cluster, "divide_cores", divide)
     # They are given when the process is there already.
     stand_in(
         "wait_for(f'divided{index}')\n"
@@ -279,7 +281,7 @@ def test_log_is_passed_on_while_the_processes_run(stand_in, tmp_path, monkeypatc
         def flush(self) -> None:
             """Do nothing: nothing is kept."""
 
-    monkeypatch.setattr(launch.sys, "stderr", Console())
+    monkeypatch.setattr(local_cluster.sys, "stderr", Console())
     stand_in("print('here', file=sys.stderr, flush=True)\nwait_for('seen')")
     assert run(1)[0] == 0
 
@@ -330,7 +332,7 @@ def test_one_that_is_killed_is_a_loss_even_where_the_others_do_well(stand_in) ->
 
 
 def test_all_have_an_end_where_one_was_killed(stand_in, monkeypatch) -> None:
-    monkeypatch.setattr(launch, "LOSS_SECONDS", 1.0)
+    monkeypatch.setattr(local_cluster, "LOSS_SECONDS", 1.0)
     stand_in(
         f"{STOPS}wait_for('ready0', 'ready1')\n"
         "if index: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)"
@@ -342,7 +344,7 @@ def test_all_have_an_end_where_one_was_killed(stand_in, monkeypatch) -> None:
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_process_that_does_not_listen_is_killed(stand_in, monkeypatch, stopped) -> None:
-    monkeypatch.setattr(launch, "END_SECONDS", 1.0)
+    monkeypatch.setattr(local_cluster, "END_SECONDS", 1.0)
     stop = "os.kill(os.getpid(), signal.SIGSTOP)\n" if stopped else ""
     stand_in(f"{DEAF}wait_for('ready0', 'ready1')\nif index: sys.exit(65)\n{stop}time.sleep(60)")
     code, seconds = run()
@@ -351,14 +353,14 @@ def test_process_that_does_not_listen_is_killed(stand_in, monkeypatch, stopped) 
 
 
 def test_processes_have_time_to_end() -> None:
-    assert launch.END_SECONDS > interruption.GRACE_SECONDS + 5
-    assert launch.LOSS_SECONDS > 3 * joining.HEARTBEAT_SECONDS
+    assert local_cluster.END_SECONDS > interruption.GRACE_SECONDS + 5
+    assert local_cluster.LOSS_SECONDS > 3 * joining.HEARTBEAT_SECONDS
 
 
 def test_processes_that_run_are_ended_where_another_cannot_be_started(
     stand_in, tmp_path, monkeypatch
 ) -> None:
-    started = launch._started
+    started = local_cluster._started
 
     def start(command, variables, number, workers):
         if number:
@@ -366,7 +368,7 @@ def test_processes_that_run_are_ended_where_another_cannot_be_started(
             raise BlockingIOError("no more processes")
         return started(command, variables, number, workers)
 
-    monkeypatch.setattr(launch, "_started", start)
+    monkeypatch.setattr(local_cluster, "_started", start)
     stand_in(f"{DEAF}time.sleep(60)")
     with pytest.raises(BlockingIOError):
         run()
@@ -459,7 +461,7 @@ def test_process_that_does_not_listen_to_a_signal_is_killed_when_another_does(
         "on_term(signal.SIG_IGN if index else lambda *_: sys.exit(75))\n"
         "leave(f'ready{index}')\ntime.sleep(60)"
     )
-    with launched(tmp_path, "launch.END_SECONDS = 1.0;") as process:
+    with launched(tmp_path, "local_cluster.END_SECONDS = 1.0;") as process:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 75

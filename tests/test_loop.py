@@ -13,8 +13,8 @@ from made import Records
 from scipy.special import logsumexp
 
 from tl_keras.config import Training
+from tl_keras.config.pace import Pace
 from tl_keras.errors import DivergedError
-from tl_keras.hyperparameters import Pace
 from tl_keras.methods.setting import cross_entropy_of
 from tl_keras.models import building, weights
 from tl_keras.training.loop import Loop
@@ -137,7 +137,7 @@ distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import made, test_loop
 from tl_keras.config import Training
-from tl_keras.training.distribution import make_strategy
+from tl_keras.distributed.distribution import make_strategy
 from tl_keras.training.loop import Loop
 found = {}
 for name in ("one_device", "mirrored"):

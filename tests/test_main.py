@@ -10,7 +10,8 @@ import pytest
 from made import program
 
 import tl_keras
-from tl_keras import main, options
+from tl_keras import main
+from tl_keras.cli import flags
 from tl_keras.config import Config
 from tl_keras.errors import DataError, DivergedError, StoppedError, UsageError, WriteError
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_help_is_given_whatever_else_is_wrong(word, capsys) -> None:
     assert main.main(["tl_keras", "--steps=-1", word]) == 0
     printed = capsys.readouterr()
-    assert printed.out == options.help_text() + "\n"
+    assert printed.out == flags.help_text() + "\n"
     assert printed.err == ""
 
 
@@ -35,7 +36,7 @@ def test_help_program_prints_our_flags_alone_and_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.returncode == 0
-    assert done.stdout == options.help_text() + "\n"
+    assert done.stdout == flags.help_text() + "\n"
     heavy = {"tensorflow", "keras", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "h5py"}
     heavy |= {"tensorflow_datasets", "tensorboard", "mlxtend"}
     assert not heavy & set(done.stderr.split())
@@ -75,7 +76,7 @@ def test_main_ends_with_the_code_of_what_went_wrong(raised, code, monkeypatch, c
         raise raised
 
     stub = types.SimpleNamespace(start_tensorflow=lambda *_: None, run=run)
-    monkeypatch.setitem(sys.modules, "tl_keras.experiment", stub)
+    monkeypatch.setitem(sys.modules, "tl_keras.experiment.experiment", stub)
     monkeypatch.setattr(tl_keras, "experiment", stub, raising=False)
     assert main.main(["tl_keras"]) == code
     printed = capfd.readouterr()
@@ -96,7 +97,7 @@ def test_main_shows_the_traceback_where_a_flagfile_asks_for_it(
         raise DataError("a.png is damaged")
 
     stub = types.SimpleNamespace(start_tensorflow=lambda *_: None, run=run)
-    monkeypatch.setitem(sys.modules, "tl_keras.experiment", stub)
+    monkeypatch.setitem(sys.modules, "tl_keras.experiment.experiment", stub)
     monkeypatch.setattr(tl_keras, "experiment", stub, raising=False)
     for words, shown in (([], True), (["--nodebug"], False)):
         assert main.main(["tl_keras", f"--flagfile={path}", *words]) == 65
@@ -112,7 +113,7 @@ stub = types.SimpleNamespace(
     start_tensorflow=lambda *_: os.write(2, b"chatter\\n"),
     run=lambda config: types.SimpleNamespace(text="the report"),
 )
-tl_keras.experiment = sys.modules["tl_keras.experiment"] = stub
+tl_keras.experiment.experiment = sys.modules["tl_keras.experiment.experiment"] = stub
 sys.exit(main.main(sys.argv))
 """
 

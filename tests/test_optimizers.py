@@ -277,7 +277,7 @@ from tl_keras.training import distribution
 distribution.start(2)
 import keras
 from tl_keras.config import Training
-from tl_keras.training.distribution import make_strategy
+from tl_keras.distributed.distribution import make_strategy
 from tl_keras.training.optimizers import Schedule, make_optimizer
 found = []
 for name in ("sgd", "adam"):

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tl_keras import checks, options
+from tl_keras.cli import flags
 from tl_keras.config import Config, Training, from_flat, named_options
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError
+from tl_keras.experiment import validate
 from tl_keras.methods.catalog import METHODS
 from tl_keras.models.catalog import MODELS
 
@@ -42,7 +43,7 @@ def beside(word: str) -> tuple[str, ...]:
 
 
 def parse(*words: str) -> Config:
-    config = options.parse(["tl_keras", *words])
+    config = flags.parse(["tl_keras", *words])
     assert config is not None
     return config
 
@@ -50,7 +51,7 @@ def parse(*words: str) -> Config:
 def refusal(*words: str) -> str:
     """Return the message of the UsageError that these words raise, which is one line."""
     with pytest.raises(UsageError) as error:
-        options.parse(["tl_keras", *words])
+        flags.parse(["tl_keras", *words])
     assert error.value.exit_code == 2
     message = str(error.value)
     assert len(message.splitlines()) == 1
@@ -61,7 +62,7 @@ def refusal(*words: str) -> str:
 
 
 def test_help_has_every_flag_with_its_default_unit_and_range_or_choices() -> None:
-    entries = options.help_text().split("\n  --")
+    entries = flags.help_text().split("\n  --")
     entries = {entry.partition("=")[0]: " ".join(entry.split()) for entry in entries[1:]}
     assert list(entries) == list(OPTIONS)
     for name, (option, default) in OPTIONS.items():
@@ -82,19 +83,19 @@ def number(bound: float) -> str:
 
 
 def test_help_lists_methods_datasets_and_models() -> None:
-    words = options.help_text().replace(",", " ").split()
+    words = flags.help_text().replace(",", " ").split()
     for name in [*METHODS, *catalog.DATASETS, *MODELS]:
         assert name in words
     for method in METHODS.values():
-        assert method.summary in options.help_text()
+        assert method.summary in flags.help_text()
 
 
 def test_help_fits_a_terminal() -> None:
-    assert max(map(len, options.help_text().splitlines())) <= 100
+    assert max(map(len, flags.help_text().splitlines())) <= 100
 
 
 def test_help_says_to_which_mean_sqrt_scales_the_class_weights() -> None:
-    entry = options.help_text().split("\n  --class_weights=")[1].split("\n  --")[0]
+    entry = flags.help_text().split("\n  --class_weights=")[1].split("\n  --")[0]
     assert "mean over the training images is 1" in " ".join(entry.split())
 
 
@@ -178,7 +179,7 @@ def test_text_of_several_lines_or_with_control_characters_is_refused(name) -> No
         assert f"--{name}=" in message
         assert "must be one line, without control characters" in message
         with pytest.raises(UsageError, match=f"^--{name}=.* must be one line") as refused:
-            checks.check(from_flat({name: text}))
+            validate.check(from_flat({name: text}))
         assert len(str(refused.value).splitlines()) == 1
 
 
@@ -425,8 +426,8 @@ def test_combination_that_makes_sense_is_accepted(words) -> None:
 
 def test_check_holds_for_a_config_that_was_made_in_python() -> None:
     with pytest.raises(UsageError, match="--validation=0"):
-        checks.check(Config(training=Training(early_stopping=1), validation=0))
-    checks.check(Config(validation=0, training=Training(momentum=0, epochs=3)))
+        validate.check(Config(training=Training(early_stopping=1), validation=0))
+    validate.check(Config(validation=0, training=Training(momentum=0, epochs=3)))
 
 
 @pytest.mark.parametrize("name", NUMBERS + CHOICES + BOOLEANS)
@@ -438,7 +439,7 @@ def test_check_refuses_a_config_out_of_bounds_by_the_name_of_the_flag(name) -> N
         values += [0.5] if name in WHOLE else []
     for value in values:
         with pytest.raises(UsageError, match=rf"^--{name}=\(?{value},?\)? must be") as refused:
-            checks.check(from_flat({name: (value,) if name == "seeds" else value}))
+            validate.check(from_flat({name: (value,) if name == "seeds" else value}))
         if name in NUMBERS:
             assert f"from {number(option.low)} to {number(option.high)}" in str(refused.value)
 
@@ -447,13 +448,13 @@ def test_check_refuses_a_config_out_of_bounds_by_the_name_of_the_flag(name) -> N
 def test_check_refuses_what_is_no_text_by_the_name_of_the_flag(name) -> None:
     for value in (None, 3, b"a", ["a"]):
         with pytest.raises(UsageError, match=rf"^--{name}=.* must be text$"):
-            checks.check(from_flat({name: value}))
+            validate.check(from_flat({name: value}))
 
 
 @pytest.mark.parametrize("seeds", [(), (1, 1), 3, None, "12", {1}])
 def test_check_refuses_seeds_that_are_none_or_twice(seeds) -> None:
     with pytest.raises(UsageError, match="--seeds="):
-        checks.check(Config(seeds=seeds))
+        validate.check(Config(seeds=seeds))
 
 
 # The whole
@@ -536,7 +537,7 @@ def test_flag_of_scratch_is_held_to_the_bounds_of_the_target_s(name) -> None:
     wrong = str(option.high * 2 + 1) if option.high is not None else "nothing:of:that"
     assert f"--{name}={wrong}" in refusal(f"--{name}={wrong}")
     assert parse(f"--{name}={default}").flat()[name] in (None, default)
-    assert f"--{name}" in options.help_text()
+    assert f"--{name}" in flags.help_text()
 
 
 def test_config_of_scratch_is_checked_in_python_too() -> None:
@@ -546,7 +547,7 @@ def test_config_of_scratch_is_checked_in_python_too() -> None:
         (Training(early_stopping=2), "--scratch_early_stopping=2"),
     ):
         with pytest.raises(UsageError, match=f"^{flag}"):
-            checks.check(Config(scratch_training=training, validation=0.0))
+            validate.check(Config(scratch_training=training, validation=0.0))
 
 
 # A pretraining for each seed

@@ -14,9 +14,9 @@ from random import Random
 import pytest
 from killing import KINDS, ROOT, TOGETHER, Case, Program, Reference
 
-from tl_keras import interruption, launch
+from tl_keras.distributed import cluster, local_cluster
 from tl_keras.errors import PeerLostError, StoppedError
-from tl_keras.training import cluster
+from tl_keras.runtime import interruption
 
 LOST, STOPPED = f"tl_keras: {cluster.LOSS}", f"tl_keras: {interruption.MESSAGE}"
 # Until the others have ended; then the frozen one is killed.
@@ -109,7 +109,7 @@ def test_others_end_when_one_is_lost_and_all_continue_to_the_bit(
 def test_one_that_never_comes_is_not_waited_for_longer_than_is_said(tmp_path, rounds, tally):
     tries = rounds(1, 10)
     for index in range(tries):
-        environment = list(launch.environments(2))[index % 2]
+        environment = list(local_cluster.environments(2))[index % 2]
         addresses = json.loads(environment["TF_CONFIG"])["cluster"]["worker"]
         command = [sys.executable, "-m", "tl_keras.main", "--startup_timeout=2"]
         done = subprocess.run(

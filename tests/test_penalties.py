@@ -21,7 +21,7 @@ from tl_keras.methods import catalog, delta
 from tl_keras.methods.penalty import Added, added_to
 from tl_keras.methods.setting import Setting
 from tl_keras.models import building, weights
-from tl_keras.models.groups import feature_maps
+from tl_keras.models.feature_maps import feature_maps
 from tl_keras.models.precision import compute_in
 from tl_keras.models.weights import Weights
 from tl_keras.training.loop import Loop
@@ -330,7 +330,7 @@ from tl_keras.training import distribution
 distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import test_penalties
-from tl_keras.training.distribution import make_strategy
+from tl_keras.distributed.distribution import make_strategy
 strategies = [make_strategy(name, 2) for name in ("one_device", "mirrored")]
 assert [one.num_replicas_in_sync for one in strategies] == [1, 2]
 print(json.dumps([test_penalties.after_one_step(strategy) for strategy in strategies]))

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from made import Records, setting
 
-from tl_keras import experiment
 from tl_keras.config import Config, Training
+from tl_keras.experiment import experiment
 from tl_keras.methods import catalog
 from tl_keras.models import building, precision
 from tl_keras.models import catalog as models

@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from tl_keras import predictions
 from tl_keras.errors import DataError, WriteError
+from tl_keras.storage import predictions
 
 LABELS = np.array([0, 1, 2, 1], np.uint8)
 PREDICTED = np.array([0, 2, 2, 1], np.int32)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tl_keras import options
+from tl_keras.cli import flags
 from tl_keras.errors import DataError, UsageError
 from tl_keras.models import preprocessing, weights
 from tl_keras.models.preprocessing import NAMED, Preprocessing, parse
@@ -40,15 +40,15 @@ def test_parse_refuses_other_texts_and_says_what_is_allowed(text):
     with pytest.raises(ValueError, match="is none of auto, tf, torch, caffe, none, SCALE:OFFSET"):
         parse(text)
     with pytest.raises(UsageError, match="^--source_preprocessing=.* is none of") as caught:
-        options.parse(["tl_keras", "--source_weights=a.h5", f"--source_preprocessing={text}"])
+        flags.parse(["tl_keras", "--source_weights=a.h5", f"--source_preprocessing={text}"])
     assert "\n" not in str(caught.value)
 
 
 def test_flag_needs_a_file_and_makes_another_experiment():
     with pytest.raises(UsageError, match="--source_weights names none"):
-        options.parse(["tl_keras", "--source_preprocessing=tf"])
+        flags.parse(["tl_keras", "--source_preprocessing=tf"])
     known = [
-        options.parse(["tl_keras", "--source_weights=a.h5", f"--source_preprocessing={one}"])
+        flags.parse(["tl_keras", "--source_weights=a.h5", f"--source_preprocessing={one}"])
         for one in ("auto", "tf")
     ]
     assert known[0].experiment() != known[1].experiment()

@@ -13,7 +13,7 @@ from made import Records
 from made import task as task_of
 
 from tl_keras.config import Training
-from tl_keras.hyperparameters import Pace
+from tl_keras.config.pace import Pace
 from tl_keras.models import building, weights
 from tl_keras.training.loop import Loop
 
@@ -74,7 +74,7 @@ distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import test_random_layers
 from tl_keras.config import Training
-from tl_keras.training.distribution import make_strategy
+from tl_keras.distributed.distribution import make_strategy
 from tl_keras.training.loop import Loop
 strategy = make_strategy("mirrored", 2)
 with strategy.scope():

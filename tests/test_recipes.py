@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tl_keras import options
+from tl_keras.cli import flags
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {path.stem: path for path in sorted((ROOT / "experiments").glob("*.flags"))}
@@ -67,7 +67,7 @@ def test_compare_target_names_the_recipe_and_passes_flags_on() -> None:
 def test_recipe_is_a_command_line_that_passes_every_check(name, monkeypatch) -> None:
     # Files nest by their path from the project's folder, where make runs them.
     monkeypatch.chdir(ROOT)
-    config = options.parse(["tl_keras", f"--flagfile={RECIPES[name].relative_to(ROOT)}"])
+    config = flags.parse(["tl_keras", f"--flagfile={RECIPES[name].relative_to(ROOT)}"])
     assert config is not None
     assert config.workdir == "", "a recipe with a workdir cannot be varied by flags"
     assert config.data_dir == ""

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tl_keras import files, results
+from tl_keras.storage import files, results
 
 
 @pytest.fixture

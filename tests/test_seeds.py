@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 import tl_keras
-from tl_keras import seeds
 from tl_keras.config import from_flat
 from tl_keras.data import augment, splits
 from tl_keras.data.pipeline import PARTNERS, PICTURES, Stream
 from tl_keras.models import building, weights
+from tl_keras.runtime import seeds
 
 ROLES = (seeds.SOURCE, seeds.TARGET)
 

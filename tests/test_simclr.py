@@ -211,7 +211,7 @@ distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import test_simclr
 from tl_keras.methods import simclr
-from tl_keras.training.distribution import make_strategy
+from tl_keras.distributed.distribution import make_strategy
 
 strategy = make_strategy("mirrored", 2)
 views = test_simclr.pairs(10)

@@ -3,7 +3,7 @@
 import pytest
 from made import Records, setting
 
-from tl_keras import options
+from tl_keras.cli import flags
 from tl_keras.config import from_flat
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog
@@ -14,7 +14,7 @@ from tl_keras.training.loop import Loop
 def refusal(*words):
     """Return the message of the UsageError that these words raise, which is one line."""
     with pytest.raises(UsageError) as error:
-        options.parse(["tl_keras", *words])
+        flags.parse(["tl_keras", *words])
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)
 
@@ -216,4 +216,4 @@ def test_distill_needs_the_head_of_the_source(word):
     ],
 )
 def test_flags_of_finetuning_that_go_together_are_accepted(words):
-    assert options.parse(["tl_keras", *words.split()]) is not None
+    assert flags.parse(["tl_keras", *words.split()]) is not None

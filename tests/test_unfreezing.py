@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from made import Records, setting, small_model
 
+from tl_keras.config.pace import Pace
 from tl_keras.errors import UsageError
-from tl_keras.hyperparameters import Pace
 from tl_keras.methods import catalog, unfreezing
 from tl_keras.models import building, groups, weights
 from tl_keras.training.loop import Loop

@@ -6,10 +6,10 @@ import made
 import numpy as np
 import pytest
 
-from tl_keras import files
 from tl_keras.errors import DataError, WriteError
 from tl_keras.models import building, weights
 from tl_keras.models.weights import Origin, Weights
+from tl_keras.storage import files
 
 
 def small_cnn(num_classes=4, seed=0, image_size=8, dense_units=6):

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 from made import small_model
 
-from tl_keras import files
 from tl_keras.errors import DataError
 from tl_keras.models import building, model_file, weights
 from tl_keras.models.weights import Origin
 from tl_keras.models.weights_file import WeightsFile
+from tl_keras.storage import files
 
 FLAG = "--source_weights=file"
 ORIGIN = Origin("letters", ("a", "b", "c"), "small_cnn", 8, 1)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from tl_keras.config import Config, Training, from_flat, named_options
 from tl_keras.errors import DataError, StoppedError, UsageError, WriteError
-from tl_keras.files import read_state, write_state
-from tl_keras.workdir import LOG, Workdir, _LogFile, default_name, scratch
+from tl_keras.storage.files import read_state, write_state
+from tl_keras.storage.workdir import LOG, Workdir, _LogFile, default_name, scratch
 
 
 @pytest.fixture(autouse=True)
@@ -335,7 +335,7 @@ def test_scratch_folder_goes_away_and_takes_along_what_a_killed_process_left(
     tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    code = "import os, tl_keras.workdir as w; s = w.scratch(); s.__enter__(); os._exit(0)"
+    code = "import os, tl_keras.storage.workdir as w; s = w.scratch(); s.__enter__(); os._exit(0)"
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)})
     [left] = tmp_path.iterdir()
     # Begun in this moment, or a user's own: not a killed process's.

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from tl_keras import keras_defaults
 from tl_keras.config import Config, Training
+from tl_keras.runtime import keras_defaults
 
 if TYPE_CHECKING:
-    from tl_keras.experiment import Report, run
+    from tl_keras.experiment.experiment import Report, run
 
 __all__ = ["Config", "Report", "Training", "run"]
 
@@ -15,7 +15,7 @@ def __getattr__(name: str) -> Any:
     """Import TensorFlow when `run` is asked for, and not before: `--help` needs none of it."""
     if name in ("Report", "run"):
         keras_defaults.check_backend()
-        from tl_keras import experiment
+        from tl_keras.experiment import experiment
 
         return getattr(experiment, name)
     raise AttributeError(f"module 'tl_keras' has no attribute '{name}'")

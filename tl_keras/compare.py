@@ -3,20 +3,20 @@
 import sys
 from collections.abc import Sequence
 
-from tl_keras import comparison_options, console
-from tl_keras.comparison_options import Contest
+from tl_keras.cli import comparison_flags, console
+from tl_keras.config.comparison import Contest
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the comparison that `argv` describes and return the exit code; see tl_keras.errors."""
-    return console.answer(argv, comparison_options.parse, comparison_options.help_text, _run)
+    return console.answer(argv, comparison_flags.parse, comparison_flags.help_text, _run)
 
 
 def _run(contest: Contest) -> str:
     common = contest.common
     in_cluster = console.look_ahead(common)
     with console.quiet(common.debug, in_cluster=in_cluster):
-        from tl_keras import comparison, experiment
+        from tl_keras.experiment import comparison, experiment
 
         experiment.start_tensorflow(common)
 

@@ -3,20 +3,20 @@
 import sys
 from collections.abc import Sequence
 
-from tl_keras import console, options
+from tl_keras.cli import console, flags
 from tl_keras.config import Config
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the experiment that `argv` describes and return the exit code; see tl_keras.errors."""
-    return console.answer(argv, options.parse, options.help_text, _run)
+    return console.answer(argv, flags.parse, flags.help_text, _run)
 
 
 def _run(config: Config) -> str:
     in_cluster = console.look_ahead(config)
     # Only here: TensorFlow takes seconds to import, and a wrong flag should not wait for it.
     with console.quiet(config.debug, in_cluster=in_cluster):
-        from tl_keras import experiment
+        from tl_keras.experiment import experiment
 
         experiment.start_tensorflow(config)
 

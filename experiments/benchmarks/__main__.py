@@ -17,7 +17,7 @@ from experiments.benchmarks import machine, processes, rows
 from experiments.benchmarks.results import Book, shown
 from experiments.benchmarks.rows import Row
 from experiments.benchmarks.turns import FailedError
-from tl_keras import files
+from tl_keras.storage import files
 
 FOLDER = Path(__file__).resolve().parent
 GROWTH = "growth.png"

@@ -12,22 +12,22 @@ import numpy as np
 
 from experiments.benchmarks import pictures
 from experiments.benchmarks.worker import Rounds
-from tl_keras import seeds
 from tl_keras.config import Config, from_flat
+from tl_keras.config.pace import Pace
 from tl_keras.data.catalog import DIGITS
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.seals import Seals
-from tl_keras.experiment import start_tensorflow
-from tl_keras.hyperparameters import Pace
+from tl_keras.distributed import distribution, joining
+from tl_keras.experiment.experiment import start_tensorflow
+from tl_keras.experiment.setup import Images, Plan
+from tl_keras.experiment.train_and_test import forgetting_models
 from tl_keras.methods import catalog as methods
 from tl_keras.methods.frozen_part import FrozenPart
 from tl_keras.methods.setting import Setting
 from tl_keras.models import catalog as models
 from tl_keras.models.building import set_trainable
 from tl_keras.models.precision import choose
-from tl_keras.plan import Images, Plan
-from tl_keras.runs import forgetting_models
-from tl_keras.training import distribution, joining
+from tl_keras.runtime import seeds
 from tl_keras.training.loop import RECORDS_A_VALIDATION, Loop, Record
 
 # Other contenders save nothing while they train, so neither do we.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tl_keras import files
+from tl_keras.storage import files
 
 Finding = Mapping[str, Any]
 

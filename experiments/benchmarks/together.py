@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from experiments.benchmarks import ours, scaling
 from experiments.benchmarks.scaling import Link, Work
-from tl_keras import launch
+from tl_keras.distributed import local_cluster
 
 LINK = Link(bandwidth=5.2e9 / 8, latency=5e-4)
 # Of a run, the first ones trace the graph and wake the machine.
@@ -87,7 +87,7 @@ def run(name: str, workers: int) -> list[float]:
     code = f"from experiments.benchmarks import together; together.work({name!r})"
     processes: list[subprocess.Popen] = []
     try:
-        for number, variables in enumerate(launch.environments(workers)):
+        for number, variables in enumerate(local_cluster.environments(workers)):
             process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 env={"TF_CPP_MIN_LOG_LEVEL": "3", **variables},
@@ -96,7 +96,7 @@ def run(name: str, workers: int) -> list[float]:
                 text=True,
             )
             processes.append(process)
-            launch.divide_cores(process.pid, number, workers)
+            local_cluster.divide_cores(process.pid, number, workers)
         told = [process.communicate() for process in processes]
     finally:
         for process in processes:

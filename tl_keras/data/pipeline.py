@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tl_keras.data import augment, augment_spec, mixing
 from tl_keras.data.augment_spec import Augmentation
-from tl_keras.seeds import derive
+from tl_keras.runtime.seeds import derive
 
 NO_AUGMENTATION = augment_spec.parse("none")
 

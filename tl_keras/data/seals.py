@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_keras import files
 from tl_keras.data.dataset import ImageSet
 from tl_keras.errors import DataError
+from tl_keras.storage import files
 
 _AT_A_TIME = 4096
 

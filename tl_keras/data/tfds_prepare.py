@@ -18,9 +18,9 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from tl_keras import files
 from tl_keras.data import catalog, usps
 from tl_keras.errors import DataError, TransferError, UsageError, WriteError
+from tl_keras.storage import files
 
 tfds.disable_progress_bar()
 

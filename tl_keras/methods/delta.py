@@ -9,8 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from tl_keras.data.pipeline import in_order
-from tl_keras.methods.penalty import Term, Watched, watching
+from tl_keras.methods.penalty import Term, Watched
 from tl_keras.methods.setting import Setting
+from tl_keras.models.feature_maps import with_feature_maps
 
 # Labelled images on which a channel's worth is measured; each channel costs a pass over them.
 IMAGES = 32
@@ -67,7 +68,7 @@ def loss_rises(setting: Setting) -> dict[str, np.ndarray]:
     chosen = generator.permutation(setting.split.train)[:IMAGES]
     images, labels = setting.images.images[chosen], setting.images.labels[chosen]
     # Nothing has trained yet: the model is the source still.
-    source = watching(setting.model)
+    source = with_feature_maps(setting.model)
     batch = next(iter(in_order(images, len(images), setting.image_size)))
     outputs = source(batch, training=False)
     features = np.asarray(outputs["features"], np.float64)

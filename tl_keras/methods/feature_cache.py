@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tl_keras import faults, files, interruption
 from tl_keras.data import memory
+from tl_keras.distributed import cluster
 from tl_keras.errors import DataError
-from tl_keras.training import cluster
+from tl_keras.runtime import interruption
+from tl_keras.storage import crash_points, files
 
 LOG = logging.getLogger(__name__)
 
@@ -183,10 +184,10 @@ class FeatureCache:
                 file.write(data)
             finally:
                 file.close()
-        faults.reached("cache rows written")
+        crash_points.reached("cache rows written")
         self._pieces.append({"examples": len(indices), "sha256": _digest(parts)})
         files.write_state(self.folder / MANIFEST, {"key": self._key, "pieces": self._pieces})
-        faults.reached("cache manifest written")
+        crash_points.reached("cache manifest written")
         start = len(self._indices)
         self._indices += indices.tolist()
         self._places |= {index: start + place for place, index in enumerate(indices.tolist())}

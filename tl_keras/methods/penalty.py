@@ -14,11 +14,9 @@ import tensorflow as tf
 
 from tl_keras.methods import catalog
 from tl_keras.methods.setting import Extra, Setting
-from tl_keras.models.building import copy_weights
 from tl_keras.models.cutting import differs_in_training
-from tl_keras.models.groups import feature_maps
+from tl_keras.models.feature_maps import frozen_copy, with_feature_maps
 from tl_keras.models.naming import leaves
-from tl_keras.models.operations import quicken
 
 
 @dataclass
@@ -100,10 +98,10 @@ def added_to(setting: Setting, *, from_scratch: bool = False) -> Added:
         return Added(model, None, [])
     rows = {name: catalog.PENALTIES[name] for name in named}
     with setting.strategy.scope():
-        watched = watching(model)
+        watched = with_feature_maps(model)
         reference = None
         if any(row.compares for row in rows.values()):
-            reference = frozen(model)
+            reference = frozen_copy(model)
         made = {name: row.make(setting, *named[name]) for name, row in rows.items()}
 
     def terms(inputs: tf.Tensor, outputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -112,23 +110,3 @@ def added_to(setting: Setting, *, from_scratch: bool = False) -> Added:
 
     variables = [variable for term in made.values() for variable in term.variables]
     return Added(watched, terms, variables)
-
-
-def watching(model: keras.Model) -> keras.Model:
-    """Return the same model, with the last feature map of each layer group among its outputs."""
-    return keras.Model(
-        model.input, {**model.output, "maps": feature_maps(model)}, name=f"{model.name}_watched"
-    )
-
-
-def frozen(model: keras.Model) -> keras.Model:
-    """Return a copy of `model` with the same weights, that watches and does not train."""
-    copy = keras.models.clone_model(model)
-    for layer, its_copy in zip(model.layers, copy.layers, strict=True):
-        copy_weights(layer, its_copy)
-    copy.name = model.name
-    # As those of the model itself, or the two would differ in their last bits.
-    quicken(copy)
-    copy = watching(copy)
-    copy.trainable = False
-    return copy

@@ -13,7 +13,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_keras import seeds
 from tl_keras.config import Config, Training
 from tl_keras.data import augment_spec, splits
 from tl_keras.data.dataset import ImageSet
@@ -23,6 +22,7 @@ from tl_keras.models.building import tensor_names
 from tl_keras.models.precision import Precision
 from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import HEAD, Weights
+from tl_keras.runtime import seeds
 from tl_keras.training.prediction import Predictor
 from tl_keras.training.task import Batch, CrossEntropy, Objective, Task, accuracy
 

@@ -11,7 +11,7 @@ from tl_keras.models.colour import GREY_TO_COLOUR
 from tl_keras.models.naming import named_layers, rename, tensor_names
 from tl_keras.models.operations import quicken
 from tl_keras.models.preprocessing import Preprocessing
-from tl_keras.seeds import derive
+from tl_keras.runtime.seeds import derive
 
 __all__ = [
     "build",

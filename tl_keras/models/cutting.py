@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import keras
 
-from tl_keras.models import groups, norms
+from tl_keras.models import norms
 from tl_keras.models.building import head_of
+from tl_keras.models.feature_maps import all_passes
 from tl_keras.models.naming import leaves
 
 
@@ -32,7 +33,7 @@ def cut(model: keras.Model) -> Cut | None:
         model: of which `building.train_only` or `set_trainable` has chosen what trains.
     """
     place = None
-    passes = groups.all_passes(model)
+    passes = all_passes(model)
     # The features may be where the cut is, and come out of both parts.
     results = keras.tree.flatten({k: v for k, v in model.output.items() if k != "features"})
     results = {id(tensor) for tensor in results}

@@ -1,4 +1,4 @@
-"""Layer groups: the parts of a model's body that thaw together, and where features can be watched.
+"""Layer groups: the parts of a model's body that thaw together, and whose feature maps are tapped.
 
 Of a network of keras.applications a group ends where the resolution falls: those are the blocks of
 VGG16 and the stages of ResNet50. Of our own small models every convolution and every dense layer is
@@ -11,7 +11,6 @@ import keras
 
 from tl_keras.models import catalog
 from tl_keras.models.building import named_body
-from tl_keras.models.naming import leaves
 
 KERNELS = (keras.layers.Conv2D, keras.layers.Dense)
 
@@ -24,7 +23,7 @@ def groups(model: keras.Model) -> list[list[str]]:
         sides: list[int] = []
         for layer in body.values():
             # Behind the global pooling is none: ConvNeXt's last normalisation is of its stage.
-            sides.append(_side(layer.output) or sides[-1])
+            sides.append(map_side(layer.output) or sides[-1])
         to_come = list(itertools.accumulate(reversed(sides), max))[::-1]
         numbers = [sorted(set(to_come), reverse=True).index(side) for side in to_come]
     else:
@@ -44,49 +43,6 @@ def steps_from_head(model: keras.Model) -> dict[str, int]:
     }
 
 
-def feature_maps(model: keras.Model) -> dict[str, keras.KerasTensor]:
-    """Return the last (batch, height, width, channels) feature map of each group, by its name.
-
-    It is the last of its group's resolution through which all that follows is computed: behind a
-    residual sum or a concatenation, not inside its branches. A group without such a map has none.
-    """
-    operations = model.operations
-    body = named_body(model)
-    places = {leaf: place for place, op in enumerate(operations) for leaf in leaves(op)}
-    grouped = groups(model)
-    starts = [min(places[body[name]] for name in group) for group in grouped]
-    maps = {}
-    passes = all_passes(model)
-    for group, (start, end) in zip(
-        grouped, itertools.pairwise([*starts, len(operations)]), strict=True
-    ):
-        side = max(_side(body[name].output) for name in group)
-        for place in reversed(range(start, end)):
-            output = operations[place].output
-            if passes[place] and len(output.shape) == 4 and _side(output) == side:
-                maps[group[-1]] = output
-                break
-    return maps
-
-
-def all_passes(model: keras.Model) -> list[bool]:
-    """Return for each operation whether everything behind it is computed from it alone."""
-    operations = model.operations
-    made_by = {
-        id(tensor): place
-        for place, operation in enumerate(operations)
-        for tensor in keras.tree.flatten(operation.output)
-    }
-    last_use = list(range(len(operations)))
-    for place, operation in enumerate(operations):
-        if isinstance(operation, keras.layers.InputLayer):
-            continue
-        for tensor in keras.tree.flatten(operation.input):
-            last_use[made_by[id(tensor)]] = place
-    # Up to where what was computed before each place is still used.
-    reach = list(itertools.accumulate(last_use, max, initial=0))
-    return [reach[place] <= place for place in range(len(operations))]
-
-
-def _side(tensor: keras.KerasTensor) -> int:
+def map_side(tensor: keras.KerasTensor) -> int:
+    """Return the height of a (batch, height, width, channels) feature map; 0 for other tensors."""
     return tensor.shape[1] if len(tensor.shape) == 4 else 0

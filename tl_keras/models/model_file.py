@@ -18,9 +18,9 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from tl_keras import files
 from tl_keras.errors import DataError
 from tl_keras.models import file_config, file_kind
+from tl_keras.storage import files
 
 if TYPE_CHECKING:
     import keras

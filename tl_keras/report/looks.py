@@ -8,8 +8,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from tl_keras import files
 from tl_keras.errors import DataError
+from tl_keras.storage import files
 
 LOG = logging.getLogger(__name__)
 

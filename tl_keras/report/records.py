@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tl_keras import faults, files
+from tl_keras.storage import crash_points, files
 
 
 class MetricsLog:
@@ -41,7 +41,7 @@ class MetricsLog:
         with files.writing(self._path):
             self._file.write(_line(step, values))
             self._file.flush()
-        faults.reached("log line written")
+        crash_points.reached("log line written")
 
     def close(self) -> None:
         """Close the file.

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from tl_keras.config import PAIRED
-from tl_keras.finished_runs import ARMS
 from tl_keras.report.conclusion import conclude
 from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
+from tl_keras.storage.finished_runs import ARMS
 
 SEEDS_A_LINE = 8
 

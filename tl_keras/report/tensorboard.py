@@ -31,8 +31,8 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from tl_keras import files
 from tl_keras.report import pictures
+from tl_keras.storage import files
 
 
 class EventLog:

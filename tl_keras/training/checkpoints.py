@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tl_keras import faults, files
+from tl_keras.config.pace import Pace
 from tl_keras.errors import DataError, DivergedError
-from tl_keras.hyperparameters import Pace
+from tl_keras.storage import crash_points, files
 
 LOG = logging.getLogger(__name__)
 
@@ -90,9 +90,9 @@ class Checkpoints:
         np.savez(content, allow_pickle=False, **named, **arrays)
         manifest = self._folder / f"{step:010d}.json"
         sha256 = files.write_bytes(manifest.with_suffix(".npz"), content.getvalue())
-        faults.reached("checkpoint half written")
+        crash_points.reached("checkpoint half written")
         files.write_state(manifest, {"step": step, "npz_sha256": sha256, "record": record})
-        faults.reached("checkpoint written")
+        crash_points.reached("checkpoint written")
         self._prune()
 
     def restore(self) -> Restored | None:
@@ -168,7 +168,7 @@ class Checkpoints:
             if left_over or passed:
                 with files.writing(path):
                     path.unlink(missing_ok=True)
-                faults.reached("checkpoint pruned")
+                crash_points.reached("checkpoint pruned")
 
 
 def plain(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -16,12 +16,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_keras import faults, interruption
 from tl_keras.config import Training
+from tl_keras.config.pace import Pace
+from tl_keras.distributed import cluster, distribution
 from tl_keras.errors import DivergedError, StoppedError
-from tl_keras.hyperparameters import Pace
 from tl_keras.models import precision
-from tl_keras.training import cluster, distribution
+from tl_keras.runtime import interruption
+from tl_keras.storage import crash_points
 from tl_keras.training.averaging import Average
 from tl_keras.training.checkpoints import Checkpoints, Clock, known, plain
 from tl_keras.training.convergence import chance_loss, has_converged
@@ -274,7 +275,7 @@ class Loop:
         self._spent += spent
         self._waited += waited
         self._figures.append(figures)
-        faults.reached("steps trained")
+        crash_points.reached("steps trained")
         self._progress.update(state.step, float(figures[-1, 0]))
         if state.step == record:
             self._record()

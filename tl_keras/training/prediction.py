@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.data import pipeline
-from tl_keras.training import distribution
+from tl_keras.distributed import distribution
 
 # Evaluation keeps no gradients, so it affords larger batches than training; this bounds its memory.
 VALUES_A_BATCH = 2**26

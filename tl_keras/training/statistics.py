@@ -12,7 +12,7 @@ from tl_keras.data.pipeline import Stream
 from tl_keras.models import batch_statistics
 from tl_keras.models.batch_statistics import Measurer
 from tl_keras.models.colour import in_colour
-from tl_keras.seeds import derive
+from tl_keras.runtime.seeds import derive
 from tl_keras.training.prediction import affordable
 from tl_keras.training.task import Task
 

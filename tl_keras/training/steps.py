@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.data.pipeline import Stream
+from tl_keras.distributed import distribution
 from tl_keras.models import noise
 from tl_keras.models.noise import Share
-from tl_keras.training import distribution
 from tl_keras.training.averaging import Average
 from tl_keras.training.task import Batch, Objective
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_keras import files
 from tl_keras.errors import DataError
+from tl_keras.storage import files
 
 PREDICTIONS = "predictions.npz"
 

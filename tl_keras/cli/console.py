@@ -9,10 +9,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Protocol, TypeVar
 
-from tl_keras import cluster_config, interruption, keras_defaults
-from tl_keras.checks import reads_source
 from tl_keras.config import Config
+from tl_keras.distributed import cluster_config
 from tl_keras.errors import DataError, StoppedError, TransferError, WriteError
+from tl_keras.experiment.validate import reads_source
+from tl_keras.runtime import interruption, keras_defaults
 
 
 class Read(Protocol):
@@ -115,9 +116,9 @@ def look_at_weights(config: Config) -> None:
     Raises:
         DataError: it cannot be used.
     """
-    from tl_keras import files
     from tl_keras.methods import catalog
     from tl_keras.models import file_structure
+    from tl_keras.storage import files
 
     wanted = config.source_weights and catalog.find(config.method).copies_weights
     if not wanted or config.source_weights_sha256:

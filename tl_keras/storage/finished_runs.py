@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tl_keras import predictions, results
-from tl_keras.predictions import PREDICTIONS
+from tl_keras.storage import predictions, results
+from tl_keras.storage.predictions import PREDICTIONS
 
 LOG = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tl_keras import faults
 from tl_keras.errors import DataError, WriteError
+from tl_keras.storage import crash_points
 
 LOG = logging.getLogger(__name__)
 
@@ -47,14 +47,14 @@ def write_bytes(path: Path, data: bytes) -> str:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            faults.reached("temporary written")
+            crash_points.reached("temporary written")
             unfinished.replace(path)
         except OSError:
             with contextlib.suppress(OSError):
                 unfinished.unlink()
             raise
         _sync_folder(path.parent)
-    faults.reached("file renamed")
+    crash_points.reached("file renamed")
     return hashlib.sha256(data).hexdigest()
 
 

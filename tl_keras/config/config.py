@@ -1,23 +1,20 @@
 """The one frozen configuration of an experiment.
 
 Each field is also a command line flag: its default, help, unit and range stand here once, and
-`tl_keras.options` makes the flag, its check and its `--help` line of them.
+`tl_keras.cli.flags` makes the flag, its check and its `--help` line of them.
 """
 
 import dataclasses
 from typing import Any
 
-from tl_keras.hyperparameters import (
+from tl_keras.config.options import option
+from tl_keras.config.training import (
     SCRATCH_PREFIX,
     SOURCE_PREFIX,
-    Option,
     Training,
     named_options,
-    option,
     with_given,
 )
-
-__all__ = ["Config", "Option", "Training", "from_flat", "named_options", "option"]
 
 TASK = "What to transfer"
 TRANSFER = "How to transfer"

@@ -10,9 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tl_keras import cluster_config
+from tl_keras.distributed import cluster, cluster_config
 from tl_keras.errors import UsageError
-from tl_keras.training import cluster
 
 
 def start(replicas: int) -> None:

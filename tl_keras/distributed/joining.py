@@ -17,10 +17,9 @@ from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver as slurm
 from tensorflow.python.eager import context
 
-from tl_keras import cluster_config
+from tl_keras.distributed import cluster, cluster_config
+from tl_keras.distributed.cluster import Cluster
 from tl_keras.errors import PeerLostError, UsageError
-from tl_keras.training import cluster
-from tl_keras.training.cluster import Cluster
 
 HEARTBEAT_SECONDS = 10.0
 # Between two looks at who is there, and until it is told for whom this process waits.

@@ -25,8 +25,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from tl_keras import interruption
 from tl_keras.errors import DataError, PeerLostError, StoppedError, UsageError
+from tl_keras.runtime import interruption
 
 LOG = logging.getLogger(__name__)
 

@@ -16,15 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from tl_keras import experiment, files, finished_runs, runs
-from tl_keras.comparison_options import Contest, Contestant
 from tl_keras.config import Config
+from tl_keras.config.comparison import Contest, Contestant
+from tl_keras.distributed import cluster
+from tl_keras.experiment import experiment, train_and_test
+from tl_keras.experiment.setup import Plan
+from tl_keras.experiment.source import Sources
 from tl_keras.methods import catalog as methods
-from tl_keras.plan import Plan
 from tl_keras.report import curves, summary
-from tl_keras.source import Sources
-from tl_keras.training import cluster
-from tl_keras.workdir import Workdir, digest, refuse_other_settings, safe_name, write_settings
+from tl_keras.storage import files, finished_runs
+from tl_keras.storage.workdir import (
+    Workdir,
+    digest,
+    refuse_other_settings,
+    safe_name,
+    write_settings,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -90,7 +97,7 @@ def _arm(name: str) -> str:
 
 def _run(plan: Plan, folder: Path, sources: Sources, name: str, seed: int) -> dict[str, Any]:
     arm, source = _arm(name), sources.of(seed)
-    with runs.forgetting_models():
+    with train_and_test.forgetting_models():
         return experiment.carry_out(
             plan, folder / f"{arm}-{seed}", source, arm, plan.config.method, seed
         )

@@ -2,11 +2,11 @@
 
 import re
 
-from tl_keras import bounds
-from tl_keras.config import PAIRED, Config, Training
+from tl_keras.config import PAIRED, Config, Training, bounds
+from tl_keras.config.pace import Pace
+from tl_keras.config.training import SOURCE_PREFIX
 from tl_keras.data import augment_spec
 from tl_keras.errors import UsageError
-from tl_keras.hyperparameters import SOURCE_PREFIX, Pace
 from tl_keras.methods import catalog as methods
 from tl_keras.models import catalog as models
 from tl_keras.models import preprocessing

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tl_keras import files
 from tl_keras.errors import DataError
+from tl_keras.storage import files
 
 LOG = logging.getLogger(__name__)
 

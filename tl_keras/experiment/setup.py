@@ -8,16 +8,16 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tl_keras import seeds
-from tl_keras.checks import needs_validation, reads_source
 from tl_keras.config import Config, Training
+from tl_keras.config.training import SOURCE_PREFIX
 from tl_keras.data import splits
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.reading import open_dataset
 from tl_keras.data.seals import Seals
 from tl_keras.data.splits import Split
+from tl_keras.distributed import cluster, distribution
 from tl_keras.errors import UsageError
-from tl_keras.hyperparameters import SOURCE_PREFIX
+from tl_keras.experiment.validate import needs_validation, reads_source
 from tl_keras.methods import catalog as methods
 from tl_keras.methods import unfreezing
 from tl_keras.methods.setting import Setting
@@ -26,7 +26,7 @@ from tl_keras.models import catalog as models
 from tl_keras.models.precision import Precision, compute_in
 from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import Origin, Weights
-from tl_keras.training import cluster, distribution
+from tl_keras.runtime import seeds
 
 
 class Images:

@@ -13,13 +13,12 @@ from typing import Any
 
 from absl import flags
 
-from tl_keras import config as config_module
-from tl_keras import hyperparameters
-from tl_keras.bounds import bounded, different, example, one_line, plain_text, range_of
-from tl_keras.checks import check
-from tl_keras.config import Config, Option, named_options
+from tl_keras.config import Config, Option, from_flat, named_options
+from tl_keras.config.bounds import bounded, different, example, one_line, plain_text, range_of
+from tl_keras.config.training import SCRATCH_TRAINING, SOURCE_TRAINING
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError
+from tl_keras.experiment.validate import check
 from tl_keras.methods import catalog as methods
 from tl_keras.models import catalog as models
 
@@ -101,7 +100,7 @@ def parse(argv: Sequence[str]) -> Config | None:
     """
     if asks_for_help(argv):
         return None
-    config = config_module.from_flat(read(argv))
+    config = from_flat(read(argv))
     check(config)
     return config
 
@@ -222,10 +221,10 @@ def help_text(usage: str = USAGE, comparison: object | None = None) -> str:
         if option.group != group:
             group = option.group
             lines.append(f"\n{group}:\n")
-            if group == hyperparameters.SCRATCH_TRAINING:
+            if group == SCRATCH_TRAINING:
                 names = [f"--{one}" for one, other, _ in every if other.group == group]
                 lines.append(_wrapped(" ".join(names)))
-        if group != hyperparameters.SCRATCH_TRAINING:
+        if group != SCRATCH_TRAINING:
             lines.append(_help_entry(name, option, default))
     lines.append("\nMethods:\n")
     lines += [f"  {method.name:16} {method.summary}" for method in methods.METHODS.values()]
@@ -254,7 +253,7 @@ def _help_entry(name: str, option: Option, default: Any) -> str:
         detail = f"{numbers}, or {words}" if words else numbers
     unit = f"; unit: {option.unit}" if option.unit else ""
     bounds = f"[{detail}{unit}]" if detail else ""
-    if option.group == hyperparameters.SOURCE_TRAINING:
+    if option.group == SOURCE_TRAINING:
         return f"  --{name}={shown}  {bounds}".rstrip()
     return f"  --{name}={shown}\n{_wrapped(f'{option.help} {bounds}')}"
 

@@ -7,9 +7,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from tl_keras.config import Config, Option, named_options
+from tl_keras.config.config import Config
+from tl_keras.config.options import Option
+from tl_keras.config.training import SCRATCH_PREFIX, named_options
 from tl_keras.errors import UsageError
-from tl_keras.hyperparameters import SCRATCH_PREFIX
 
 Number = int | float
 

@@ -14,20 +14,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tl_keras import environment, files, finished_runs, keras_defaults, plan, results, runs, seeds
-from tl_keras import source as source_module
-from tl_keras.checks import check
 from tl_keras.config import Config
+from tl_keras.distributed import cluster, distribution, joining
 from tl_keras.errors import DataError
+from tl_keras.experiment import setup, train_and_test
+from tl_keras.experiment import source as source_module
+from tl_keras.experiment.setup import Plan
+from tl_keras.experiment.source import Source, Sources, named
+from tl_keras.experiment.validate import check
 from tl_keras.methods import catalog as methods
 from tl_keras.models import norms, weights
 from tl_keras.models.precision import Precision, choose
-from tl_keras.plan import Plan
 from tl_keras.report import looks, summary
-from tl_keras.source import Source, Sources, named
-from tl_keras.training import cluster, distribution, joining
+from tl_keras.runtime import environment, keras_defaults, seeds
+from tl_keras.storage import files, finished_runs, results
+from tl_keras.storage.workdir import Workdir, scratch
 from tl_keras.training.prediction import Predictor
-from tl_keras.workdir import Workdir, scratch
 
 LOG = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def run(config: Config) -> Report:
             source = sources.of(seed)
             for arm, method in _arms(config, source):
                 folder = workdir.arm(arm, seed)
-                with runs.forgetting_models():
+                with train_and_test.forgetting_models():
                     records.append(carry_out(settled, folder, source, arm, method, seed))
         return _report(settled, workdir, sources, records)
 
@@ -115,7 +117,7 @@ def settle(
     LOG.info("precision: %s to train, %s where frozen: %s", *precision)
     origin = file.origin if file else None
     prepared = source_module.preprocessing(config, file)
-    settled = plan.make(config, strategy, origin, precision, workdir.root, prepared)
+    settled = setup.make(config, strategy, origin, precision, workdir.root, prepared)
     known = source_module.known(settled, file)
     processes.check_same("the weights of the source", known and known.record["weights_sha256"])
     settled.check(known.weights if known else None, named(config), configs or [config])
@@ -177,11 +179,13 @@ def carry_out(
         setting = dataclasses.replace(
             setting,
             source_train=settled.source.train,
-            source_augment=plan.augmentation(settled.source, config.source_training),
+            source_augment=setup.augmentation(settled.source, config.source_training),
         )
     LOG.info("%s, seed %d: %s with %d images", arm, seed, method_name, len(setting.split.train))
     prepared, title = method.prepare(setting), f"{arm}, seed {seed}"
-    outcome = runs.carry_out(setting, prepared, target, folder, title, settled.origin(target))
+    outcome = train_and_test.carry_out(
+        setting, prepared, target, folder, title, settled.origin(target)
+    )
     record = {"arm": arm, "seed": seed, "zero_shot": None, **outcome.record()}
     results.write(folder, record)
     LOG.info("%s, seed %d: test accuracy %.2f %%", arm, seed, 100 * outcome.test["accuracy"])

@@ -15,10 +15,10 @@ from typing import Any
 
 import filelock
 
-from tl_keras import files
 from tl_keras.config import Config
+from tl_keras.config.training import SCRATCH_PREFIX
 from tl_keras.errors import StoppedError, UsageError
-from tl_keras.hyperparameters import SCRATCH_PREFIX
+from tl_keras.storage import files
 
 LOG = logging.getLogger("tl_keras")
 

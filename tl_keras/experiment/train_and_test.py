@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from tensorflow.python.framework import ops
 
-from tl_keras import files, predictions
+from tl_keras.config.pace import Pace
 from tl_keras.data.pipeline import in_order
-from tl_keras.hyperparameters import Pace
+from tl_keras.experiment.setup import Images
 from tl_keras.methods.setting import Prepared, Pretraining, Setting
 from tl_keras.models import model_file, precision, weights
 from tl_keras.models.weights import HEAD, Origin, Tensors
-from tl_keras.plan import Images
-from tl_keras.predictions import PREDICTIONS
 from tl_keras.report import metrics
 from tl_keras.report.metrics import Classification
 from tl_keras.report.records import MetricsLog
 from tl_keras.report.tensorboard import EventLog
+from tl_keras.storage import files, predictions
+from tl_keras.storage.predictions import PREDICTIONS
 from tl_keras.training import statistics
 from tl_keras.training.loop import Loop, Record, Result
 

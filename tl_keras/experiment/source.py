@@ -5,10 +5,11 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tl_keras import files, results, runs, seeds
-from tl_keras.checks import needs_head
 from tl_keras.config import PAIRED, Config
 from tl_keras.errors import DataError, UsageError
+from tl_keras.experiment import train_and_test
+from tl_keras.experiment.setup import Plan
+from tl_keras.experiment.validate import needs_head
 from tl_keras.methods import catalog as methods
 from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
@@ -16,7 +17,8 @@ from tl_keras.models import preprocessing as preprocessings
 from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import Origin, Weights
 from tl_keras.models.weights_file import WeightsFile
-from tl_keras.plan import Plan
+from tl_keras.runtime import seeds
+from tl_keras.storage import files, results
 
 LOG = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class Sources:
             return self._shared
         ending, own = self.ending(seed), self._settled.config.source_seed
         if ending not in self._pretrained:
-            with runs.forgetting_models():
+            with train_and_test.forgetting_models():
                 found = pretrained(
                     self._settled, self._folder(seed), seed if isinstance(own, str) else own
                 )
@@ -214,10 +216,10 @@ def pretrained(settled: Plan, folder: Path, seed: int) -> Source:
     prepared = methods.pretraining(config.pretrain)(setting)
     title, origin = f"source {config.source}", settled.origin(images)
     if config.pretrain == "supervised":
-        outcome = runs.carry_out(setting, prepared, images, folder, title, origin)
+        outcome = train_and_test.carry_out(setting, prepared, images, folder, title, origin)
         found = {name: outcome.test[name] for name in ("accuracy", "loss")}
     else:
-        outcome = runs.pretrain(setting, prepared, images, folder, title)
+        outcome = train_and_test.pretrain(setting, prepared, images, folder, title)
         origin = dataclasses.replace(origin, class_names=())
         found = outcome.test
     origin = dataclasses.replace(origin, test=found)

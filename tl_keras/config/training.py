@@ -1,12 +1,10 @@
-"""How one model is trained: what the source and the target have each of their own.
-
-And what a setting is made of: a field that is a command line flag too.
-"""
+"""How one model is trained: what the source, the target and scratch have each of their own."""
 
 import dataclasses
-import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+from tl_keras.config.options import Option, option
 
 TARGET_TRAINING = "Training on the target"
 SOURCE_TRAINING = "Training on the source (the same, with --source_ before the name)"
@@ -22,43 +20,6 @@ TRAININGS = {
     "source_training": (SOURCE_PREFIX, SOURCE_TRAINING),
     "scratch_training": (SCRATCH_PREFIX, SCRATCH_TRAINING),
 }
-
-
-class Option(NamedTuple):
-    """What makes a flag of a field: `low` and `high` are inclusive bounds, None for none."""
-
-    help: str
-    group: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-
-
-def option(default: Any, help_text: str, group: str = "", **bounds: Any) -> Any:
-    """Return a dataclass field whose flag has this default, help, group and bounds."""
-    return dataclasses.field(
-        default=default, metadata={"option": Option(help_text, group, **bounds)}
-    )
-
-
-class Pace(NamedTuple):
-    """How often the state of a run is saved: after so many steps or seconds; 0 for neither."""
-
-    steps: int = 0
-    seconds: float = 30.0
-
-    @classmethod
-    def parse(cls, text: str) -> "Pace":
-        """Read `200` (steps), `30s` (seconds), or both with a comma: whichever comes first.
-
-        Raises:
-            ValueError: it cannot be read; the error says what is allowed.
-        """
-        found = re.fullmatch(r"(\d{1,9})|(?:(\d{1,9}),)?(\d{1,6}(?:\.\d{1,3})?)s", text, re.ASCII)
-        if not found:
-            raise ValueError("must be steps (200), seconds (30s) or both (200,30s)")
-        return cls(int(found[1] or found[2] or 0), float(found[3] or 0.0))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tl_keras import files
 from tl_keras.errors import UsageError
+from tl_keras.storage import files
 
 BACKEND = "tensorflow"
 # Settings of the process: the names of the functions of keras.config that get them.

@@ -4,14 +4,14 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from tl_keras import config as config_module
-from tl_keras import hyperparameters, options
-from tl_keras.checks import check
-from tl_keras.config import Config, named_options, option
+from tl_keras.cli import flags
+from tl_keras.config import Config, from_flat, named_options
+from tl_keras.config.comparison import Comparison, Contest, Contestant
+from tl_keras.config.config import TRANSFER
+from tl_keras.config.training import TARGET_TRAINING
 from tl_keras.errors import UsageError
+from tl_keras.experiment.validate import check
 from tl_keras.methods import catalog as methods
-
-COMPARING = "What to compare"
 
 USAGE = """\
 Compare methods of transfer: each of --methods with each number of --shots and each of --seeds, on
@@ -26,68 +26,18 @@ hold for every run:
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """What `python -m tl_keras.compare` compares; see each field's help."""
-
-    methods: str = option(
-        "all",
-        "comma list of methods, each under its own name or as NAME(FLAG=VALUE;FLAG=VALUE) with"
-        " settings of its own, such as features(augment=none) or"
-        " strong(method=l2sp;unfreeze=lp_ft); all: every method that these flags allow",
-        COMPARING,
-    )
-    shots: str = option(
-        "1,5,10,50,all",
-        "comma list of labelled target images a class; all, or 0, for all of them. A recipe's own"
-        " --shots is such a list of one",
-        COMPARING,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Contestant:
-    """One line of the table: a method with its settings; `config.shots` is 0."""
-
-    name: str
-    config: Config
-
-
-@dataclasses.dataclass(frozen=True)
-class Contest:
-    """What is to be compared.
-
-    Attributes:
-        common: the flags that hold for all; its method is one that needs all that any method needs
-            of the source.
-        contestants: scratch is not among them, and always runs.
-        shots: labels a class, 0 for all, in the order asked for.
-        left_out: name and reason of the methods that do not go with the flags, under `all`.
-    """
-
-    common: Config
-    contestants: tuple[Contestant, ...]
-    shots: tuple[int, ...]
-    left_out: dict[str, str]
-
-    @property
-    def debug(self) -> bool:
-        """Whether errors show their traceback."""
-        return self.common.debug
-
-
 def parse(argv: Sequence[str]) -> Contest | None:
     """Read a command line; None where `--help` was asked for.
 
     Raises:
         UsageError: a flag is unknown, out of range, or contradicts another one, in any of the runs.
     """
-    if options.asks_for_help(argv):
+    if flags.asks_for_help(argv):
         return None
-    values = options.read(argv, Comparison())
+    values = flags.read(argv, Comparison())
     shots = _shots(values.pop("shots", Comparison.shots))
     named = values.pop("methods", Comparison.methods)
-    common = config_module.from_flat({**values, "method": "scratch", "shots": 0})
+    common = from_flat({**values, "method": "scratch", "shots": 0})
     contestants, left_out = [], {}
     for name, settings in _named(named):
         own = _contestant(argv, name, settings)
@@ -107,7 +57,7 @@ def parse(argv: Sequence[str]) -> Contest | None:
 
 def help_text() -> str:
     """Return what `--help` prints."""
-    return options.help_text(USAGE, Comparison())
+    return flags.help_text(USAGE, Comparison())
 
 
 def _shots(text: str) -> tuple[int, ...]:
@@ -160,7 +110,7 @@ def _items(text: str) -> list[str]:
 
 
 def _contestant(argv: Sequence[str], name: str, settings: list[str]) -> Config:
-    groups = (config_module.TRANSFER, hyperparameters.TARGET_TRAINING)
+    groups = (TRANSFER, TARGET_TRAINING)
     own = {flag for flag, known, _ in named_options(Config()) if known.group in groups}
     words = [f"--{setting.strip().removeprefix('--')}" for setting in settings]
     method = [f"--method={name}"] if name in methods.METHODS else []
@@ -182,10 +132,10 @@ def _contestant(argv: Sequence[str], name: str, settings: list[str]) -> Config:
                 " stand flags of the transfer and of the training on the target alone"
             )
     try:
-        values = options.read([*argv, *method, *words], Comparison())
+        values = flags.read([*argv, *method, *words], Comparison())
     except UsageError as error:
         raise UsageError(f"--methods={name}(...): {error}") from error
-    return config_module.from_flat({**values, "shots": 0, "baseline": False})
+    return from_flat({**values, "shots": 0, "baseline": False})
 
 
 def _check(config: Config, shots: Sequence[int]) -> None:

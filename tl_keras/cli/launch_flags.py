@@ -1,0 +1,71 @@
+"""The command line of `python -m tl_keras.launch`."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tl_keras.errors import UsageError
+
+USAGE = """\
+Train in several processes of this machine, which share each batch: a way to try out what several
+machines would do. With TF_CONFIG, or srun, those start python -m tl_keras.main themselves.
+
+  python -m tl_keras.launch --workers=2 -- --flagfile=experiments/mnist_to_usps.flags --shots=10
+
+What stands before the --:
+
+  --workers=2
+      how many processes; the processor's cores are divided among them [1 to 64; unit: processes]
+  --program=main
+      what they run [one of main, compare]
+
+What stands behind it goes to the program; see python -m tl_keras.main --help. The report of the
+first process is printed; what the processes log has [0], [1] and so on before it. They talk to each
+other on 127.0.0.1, without a password and without encryption.
+
+The exit code is that of the process that failed first, 76 where that was killed, or 0.
+"""
+
+MAX_WORKERS = 64
+PROGRAMS = ("main", "compare")
+
+
+class Launch(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+        workers: how many processes.
+        program: that they run: "main" or "compare".
+        flags: of that program.
+    """
+
+    workers: int
+    program: str
+    flags: tuple[str, ...]
+
+
+def parse(argv: Sequence[str]) -> Launch | None:
+    """Read a command line; None where `--help` was asked for.
+
+    Raises:
+        UsageError: a flag is unknown or out of range.
+    """
+    own = list(argv[1 : argv.index("--")]) if "--" in argv else list(argv[1:])
+    if any(re.fullmatch("--?(help|h)", word) for word in own):
+        return None
+    values = {"workers": "2", "program": "main"}
+    for word in own:
+        match = re.fullmatch("--?([a-z]+)=(.*)", word)
+        if not match or match[1] not in values:
+            raise UsageError(
+                f"'{word}' is not a flag of tl_keras.launch, which has --workers and --program: put"
+                " the program's own behind --"
+            )
+        values[match[1]] = match[2]
+    workers, program = values["workers"], values["program"]
+    if not re.fullmatch("[0-9]{1,4}", workers) or not 1 <= int(workers) <= MAX_WORKERS:
+        raise UsageError(f"--workers={workers}: must be a whole number from 1 to {MAX_WORKERS}")
+    if program not in PROGRAMS:
+        raise UsageError(f"--program={program}: must be one of {', '.join(PROGRAMS)}")
+    flags = tuple(argv[argv.index("--") + 1 :]) if "--" in argv else ()
+    return Launch(int(workers), program, flags)

@@ -1,0 +1,23 @@
+"""How often the state of a run is saved."""
+
+import re
+from typing import NamedTuple
+
+
+class Pace(NamedTuple):
+    """How often the state of a run is saved: after so many steps or seconds; 0 for neither."""
+
+    steps: int = 0
+    seconds: float = 30.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Pace":
+        """Read `200` (steps), `30s` (seconds), or both with a comma: whichever comes first.
+
+        Raises:
+            ValueError: it cannot be read; the error says what is allowed.
+        """
+        found = re.fullmatch(r"(\d{1,9})|(?:(\d{1,9}),)?(\d{1,6}(?:\.\d{1,3})?)s", text, re.ASCII)
+        if not found:
+            raise ValueError("must be steps (200), seconds (30s) or both (200,30s)")
+        return cls(int(found[1] or found[2] or 0), float(found[3] or 0.0))

@@ -1,0 +1,74 @@
+"""Models that also give the feature maps of their layer groups."""
+
+import itertools
+
+import keras
+
+from tl_keras.models.building import copy_weights, named_body
+from tl_keras.models.groups import groups, map_side
+from tl_keras.models.naming import leaves
+from tl_keras.models.operations import quicken
+
+
+def with_feature_maps(model: keras.Model) -> keras.Model:
+    """Return the same model, with the last feature map of each layer group among its outputs."""
+    return keras.Model(
+        model.input, {**model.output, "maps": feature_maps(model)}, name=f"{model.name}_watched"
+    )
+
+
+def frozen_copy(model: keras.Model) -> keras.Model:
+    """Return a copy of `model` with the same weights, which gives feature maps and never trains."""
+    copy = keras.models.clone_model(model)
+    for layer, its_copy in zip(model.layers, copy.layers, strict=True):
+        copy_weights(layer, its_copy)
+    copy.name = model.name
+    # As those of the model itself, or the two would differ in their last bits.
+    quicken(copy)
+    copy = with_feature_maps(copy)
+    copy.trainable = False
+    return copy
+
+
+def feature_maps(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    """Return the last (batch, height, width, channels) feature map of each group, by its name.
+
+    It is the last of its group's resolution through which all that follows is computed: behind a
+    residual sum or a concatenation, not inside its branches. A group without such a map has none.
+    """
+    operations = model.operations
+    body = named_body(model)
+    places = {leaf: place for place, op in enumerate(operations) for leaf in leaves(op)}
+    grouped = groups(model)
+    starts = [min(places[body[name]] for name in group) for group in grouped]
+    maps = {}
+    passes = all_passes(model)
+    for group, (start, end) in zip(
+        grouped, itertools.pairwise([*starts, len(operations)]), strict=True
+    ):
+        side = max(map_side(body[name].output) for name in group)
+        for place in reversed(range(start, end)):
+            output = operations[place].output
+            if passes[place] and len(output.shape) == 4 and map_side(output) == side:
+                maps[group[-1]] = output
+                break
+    return maps
+
+
+def all_passes(model: keras.Model) -> list[bool]:
+    """Return for each operation whether everything behind it is computed from it alone."""
+    operations = model.operations
+    made_by = {
+        id(tensor): place
+        for place, operation in enumerate(operations)
+        for tensor in keras.tree.flatten(operation.output)
+    }
+    last_use = list(range(len(operations)))
+    for place, operation in enumerate(operations):
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        for tensor in keras.tree.flatten(operation.input):
+            last_use[made_by[id(tensor)]] = place
+    # Up to where what was computed before each place is still used.
+    reach = list(itertools.accumulate(last_use, max, initial=0))
+    return [reach[place] <= place for place in range(len(operations))]
