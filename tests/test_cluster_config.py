@@ -255,7 +255,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 def test_nothing_heavy_is_loaded_to_read_it(monkeypatch, text) -> None:
     monkeypatch.setenv(TF_CONFIG, text)
     done = python(
-        "import sys\nfrom tl_keras import cluster_config, errors\n"
+        "import sys\nfrom tl_keras import errors\nfrom tl_keras.distributed import cluster_config\n"
         "try: print(cluster_config.named_by('auto'))\n"
         "except errors.UsageError: print('refused')\n"
         "sys.exit(99 if 'tensorflow' in sys.modules or 'numpy' in sys.modules else 0)"

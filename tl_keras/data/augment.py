@@ -31,7 +31,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.data.augment_spec import Augmentation
+from tl_keras.config.augmentation import Augmentation
 from tl_keras.errors import UsageError
 
 # The column of a picture's random numbers that each draw has for its own, so that switching one

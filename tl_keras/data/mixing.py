@@ -23,8 +23,8 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import betaincinv
 
+from tl_keras.config.augmentation import OPERATIONS, Augmentation
 from tl_keras.data import augment
-from tl_keras.data.augment_spec import OPERATIONS, Augmentation
 
 # Columns of a picture's random numbers, behind all that its augmentation may take: switching one
 # on does not change what the other does.

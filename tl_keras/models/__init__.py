@@ -3,5 +3,5 @@
 `catalog` has a row for each architecture; those that are not of keras.applications have a module of
 their name whose `build` gives the body. Weights travel by the names of tensors (`weights`).
 
-It may import `errors`, `runtime` and `storage`.
+It may import `config`, `errors`, `runtime` and `storage`.
 """

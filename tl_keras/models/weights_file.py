@@ -16,6 +16,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.errors import DataError
 from tl_keras.models import (
     file_config,
@@ -27,7 +28,6 @@ from tl_keras.models import (
 )
 from tl_keras.models.building import HEAD, tensor_names
 from tl_keras.models.naming import named_layers
-from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import Origin, Weights, parse_origin
 
 LOG = logging.getLogger(__name__)

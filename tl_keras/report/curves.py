@@ -11,18 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tl_keras.config.shots import shots_text
 from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
 
 SCRATCH, FINETUNE = "scratch", "finetune"
 YARDSTICKS = (FINETUNE, SCRATCH)
 MARKS = {"positive": "▲", "negative": "▼", "inconclusive": ""}
 
-# (images,) bool, whether a run has each test image right, by method, labels a class (0 for all) and
-# seed. The mean is the accuracy of the run.
-Correct = Mapping[str, Mapping[int, Mapping[int, np.ndarray]]]
+# (images,) bool, whether a run has each test image right, by method, labels a class (None for all)
+# and seed. The mean is the accuracy of the run.
+Correct = Mapping[str, Mapping[int | None, Mapping[int, np.ndarray]]]
 
 
-def markdown(title: str, found: Correct, shots: Sequence[int], zero_shot: float | None) -> str:
+def markdown(
+    title: str, found: Correct, shots: Sequence[int | None], zero_shot: float | None
+) -> str:
     """Return the tables as Markdown.
 
     Args:
@@ -32,7 +35,7 @@ def markdown(title: str, found: Correct, shots: Sequence[int], zero_shot: float 
         zero_shot: accuracy of the source's model before any training on the target, or None.
     """
     seeds = sorted({s for shot in found.values() for by_seed in shot.values() for s in by_seed})
-    head = ["labels a class", *(_count(number) for number in shots)]
+    head = ["labels a class", *(shots_text(number) for number in shots)]
     rows = [
         [name, *(_cell(by_shots.get(n, {})) for n in shots)] for name, by_shots in found.items()
     ]
@@ -52,10 +55,10 @@ def markdown(title: str, found: Correct, shots: Sequence[int], zero_shot: float 
 
 
 def _beside(
-    found: Correct, yardstick: str, others: Sequence[str], shots: Sequence[int]
+    found: Correct, yardstick: str, others: Sequence[str], shots: Sequence[int | None]
 ) -> list[str]:
     """Return a table of differences from one method, and a line on who lost to it."""
-    rows = [["points", *(_count(number) for number in shots)]]
+    rows = [["points", *(shots_text(number) for number in shots)]]
     lost = []
     for name in others:
         cells = [name]
@@ -63,7 +66,7 @@ def _beside(
             gain = paired_gain(found[name].get(number, {}), found[yardstick].get(number, {}))
             cells.append(_gain(gain))
             if gain and verdict(gain) == "negative":
-                lost.append(f"{name} at {_count(number)}")
+                lost.append(f"{name} at {shots_text(number)}")
         rows.append(cells)
     reading = f"Worse than {yardstick}: {', '.join(lost) or 'none'}."
     return [
@@ -92,10 +95,6 @@ def _cell(by_seed: Mapping[int, np.ndarray]) -> str:
     return f"{text} ({100 * standard_error(by_seed):.2f})"
 
 
-def _count(shots: int) -> str:
-    return str(shots) if shots else "all"
-
-
 def _seed_list(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
 
@@ -113,7 +112,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 def plot(
     title: str,
     found: Correct,
-    shots: Sequence[int],
+    shots: Sequence[int | None],
     all_labels: float,
     zero_shot: float | None,
 ) -> bytes:
@@ -124,14 +123,14 @@ def plot(
     Args:
         title: what was compared.
         found: which test images the runs have right, by method; scratch is drawn as the baseline.
-        shots: labels a class, 0 for all.
+        shots: labels a class, None for all.
         all_labels: how many labels a class "all" are, in the mean.
         zero_shot: accuracy before any training on the target, or None.
     """
     beside = FINETUNE in found and len(found) > 2
     figure = Figure(figsize=(14 if beside else 9, 5.5), dpi=100, layout="constrained")
     panels = figure.subplots(1, 1 + beside, squeeze=False)[0]
-    places = {number: number or all_labels for number in shots}
+    places = {number: all_labels if number is None else number for number in shots}
     palette = colormaps["tab20"]
     looks: dict[str, dict[str, Any]] = {
         name: {"color": palette(index % 20), "marker": "o^sDvP"[index % 6], "markersize": 4}
@@ -165,7 +164,7 @@ def plot(
         panels[1].yaxis.set_major_formatter("{x:+g}")
     for axes in panels:
         axes.set_xscale("log")
-        axes.set_xticks(list(places.values()), [_count(number) for number in places])
+        axes.set_xticks(list(places.values()), [shots_text(number) for number in places])
         axes.tick_params(which="minor", bottom=False)
         axes.set_xlabel("labelled target images a class")
         axes.grid(alpha=0.3)

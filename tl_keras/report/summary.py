@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tl_keras.config import PAIRED
+from tl_keras.config.shots import ALL
 from tl_keras.report.conclusion import conclude
 from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
 from tl_keras.storage.finished_runs import ARMS
@@ -104,7 +105,7 @@ def _task(report: Mapping[str, Any]) -> list[str]:
     shots = config["shots"]
     how = [
         f"{config['method']} of {config['model']}" if has_transfer else config["model"],
-        f"{_count(shots, 'labelled image')} a class" if shots else "all labelled images",
+        f"{_count(shots, 'labelled image')} a class" if shots != ALL else "all labelled images",
         _seed_list(sorted({run["seed"] for run in report["runs"]})),
     ]
     target = config["target"]
