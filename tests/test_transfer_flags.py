@@ -66,7 +66,6 @@ KNOWN = "Choose of l2, l2sp, feature_distance, delta, bss, distill"
         ("l2spp", f"'l2spp' is not known. {KNOWN}"),
         ("l2sp,,bss", "a name is missing"),
         (",", "a name is missing"),
-        (" ", "a name is missing"),
         (":1", "a name is missing"),
         ("l2sp;bss", f"'l2sp;bss' is not known. {KNOWN}"),
         ("l2sp:1:2:3", "l2sp takes 2 numbers at most (l2sp:ALPHA:BETA), and 3 are given"),
@@ -84,6 +83,10 @@ KNOWN = "Choose of l2, l2sp, feature_distance, delta, bss, distill"
 )
 def test_penalty_that_cannot_be_read_is_refused(text, message):
     assert refusal(f"--penalty={text}") == f"--penalty={text}: {message}"
+
+
+def test_penalty_of_blanks_is_refused_too():
+    assert refusal("--penalty= ") == "--penalty=: a name is missing"
 
 
 def test_penalty_named_twice_is_refused():
