@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made import program
 
 from tl_keras.distributed import cluster_config
-from tl_keras.distributed.cluster_config import SLURM_TASKS, TF_CONFIG, named_by
+from tl_keras.distributed.cluster_config import SLURM_TASKS, TF_CONFIG, find_cluster_variable
 from tl_keras.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +37,7 @@ def indexed(index: object) -> str:
 def refusal(text: str) -> str:
     """Return what is said of a TF_CONFIG, which has to be refused."""
     with pytest.raises(UsageError) as caught:
-        named_by("auto", {TF_CONFIG: text})
+        find_cluster_variable("auto", {TF_CONFIG: text})
     return str(caught.value)
 
 
@@ -56,7 +56,7 @@ def refusal(text: str) -> str:
     ],
 )
 def test_sound_tf_config_names_a_cluster(strategy, text) -> None:
-    assert named_by(strategy, {TF_CONFIG: text}) == TF_CONFIG
+    assert find_cluster_variable(strategy, {TF_CONFIG: text}) == TF_CONFIG
 
 
 @pytest.mark.parametrize("strategy", ["auto", "multi_worker"])
@@ -65,7 +65,7 @@ def test_sound_tf_config_names_a_cluster(strategy, text) -> None:
 )
 def test_cluster_of_one_process_is_none(strategy, text) -> None:
     # Not even where Slurm counts more: TF_CONFIG was set by hand.
-    assert named_by(strategy, {TF_CONFIG: text, SLURM_TASKS: "2"}) == ""
+    assert find_cluster_variable(strategy, {TF_CONFIG: text, SLURM_TASKS: "2"}) == ""
 
 
 NO_CLUSTER = "has no 'cluster'"
@@ -163,18 +163,18 @@ def test_long_tf_config_is_not_printed_whole() -> None:
     "variables", [{TF_CONFIG: "{}"}, {TF_CONFIG: config()}, {SLURM_TASKS: "4"}]
 )
 def test_other_strategies_do_not_look(strategy, variables) -> None:
-    assert named_by(strategy, variables) == ""
+    assert find_cluster_variable(strategy, variables) == ""
 
 
 @pytest.mark.parametrize("strategy", ["auto", "multi_worker"])
 @pytest.mark.parametrize("tasks", ["2", "64"])
 def test_several_tasks_of_slurm_are_a_cluster(strategy, tasks) -> None:
-    assert named_by(strategy, {SLURM_TASKS: tasks}) == SLURM_TASKS
-    assert named_by(strategy, {SLURM_TASKS: tasks, TF_CONFIG: ""}) == SLURM_TASKS
+    assert find_cluster_variable(strategy, {SLURM_TASKS: tasks}) == SLURM_TASKS
+    assert find_cluster_variable(strategy, {SLURM_TASKS: tasks, TF_CONFIG: ""}) == SLURM_TASKS
 
 
 def test_tf_config_goes_before_slurm() -> None:
-    assert named_by("auto", {SLURM_TASKS: "4", TF_CONFIG: config()}) == TF_CONFIG
+    assert find_cluster_variable("auto", {SLURM_TASKS: "4", TF_CONFIG: config()}) == TF_CONFIG
 
 
 NONE = [
@@ -185,13 +185,13 @@ NONE = [
 
 @pytest.mark.parametrize("variables", NONE)
 def test_where_nothing_names_a_cluster_there_is_none(variables) -> None:
-    assert named_by("auto", variables) == ""
+    assert find_cluster_variable("auto", variables) == ""
 
 
 @pytest.mark.parametrize("variables", NONE)
 def test_cluster_that_is_asked_for_and_not_there_is_a_mistake(variables) -> None:
     with pytest.raises(UsageError) as caught:
-        named_by("multi_worker", variables)
+        find_cluster_variable("multi_worker", variables)
     told = str(caught.value)
     assert told.startswith("--strategy=multi_worker finds no cluster: set TF_CONFIG, start it with")
     assert "tl_keras.launch --workers=2" in told
@@ -201,11 +201,11 @@ def test_cluster_that_is_asked_for_and_not_there_is_a_mistake(variables) -> None
 def test_variables_are_those_of_the_process(monkeypatch) -> None:
     monkeypatch.delenv(SLURM_TASKS, raising=False)
     monkeypatch.setenv(TF_CONFIG, config())
-    assert named_by("auto") == TF_CONFIG
+    assert find_cluster_variable("auto") == TF_CONFIG
     monkeypatch.delenv(TF_CONFIG)
-    assert named_by("auto") == ""
+    assert find_cluster_variable("auto") == ""
     monkeypatch.setenv(SLURM_TASKS, "2")
-    assert named_by("auto") == SLURM_TASKS
+    assert find_cluster_variable("auto") == SLURM_TASKS
 
 
 # Whatever stands there
@@ -230,7 +230,7 @@ CONFIGS = st.fixed_dictionaries(
 @example("[" * 5000 + "]" * 5000)
 def test_any_tf_config_is_answered(text) -> None:
     try:
-        assert named_by("auto", {TF_CONFIG: text}) in ("", TF_CONFIG)
+        assert find_cluster_variable("auto", {TF_CONFIG: text}) in ("", TF_CONFIG)
     except UsageError as error:
         assert str(error).startswith("TF_CONFIG=")
 
@@ -238,7 +238,7 @@ def test_any_tf_config_is_answered(text) -> None:
 @given(st.text() | st.integers().map(str))
 @example("1" * 5000)
 def test_any_number_of_tasks_is_answered(text) -> None:
-    assert named_by("auto", {SLURM_TASKS: text}) in ("", SLURM_TASKS)
+    assert find_cluster_variable("auto", {SLURM_TASKS: text}) in ("", SLURM_TASKS)
 
 
 # The command line
@@ -255,8 +255,8 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 def test_nothing_heavy_is_loaded_to_read_it(monkeypatch, text) -> None:
     monkeypatch.setenv(TF_CONFIG, text)
     done = python(
-        "import sys\nfrom tl_keras import cluster_config, errors\n"
-        "try: print(cluster_config.named_by('auto'))\n"
+        "import sys\nfrom tl_keras import errors\nfrom tl_keras.distributed import cluster_config\n"
+        "try: print(cluster_config.find_cluster_variable('auto'))\n"
         "except errors.UsageError: print('refused')\n"
         "sys.exit(99 if 'tensorflow' in sys.modules or 'numpy' in sys.modules else 0)"
     )

@@ -56,13 +56,13 @@ def norm_net(synchronised: bool = True) -> keras.Model:
     kernel = keras.initializers.GlorotUniform(seed=9)
     head = keras.layers.Dense(3, kernel_initializer=kernel, name="head")
     model = keras.Model(image, {"features": features, "logits": head(features)})
-    operations.quicken(model, synchronised=synchronised)
+    operations.use_fused_ops(model, synchronised=synchronised)
     return model
 
 
 def train(replicas: int, steps: int) -> dict:
     """Return what each case records, how much of the test it gets right, and what it ends with."""
-    distribution.start(replicas)
+    distribution.configure_devices(replicas)
     joining.join("auto", 60)
     strategy = distribution.make_strategy("auto", replicas)
     found = {"replicas": strategy.num_replicas_in_sync}
@@ -84,7 +84,7 @@ def train(replicas: int, steps: int) -> dict:
             logits = prepared.predict(test)
             assert len(logits) == 47
             right = int((logits.argmax(axis=1) == test.labels).sum())
-        tensors = weights.tensors_of(prepared.model)
+        tensors = weights.get_tensors(prepared.model)
         found[name] = records, right, {n: v.tolist() for n, v in tensors.items()}
     return found
 
@@ -136,7 +136,7 @@ def test_replicas_that_share_batches_come_to_what_one_does(
 
 def norms_of(synchronised: bool) -> dict:
     """Return what two replicas train: the kernels, and the statistics that each of them has."""
-    distribution.start(2)
+    distribution.configure_devices(2)
     strategy = distribution.make_strategy("auto", 2)
     with strategy.scope():
         model = norm_net(synchronised)
@@ -239,15 +239,15 @@ def test_memory_of_gpus_grows_as_it_is_needed(monkeypatch):
     calls = []
     grow = lambda *given: calls.append(given)  # noqa: E731
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", grow)
-    distribution.start(2)
+    distribution.configure_devices(2)
     assert calls == [("gpu 0", True), ("gpu 1", True)]
 
 
 def test_processor_is_not_divided_once_it_is_in_use():
     tf.zeros(1)
     with pytest.raises(UsageError, match="--replicas=2: TensorFlow is in use already with 1 logi"):
-        distribution.start(2)
-    distribution.start(0)
+        distribution.configure_devices(2)
+    distribution.configure_devices(0)
 
 
 def test_each_replica_needs_an_example(tmp_path):

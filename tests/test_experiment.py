@@ -74,7 +74,7 @@ def test_experiment_leaves_models_that_say_what_the_report_says(finished):
     logits = np.asarray(model(digits.images)["logits"])
     accuracy = np.mean(logits.argmax(1) == digits.labels)
     assert accuracy == pytest.approx(report["runs"][0]["test"]["accuracy"], abs=0.002)
-    assert weights.digest(weights.tensors_of(model)) == report["runs"][0]["weights_sha256"]
+    assert weights.hash_tensors(weights.get_tensors(model)) == report["runs"][0]["weights_sha256"]
 
 
 def test_experiment_leaves_the_predictions_of_each_run(finished):
@@ -429,7 +429,7 @@ def test_pretraining_without_labels_gives_a_body_and_claims_no_accuracy(unlabell
     known = made.kept(workdir / "source" / "source.weights.h5")
     assert {tensor.split("/")[0] for tensor in known.tensors} == {"conv", "dense"}
     assert known.origin.class_names == () and known.origin.dataset == "digits"
-    assert weights.digest(known.tensors) == report["source"]["weights_sha256"]
+    assert weights.hash_tensors(known.tensors) == report["source"]["weights_sha256"]
     figure = {"autoencoder": "mean_squared_error", "simclr": "contrastive_accuracy"}[name]
     assert set(report["source"]["test"]) == {figure, "loss"} and report["source"]["steps"] == 30
     assert known.origin.test == report["source"]["test"]
@@ -451,7 +451,7 @@ def test_pretraining_without_labels_starts_the_transfer(unlabelled, tmp_path):
     assert still["runs"][0]["steps"] == 0
     model = keras.models.load_model(tmp_path / "still" / "transfer-0" / "model.keras")
     kept = made.kept(path).tensors
-    for tensor, value in weights.tensors_of(model).items():
+    for tensor, value in weights.get_tensors(model).items():
         if tensor in kept:
             np.testing.assert_array_equal(value, kept[tensor])
     with pytest.raises(UsageError, match="distill goes on with the source's head, and --source_w"):

@@ -129,7 +129,7 @@ def test_read_refuses_models_that_multiply():
     ],
 )
 def test_simple_gives_small_constants_alone(value, expected):
-    assert file_config.simple(value) == expected
+    assert file_config.simplify(value) == expected
 
 
 def test_damaged_descriptions_are_read_or_refused_and_raise_nothing(rounds):

@@ -60,7 +60,7 @@ def assert_survives(model, prepared, name, path, pixels, expected) -> None:
     again, prepared_again = ours(own, name)
     assert_features(again, expected, pixels)
     assert prepared_again == prepared
-    weights.save(path.with_name("own.weights.h5"), weights.tensors_of(model), origin)
+    weights.save(path.with_name("own.weights.h5"), weights.get_tensors(model), origin)
     assert_features(ours(path.with_name("own.weights.h5"), name)[0], expected, pixels)
 
 
@@ -310,7 +310,7 @@ def test_flag_may_not_contradict_our_own_file(tmp_path):
         "small_cnn", 3, image_size=8, input_channels=1, body_channels=1, dense_units=8
     )
     origin = Origin("letters", ("a", "b", "c"), "small_cnn", 8, 1)
-    weights.save(tmp_path / "a.h5", weights.tensors_of(model), origin)
+    weights.save(tmp_path / "a.h5", weights.get_tensors(model), origin)
     with pytest.raises(UsageError, match="contradicts"):
         ours(tmp_path / "a.h5", "small_cnn", 1, 1, 8, source_preprocessing="none")
 

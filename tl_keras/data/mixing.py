@@ -28,8 +28,10 @@ from tl_keras.data.augment_spec import OPERATIONS, Augmentation
 
 # Columns of a picture's random numbers, behind all that its augmentation may take: switching one
 # on does not change what the other does.
-FIRST = augment.RANDAUGMENT + augment.COLUMNS_PER_OPERATION * int(OPERATIONS["randaugment"].high)
-WEIGHT, CENTER_X, CENTER_Y, CHOICE = range(FIRST, FIRST + 4)
+FIRST_COLUMN = augment.RANDAUGMENT + augment.COLUMNS_PER_OPERATION * int(
+    OPERATIONS["randaugment"].high
+)
+WEIGHT, CENTER_X, CENTER_Y, CHOICE = range(FIRST_COLUMN, FIRST_COLUMN + 4)
 
 QUANTILES = 2**16
 
@@ -49,12 +51,12 @@ def mix(
         images: the same shape, uint8, and shares: (batch,) float32, what part of each is of
         `images`; the rest is of `partners`.
     """
-    draws = augment.draw(keys, CHOICE + 1)
+    draws = augment.draw_bits(keys, CHOICE + 1)
     if augmentation.mixup:
-        shares = weights(draws, augmentation.mixup)
+        shares = draw_weights(draws, augmentation.mixup)
         mask = shares[:, None, None, None]
     if augmentation.cutmix:
-        outside, area_shares = _boxes(draws, augmentation.cutmix, tf.shape(images)[1:3])
+        outside, area_shares = _draw_boxes(draws, augmentation.cutmix, tf.shape(images)[1:3])
         if augmentation.mixup:
             is_box = draws[:, CHOICE] < 0
             mask = tf.where(is_box[:, None, None, None], outside, mask)
@@ -81,14 +83,14 @@ def mix_labels(
     return shares[:, None] * wanted + (1.0 - shares[:, None]) * others
 
 
-def weights(draws: tf.Tensor, alpha: float) -> tf.Tensor:
+def draw_weights(draws: tf.Tensor, alpha: float) -> tf.Tensor:
     """Return (batch,) float32, distributed as Beta(alpha, alpha)."""
-    quantiles = tf.constant(_quantiles(alpha), tf.float32)
-    return tf.gather(quantiles, augment.whole(draws, WEIGHT, QUANTILES))
+    quantiles = tf.constant(_beta_quantiles(alpha), tf.float32)
+    return tf.gather(quantiles, augment.draw_integers(draws, WEIGHT, QUANTILES))
 
 
 @functools.lru_cache
-def _quantiles(alpha: float) -> np.ndarray:
+def _beta_quantiles(alpha: float) -> np.ndarray:
     """Return (QUANTILES,) float64, values of Beta(alpha, alpha) that are equally likely.
 
     A table, because neither tf.random nor tf.math has a Beta that follows from a key.
@@ -96,15 +98,15 @@ def _quantiles(alpha: float) -> np.ndarray:
     return betaincinv(alpha, alpha, (np.arange(QUANTILES) + 0.5) / QUANTILES)
 
 
-def _boxes(draws: tf.Tensor, alpha: float, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _draw_boxes(draws: tf.Tensor, alpha: float, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the mask m of cutmix, (batch, height, width, 1) float32, and its mean, (batch,)."""
-    halves = tf.constant(0.5 * np.sqrt(1.0 - _quantiles(alpha)), tf.float64)
-    half = tf.gather(halves, augment.whole(draws, WEIGHT, QUANTILES))
+    halves = tf.constant(0.5 * np.sqrt(1.0 - _beta_quantiles(alpha)), tf.float64)
+    half = tf.gather(halves, augment.draw_integers(draws, WEIGHT, QUANTILES))
     inside, sides = [], []
     for axis, column in enumerate((CENTER_Y, CENTER_X)):
         length = tf.cast(size[axis], tf.int64)
         reach = tf.cast(half * tf.cast(length, tf.float64), tf.int64)
-        center = augment.whole(draws, column, length)
+        center = augment.draw_integers(draws, column, length)
         first, end = tf.maximum(center - reach, 0), tf.minimum(center + reach, length)
         places = tf.range(length)
         inside.append((places >= first[:, None]) & (places < end[:, None]))

@@ -24,18 +24,18 @@ EXTENSIONS = (
     ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe",
     ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-MOST_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000
 # What JPEG can hold. Framing a line of 50 million pixels would take 10 GB.
-MOST_SIDE = 65_535
+MAX_SIDE = 65_535
 # A picture of the most pixels with four channels of 16 bits takes 0.4 GB where nothing is packed.
-MOST_BYTES = 1_000_000_000
+MAX_BYTES = 1_000_000_000
 # Ten are common. A scan of a few bytes goes through all pixels again: a file of a megabyte could
 # keep the decoder busy for many minutes.
-MOST_SCANS = 100
+MAX_SCANS = 100
 # The beginning of a part of a JPEG: not a byte of 255 among its pixels, nor one that restarts them.
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 # Pixels that are brought to 8 bits at a time, in numbers of up to 64 bits.
-_BAND = 1 << 20
+_BAND_PIXELS = 1 << 20
 
 
 class PictureError(Exception):
@@ -46,7 +46,7 @@ class NotAPictureError(PictureError):
     """A file that is no picture, and has no extension that says so."""
 
 
-class _File(io.BufferedReader):
+class _SizedReader(io.BufferedReader):
     """A file of which no more is read than there is.
 
     Python makes room for what is asked for, and damaged files have Pillow ask for gigabytes.
@@ -82,7 +82,7 @@ def load(path: Path) -> np.ndarray:
         MemoryError: if there is not enough for a picture of that size.
     """
     try:
-        with _File(path) as file, _open(file, path.suffix.lower()) as picture:
+        with _SizedReader(path) as file, _open(file, path.suffix.lower()) as picture:
             _check(picture, file)
             picture.load()
             _turn_upright(picture)
@@ -90,7 +90,7 @@ def load(path: Path) -> np.ndarray:
     except (PictureError, MemoryError):
         raise
     except Exception as error:  # damaged files make Pillow raise nearly anything
-        raise PictureError(_reason(error)) from error
+        raise PictureError(_describe_error(error)) from error
 
 
 def is_grey(image: np.ndarray) -> bool:
@@ -105,11 +105,11 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return image if image.shape[-1] == 3 else np.repeat(image, 3, axis=-1)
 
 
-def _open(file: _File, extension: str) -> Image.Image:
+def _open(file: _SizedReader, extension: str) -> Image.Image:
     """Read the header; what fails here and has no extension of a picture is none."""
     try:
-        if file.size > MOST_BYTES:
-            raise PictureError(f"{file.size} bytes are more than {MOST_BYTES}")
+        if file.size > MAX_BYTES:
+            raise PictureError(f"{file.size} bytes are more than {MAX_BYTES}")
         _check_icon(file)
         return Image.open(file, formats=(*FORMATS, *FORMATS_BY_EXTENSION.get(extension, ())))
     except MemoryError:
@@ -122,7 +122,7 @@ def _open(file: _File, extension: str) -> Image.Image:
         raise
 
 
-def _check_icon(file: _File) -> None:
+def _check_icon(file: _SizedReader) -> None:
     """Check the picture inside an icon, which Pillow decodes as soon as it opens the file."""
     if file.peek(4).startswith(b"\0\0\1\0"):
         file.seek(IcoImagePlugin.IcoFile(file).entry[0].offset)
@@ -133,7 +133,7 @@ def _check_icon(file: _File) -> None:
         _check_size(width, height if is_png else height // 2)
 
 
-def _check(picture: Image.Image, file: _File) -> None:
+def _check(picture: Image.Image, file: _SizedReader) -> None:
     """Raise PictureError for what would take too much memory or time to decode."""
     _check_size(*picture.size)
     if picture.format == "TIFF":
@@ -153,16 +153,16 @@ def _check_scans(content: bytes) -> None:
     # To the end of the picture: behind it, telephones leave films.
     while (marker := _MARKER.search(content, position)) and marker[1] != b"\xd9":
         scans += marker[1] == b"\xda"
-        if scans > MOST_SCANS:
-            raise PictureError(f"it has more than {MOST_SCANS} scans")
+        if scans > MAX_SCANS:
+            raise PictureError(f"it has more than {MAX_SCANS} scans")
         position = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])
 
 
 def _check_size(width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
-        raise PictureError(f"{width}x{height} is more than {MOST_PIXELS} pixels")
-    if max(width, height) > MOST_SIDE:
-        raise PictureError(f"{width}x{height} has a side of more than {MOST_SIDE} pixels")
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"{width}x{height} is more than {MAX_PIXELS} pixels")
+    if max(width, height) > MAX_SIDE:
+        raise PictureError(f"{width}x{height} has a side of more than {MAX_SIDE} pixels")
 
 
 def _turn_upright(picture: Image.Image) -> None:
@@ -179,15 +179,17 @@ def _to_8_bits(picture: Image.Image) -> np.ndarray:
     if mode == "F":
         raise PictureError("its pixels are floating point numbers")
     if mode.startswith("I"):
-        return _in_bands(_from_16_bits, np.asarray(picture), 1)
+        return _convert_in_bands(_from_16_bits, np.asarray(picture), 1)
     if "transparency" in picture.info or mode in ("RGBA", "RGBa", "LA", "La", "PA"):
-        return _in_bands(images.over_white, np.asarray(_in_mode(picture, "RGBA")), 3)
+        return _convert_in_bands(
+            images.composite_on_white, np.asarray(_convert_mode(picture, "RGBA")), 3
+        )
     if mode in ("1", "L"):
-        return np.asarray(_in_mode(picture, "L"))[..., None]
-    return np.asarray(_in_mode(picture, "RGB"))
+        return np.asarray(_convert_mode(picture, "L"))[..., None]
+    return np.asarray(_convert_mode(picture, "RGB"))
 
 
-def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
+def _convert_mode(picture: Image.Image, mode: str) -> Image.Image:
     """Convert a picture; Pillow would copy one that is in that mode."""
     return picture if picture.mode == mode else picture.convert(mode)
 
@@ -197,18 +199,18 @@ def _from_16_bits(pixels: np.ndarray) -> np.ndarray:
     return ((values + 128) // 257).astype(np.uint8)[..., None]
 
 
-def _in_bands(
+def _convert_in_bands(
     change: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, channels: int
 ) -> np.ndarray:
     """Return change(pixels), (height, width, channels) uint8, worked out some rows at a time."""
     height, width = pixels.shape[:2]
     changed = np.empty((height, width, channels), np.uint8)
-    rows = max(1, _BAND // width)
+    rows = max(1, _BAND_PIXELS // width)
     for top in range(0, height, rows):
         changed[top : top + rows] = change(pixels[top : top + rows])
     return changed
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     said = error.strerror if isinstance(error, OSError) else str(error)
     return " ".join((said or str(error)).split()) or type(error).__name__

@@ -21,16 +21,16 @@ from tl_keras.runtime.seeds import derive
 NO_AUGMENTATION = augment_spec.parse("none")
 
 # Independent orders of the same examples.
-PICTURES, PARTNERS = "order of the pictures", "order of their partners"
+IMAGE_ORDER, PARTNER_ORDER = "order of the pictures", "order of their partners"
 
 # TensorFlow's default of 4 hardly shuffles. From 8 on, orders are like random ones in all tests.
 SHUFFLE_ROUNDS = 16
 
 # Up to here inputs are TensorFlow's own: a batch of them takes a tenth of a millisecond less.
-COPIED_BYTES = 2**27
+MAX_COPY_BYTES = 2**27
 
 # One process with one replica.
-ALONE = tf.distribute.InputContext()
+SINGLE_REPLICA = tf.distribute.InputContext()
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Stream:
         """The labels of the examples that take part, (n,) int64."""
         return self.labels if self.chosen is None else self.labels[np.atleast_2d(self.chosen)[0]]
 
-    def fitted(self) -> "Stream":
+    def clamp_batch_size(self) -> "Stream":
         """Return this stream with a batch that the examples fill."""
         return replace(self, batch_size=min(self.batch_size, self.count))
 
@@ -85,7 +85,7 @@ class Stream:
         return self.count / self.batch_size
 
     def order(
-        self, step: tf.Tensor, replica: tf.Tensor, replicas: int, which: str = PICTURES
+        self, step: tf.Tensor, replica: tf.Tensor, replicas: int, which: str = IMAGE_ORDER
     ) -> tuple[tf.Tensor, ...]:
         """Return which examples one replica gets in one step.
 
@@ -107,7 +107,7 @@ class Stream:
         seed = tf.fill(tf.shape(places), tf.constant(derive(self.seed, which), tf.int64))
         # The shuffle takes the low bits of each number, 8 where examples are few. Numbers that
         # count up, as epochs do, would give orders that are alike, and the same again and again.
-        keys = augment.draw(tf.stack([seed, epochs, tf.zeros_like(epochs)], axis=1), 3)
+        keys = augment.draw_bits(tf.stack([seed, epochs, tf.zeros_like(epochs)], axis=1), 3)
         # Not tf.random.experimental.index_shuffle: it pads a seed for each index the wrong way.
         indices = tf.raw_ops.RandomIndexShuffle(
             index=places % self.count,
@@ -118,7 +118,7 @@ class Stream:
         return indices, epochs
 
     def batches(
-        self, first_step: int = 0, context: tf.distribute.InputContext = ALONE
+        self, first_step: int = 0, context: tf.distribute.InputContext = SINGLE_REPLICA
     ) -> tf.data.Dataset:
         """Return the batches from `first_step` on, one element a step and replica of this process.
 
@@ -134,31 +134,31 @@ class Stream:
         """
         if self.augmentation.mixes and not self.num_classes:
             raise ValueError("labels of mixed pictures need num_classes, received 0")
-        rows = _rows(self.inputs)
+        rows = _make_gather(self.inputs)
         chosen = np.arange(len(self.labels)) if self.chosen is None else self.chosen
         turns = np.atleast_2d(chosen)
         replicas = context.num_replicas_in_sync
         labels, places = tf.constant(self.labels[turns[0]]), tf.constant(turns)
 
-        def augmented(indices: tf.Tensor, epochs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def augment_rows(indices: tf.Tensor, epochs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             keys = self.keys(indices, epochs)
             turn = tf.gather_nd(places, tf.stack([epochs % len(turns), indices], axis=1))
             return augment.augment(rows(turn), keys, self.augmentation), keys
 
-        def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def make_batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             step, replica = number // replicas, number % replicas
             indices, epochs = self.order(step, replica, replicas)
-            inputs, keys = augmented(indices, epochs)
+            inputs, keys = augment_rows(indices, epochs)
             wanted = tf.gather(labels, indices)
             if self.augmentation.mixes:
-                others, epochs = self.order(step, replica, replicas, PARTNERS)
-                partners, _ = augmented(others, epochs)
+                others, epochs = self.order(step, replica, replicas, PARTNER_ORDER)
+                partners, _ = augment_rows(others, epochs)
                 inputs, shares = mixing.mix(inputs, partners, keys, self.augmentation)
                 other_labels = tf.gather(labels, others)
                 wanted = mixing.mix_labels(wanted, other_labels, shares, self.num_classes)
-            return resized(inputs, self.image_size), wanted
+            return resize(inputs, self.image_size), wanted
 
-        return _mapped(_numbers(context, first_step), batch)
+        return _map_batches(_batch_numbers(context, first_step), make_batch)
 
     def keys(self, indices: tf.Tensor, epochs: tf.Tensor) -> tf.Tensor:
         """Return (batch, 3) int64, what each picture's augmentation follows from.
@@ -173,11 +173,11 @@ class Stream:
         return tf.stack([tf.fill(tf.shape(indices), seed), epochs, indices], axis=1)
 
 
-def in_order(
+def sequential_batches(
     inputs: np.ndarray,
     batch_size: int,
     image_size: int,
-    context: tf.distribute.InputContext = ALONE,
+    context: tf.distribute.InputContext = SINGLE_REPLICA,
     augmentation: Augmentation = NO_AUGMENTATION,
     keys: np.ndarray | None = None,
 ) -> tf.data.Dataset:
@@ -194,7 +194,7 @@ def in_order(
         augmentation: of each example, as its key says.
         keys: (examples, 3) int64, see `Stream.keys`; None without augmentation.
     """
-    rows = _rows(inputs)
+    rows = _make_gather(inputs)
     table = None if keys is None else tf.constant(keys)
     replicas = context.num_replicas_in_sync
     rounds = -(-len(inputs) // (batch_size * replicas))
@@ -202,17 +202,17 @@ def in_order(
     size = -(-len(inputs) // (rounds * replicas))
     last = len(inputs) - 1
 
-    def batch(number: tf.Tensor) -> tf.Tensor:
+    def make_batch(number: tf.Tensor) -> tf.Tensor:
         indices = tf.minimum(number * size + tf.range(size, dtype=tf.int64), last)
         images = rows(indices)
         if table is not None:
             images = augment.augment(images, tf.gather(table, indices), augmentation)
-        return resized(images, image_size)
+        return resize(images, image_size)
 
-    return _mapped(_numbers(context, 0, rounds), batch)
+    return _map_batches(_batch_numbers(context, 0, rounds), make_batch)
 
 
-def _numbers(
+def _batch_numbers(
     context: tf.distribute.InputContext, first_round: int, rounds: int = 0
 ) -> tf.data.Dataset:
     """Return round * replicas + replica, () int64, for each round and replica of one process.
@@ -234,38 +234,40 @@ def _numbers(
     return turns.map(lambda turn: turn // local * replicas + first + turn % local)
 
 
-def _mapped(numbers: tf.data.Dataset, batch: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
-    """Return what `batch` makes of each number, ahead of when it is wanted.
+def _map_batches(
+    numbers: tf.data.Dataset, make_batch: Callable[[tf.Tensor], Any]
+) -> tf.data.Dataset:
+    """Return what `make_batch` makes of each number, ahead of when it is wanted.
 
     AutoGraph is kept off, for it takes a second and finds nothing: no Python here branches on a
     tensor's value. So is the tuner of the pipeline: it finds nothing faster, and where processes
     are connected the end of an iterator waits for its next turn, which is seconds off.
     """
-    batch = tf.autograph.experimental.do_not_convert(batch)
-    mapped = numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    make_batch = tf.autograph.experimental.do_not_convert(make_batch)
+    mapped = numbers.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     options = tf.data.Options()
     options.autotune.enabled = False
     return mapped.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _rows(inputs: np.ndarray):  # type: ignore[no-untyped-def]
+def _make_gather(inputs: np.ndarray):  # type: ignore[no-untyped-def]
     """Return a function that gathers rows in a graph.
 
     TensorFlow is given what is small, of which it makes copies; other rows stay where they are, in
     memory or in a file.
     """
-    if inputs.nbytes <= COPIED_BYTES:
+    if inputs.nbytes <= MAX_COPY_BYTES:
         table = tf.constant(inputs)
         return lambda indices: tf.gather(table, indices)
 
-    def gathered(indices: tf.Tensor) -> tf.Tensor:
+    def gather(indices: tf.Tensor) -> tf.Tensor:
         rows = tf.numpy_function(lambda i: np.asarray(inputs[i]), [indices], inputs.dtype)
         return tf.ensure_shape(rows, [None, *inputs.shape[1:]])
 
-    return gathered
+    return gather
 
 
-def resized(images: tf.Tensor, image_size: int) -> tf.Tensor:
+def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
     """Return (batch, image_size, image_size, channels) uint8; 0 leaves the inputs as they are."""
     if image_size == 0 or images.shape[1:3] == (image_size, image_size):
         return images

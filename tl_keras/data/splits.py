@@ -65,7 +65,7 @@ def split(
         size = _validation_size(len(chosen), fraction)
         held_out.append(chosen[:size])
         train.append(chosen[size:])
-    return Split(_sorted(train), _sorted(held_out))
+    return Split(_concatenate_sorted(train), _concatenate_sorted(held_out))
 
 
 def _validation_size(count: int, fraction: float) -> int:
@@ -75,7 +75,7 @@ def _validation_size(count: int, fraction: float) -> int:
     return min(max(1, round(count * fraction)), count - 1)
 
 
-def _sorted(parts: list[np.ndarray]) -> np.ndarray:
+def _concatenate_sorted(parts: list[np.ndarray]) -> np.ndarray:
     return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
 

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from tl_keras.data import catalog, tfds_prepare
 from tl_keras.errors import DataError
 
-_BATCH = 512
+_BATCH_SIZE = 512
 
 
 class Source(NamedTuple):
@@ -26,7 +26,7 @@ class Source(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def examples(
+def read_examples(
     source: Source,
     stored: str,
     chosen: np.ndarray | None,
@@ -66,10 +66,10 @@ def examples(
         {} if labels_only else {source.image_key: tfds.decode.SkipDecoding()},
     )
     # Pictures that are framed each from its own size cannot be stacked.
-    batch = 1 if source.framed and not source.size and not labels_only else _BATCH
+    batch = 1 if source.framed and not source.size and not labels_only else _BATCH_SIZE
     try:
         with tf.device("CPU"):
-            with tfds_prepare.quiet():
+            with tfds_prepare.silence_tfds():
                 dataset = source.builder.as_dataset(
                     split=stored,
                     shuffle_files=False,
@@ -83,10 +83,10 @@ def examples(
             dataset = dataset.map(decode, tf.data.AUTOTUNE, deterministic=True)
             yield from dataset.batch(batch).prefetch(2).as_numpy_iterator()
     except (tf.errors.OpError, OSError, ValueError, AssertionError) as error:
-        raise unreadable(source, tfds_prepare.one_line(error)) from error
+        raise unreadable_error(source, tfds_prepare.one_line(error)) from error
 
 
-def unreadable(source: Source, reason: str) -> DataError:
+def unreadable_error(source: Source, reason: str) -> DataError:
     """Return the error to raise where a dataset on disk is damaged."""
     return DataError(
         f"dataset '{source.name}' in {source.builder.data_dir} cannot be read ({reason}): delete"

@@ -27,16 +27,16 @@ tfds.disable_progress_bar()
 _NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?", re.ASCII)
 # What tfds and TensorFlow say around the reason: our own arguments, and names of graph nodes.
 _NOISE = re.compile(r'^Failed to construct dataset .*?}": |\{\{.*?\}\} | \[Op:\w+\]( name:.*)?$')
-_SECONDS = 3.0
+_CONNECT_SECONDS = 3.0
 _PORTS = {"http": 80, "https": 443, "ftp": 21}
 _NO_ROOM = ("disk space", "No space left", "Read-only file system", "Disk quota exceeded")
 _CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
-def roots(data_dir: str) -> list[Path]:
+def search_folders(data_dir: str) -> list[Path]:
     """Return the folders that may hold prepared datasets, in the order they are searched."""
     names = (data_dir, os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets")
-    paths = [files.expanded(name).absolute() for name in names if name]
+    paths = [files.expand_user(name).absolute() for name in names if name]
     return list(dict.fromkeys(paths))
 
 
@@ -50,15 +50,17 @@ def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         DataError: if its description on disk is damaged.
     """
     if not _NAME.fullmatch(name):
-        raise _unknown(name)
-    builders = [builder for root in roots(data_dir) if (builder := _builder(name, root))]
+        raise _unknown_dataset_error(name)
+    builders = [
+        builder for root in search_folders(data_dir) if (builder := _make_builder(name, root))
+    ]
     if not builders:
-        raise _unknown(name)
+        raise _unknown_dataset_error(name)
     return next((builder for builder in builders if is_prepared(builder)), builders[0])
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_tfds() -> Iterator[None]:
     """Keep tfds from printing what it does, and from warning of what it does itself."""
     logger = logging.getLogger("absl")
     level = logger.level
@@ -75,7 +77,7 @@ def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
     return Path(builder.data_dir, "dataset_info.json").exists()
 
 
-def _builder(name: str, root: Path) -> tfds.core.DatasetBuilder | None:
+def _make_builder(name: str, root: Path) -> tfds.core.DatasetBuilder | None:
     try:
         builder = tfds.builder(name, data_dir=root)
         if ":" not in name and not is_prepared(builder):
@@ -94,16 +96,16 @@ def _builder(name: str, root: Path) -> tfds.core.DatasetBuilder | None:
             ) from error
         if "cannot be loaded" in str(error):
             raise UsageError(f"dataset '{name}': {one_line(error)}") from error
-        raise _damaged(name, root, error) from error
+        raise _damaged_dataset_error(name, root, error) from error
     except ImportError as error:
         raise DataError(
             f"dataset '{name}' needs a package that cannot be imported: {one_line(error)}"
         ) from error
     except Exception as error:  # json, protobuf and TensorFlow each have their own
-        raise _damaged(name, root, error) from error
+        raise _damaged_dataset_error(name, root, error) from error
 
 
-def _damaged(name: str, root: Path, error: Exception) -> DataError:
+def _damaged_dataset_error(name: str, root: Path, error: Exception) -> DataError:
     folder = root / name.split(":")[0]
     return DataError(
         f"dataset '{name}' in {folder} is damaged ({one_line(error)}): delete that folder, and"
@@ -111,7 +113,7 @@ def _damaged(name: str, root: Path, error: Exception) -> DataError:
     )
 
 
-def _unknown(name: str) -> UsageError:
+def _unknown_dataset_error(name: str) -> UsageError:
     listed = sorted(catalog.DATASETS)
     known = {*listed, *tfds.list_builders(with_community_datasets=False)}
     close = difflib.get_close_matches(name, sorted(known), n=3)
@@ -138,25 +140,25 @@ def prepare(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         WriteError: if no folder can be written, or the disk is full.
         DataError: if a file is missing and its server cannot be reached, or it is not as published.
     """
-    root = _writable_root(name, data_dir)
+    root = _find_writable_root(name, data_dir)
     builder = tfds.builder(name, data_dir=root)
-    manual = _manual_folder(builder, root, data_dir)
+    manual = _find_manual_folder(builder, root, data_dir)
     _check_reachable(builder, manual, root)
     config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
     try:
-        with quiet():
+        with silence_tfds():
             builder.download_and_prepare(download_config=config)
     except TransferError:
         raise
     except Exception as error:
         # Another process may have prepared it meanwhile: the folder is renamed into place whole.
         if not is_prepared(builder):
-            raise _failed(builder, root, manual, error) from error
+            raise _preparation_error(builder, root, manual, error) from error
     return tfds.builder(name, data_dir=root)
 
 
-def _writable_root(name: str, data_dir: str) -> Path:
-    candidates = roots(data_dir)
+def _find_writable_root(name: str, data_dir: str) -> Path:
+    candidates = search_folders(data_dir)
     for root in candidates:
         if can_write(root):
             with contextlib.suppress(OSError):
@@ -182,17 +184,17 @@ def can_write(path: Path) -> bool:
     )
 
 
-def _needed_files(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
+def _list_needed_files(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
     """Return the files that a dataset is made of: name in the manual folder -> URL."""
     if isinstance(builder, usps.Usps):
         return {name: usps.FOLDER_URL + name for name in usps.FILES.values()}
     return {info.filename: url for url, info in (builder.url_infos or {}).items() if info.filename}
 
 
-def _manual_folder(builder: tfds.core.DatasetBuilder, root: Path, data_dir: str) -> Path:
+def _find_manual_folder(builder: tfds.core.DatasetBuilder, root: Path, data_dir: str) -> Path:
     """Return the manual folder that holds the most of what is needed; the root's own if none."""
-    needed = _needed_files(builder)
-    folders = [path / "downloads" / "manual" for path in [root, *roots(data_dir)]]
+    needed = _list_needed_files(builder)
+    folders = [path / "downloads" / "manual" for path in [root, *search_folders(data_dir)]]
     if needed:
         return max(folders, key=lambda folder: sum((folder / name).exists() for name in needed))
     return next(
@@ -203,9 +205,11 @@ def _manual_folder(builder: tfds.core.DatasetBuilder, root: Path, data_dir: str)
 def _check_reachable(builder: tfds.core.DatasetBuilder, manual: Path, root: Path) -> None:
     """Raise within seconds where a download would only fail after many minutes of trying."""
     missing = {
-        name: url for name, url in _needed_files(builder).items() if not (manual / name).exists()
+        name: url
+        for name, url in _list_needed_files(builder).items()
+        if not (manual / name).exists()
     }
-    unreachable = _unreachable({urllib.parse.urlsplit(url)[:2] for url in missing.values()})
+    unreachable = _find_unreachable({urllib.parse.urlsplit(url)[:2] for url in missing.values()})
     absent = {n: url for n, url in missing.items() if urllib.parse.urlsplit(url)[:2] in unreachable}
     if absent:
         folder = manual if can_write(manual) else root / "downloads" / "manual"
@@ -215,7 +219,7 @@ def _check_reachable(builder: tfds.core.DatasetBuilder, manual: Path, root: Path
         )
 
 
-def _unreachable(servers: set[tuple[str, str]]) -> set[tuple[str, str]]:
+def _find_unreachable(servers: set[tuple[str, str]]) -> set[tuple[str, str]]:
     """Return those of the servers (scheme, host) that accept no connection within seconds."""
     reached: set[tuple[str, str]] = set()
 
@@ -224,20 +228,20 @@ def _unreachable(servers: set[tuple[str, str]]) -> set[tuple[str, str]]:
         address = urllib.parse.urlsplit(proxy if proxy and "//" in proxy else f"{scheme}://{host}")
         port = address.port or _PORTS.get(address.scheme, 443)
         with contextlib.suppress(OSError):
-            socket.create_connection((address.hostname or "", port), _SECONDS).close()
+            socket.create_connection((address.hostname or "", port), _CONNECT_SECONDS).close()
             reached.add((scheme, host))
 
     # Daemons: looking up a name knows no timeout, and must not hold up the end of the program.
     threads = [threading.Thread(target=connect, args=server, daemon=True) for server in servers]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + _SECONDS
+    deadline = time.monotonic() + _CONNECT_SECONDS
     for thread in threads:
         thread.join(max(0, deadline - time.monotonic()))
     return servers - reached
 
 
-def _failed(
+def _preparation_error(
     builder: tfds.core.DatasetBuilder, root: Path, manual: Path, error: Exception
 ) -> TransferError:
     name = builder.name

@@ -23,7 +23,7 @@ from tl_keras.data import catalog, images, tfds_prepare
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.held_out import choose_test
 from tl_keras.data.memory import allocate
-from tl_keras.data.tfds_examples import Source, examples, unreadable
+from tl_keras.data.tfds_examples import Source, read_examples, unreadable_error
 from tl_keras.errors import DataError, UsageError
 
 LOG = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def open_dataset(name: str, framing: str, data_dir: str) -> Dataset:
     _find_keys(name, builder)
     if not tfds_prepare.is_prepared(builder):
         builder = tfds_prepare.prepare(name, data_dir)
-    source = _describe(name, builder, framing)
+    source = _make_source(name, builder, framing)
     splits = _Splits(source)
     channels = 1 if source.framed or source.stored_channels <= 2 else 3
     size = images.FRAME_SIZE if source.framed else source.size
@@ -87,7 +87,7 @@ def _find_keys(name: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     return pictures[0], labels[0]
 
 
-def _describe(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> Source:
+def _make_source(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> Source:
     image_key, label_key = _find_keys(name, builder)
     # Not the name that was given: "emnist" stands for "emnist/byclass", "mnist:3.0.1" for "mnist".
     config = builder.builder_config.name if builder.builder_config else ""
@@ -122,42 +122,44 @@ class _Splits:
     def __init__(self, source: Source):
         """Find the names of the splits; a DataError where one is missing."""
         self._source = source
-        self.train, self._tests = _split_names(source)
+        self.train, self._tests = _choose_splits(source)
         self.is_carved = not self._tests
 
     def check_test(self) -> None:
         """Look at the labels of the test split; see `Dataset.check_test`."""
         # Those of a test split that is carved are looked at with the training split's.
         if not self.is_carved:
-            self._labelled_test  # noqa: B018
+            self._labelled_test_split  # noqa: B018
 
     @property
     def test(self) -> str:
         """The test split's name; where there is no choice, no label is read for it."""
-        return self._tests[0] if len(self._tests) == 1 else self._labelled_test
+        return self._tests[0] if len(self._tests) == 1 else self._labelled_test_split
 
     @functools.cached_property
-    def _labelled_test(self) -> str:
+    def _labelled_test_split(self) -> str:
         """The name of the first split to test on that has labels; a DataError where none has."""
         for number, split in enumerate(self._tests):
-            labels = _labels(self._source, split)
+            labels = _read_labels(self._source, split)
             if _is_unlabelled(labels):
                 continue
-            _checked(self._source, split, labels)
+            _check_labels(self._source, split, labels)
             if number:
                 unlabelled = " and ".join(repr(one) for one in self._tests[:number])
                 name = self._source.name
                 LOG.info("%s: tested on '%s', for %s has no labels", name, split, unlabelled)
             return split
-        raise _unlabelled(self._source, self._tests)
+        raise _unlabelled_error(self._source, self._tests)
 
     @functools.cached_property
     def carved(self) -> np.ndarray:
         """Which examples of the training split are the test split, (examples,) bool."""
-        return choose_test(_checked(self._source, self.train, _labels(self._source, self.train)))
+        return choose_test(
+            _check_labels(self._source, self.train, _read_labels(self._source, self.train))
+        )
 
 
-def _split_names(source: Source) -> tuple[str, list[str]]:
+def _choose_splits(source: Source) -> tuple[str, list[str]]:
     """Return the training split's name, and those that may be the test split, the best first."""
     there = [split for split, info in source.builder.info.splits.items() if info.num_examples]
     if source.name in catalog.DATASETS or "train" not in there:
@@ -188,23 +190,23 @@ def _read(source: Source, splits: _Splits, split: str, image_size: int) -> Image
     pictures = allocate((int(count), size, size, channels))
     labels = np.empty(int(count), np.int64)
     done = 0
-    for part, part_labels in _batches(source, stored, chosen, size):
+    for part, part_labels in _read_batches(source, stored, chosen, size):
         if done + len(part) > count:
             break
         pictures[done : done + len(part)] = part
         labels[done : done + len(part)] = part_labels
         done += len(part)
     if done != count:
-        raise unreadable(
+        raise unreadable_error(
             source, f"it holds another number of examples than the {count} it declares"
         )
-    return ImageSet(pictures, _checked(source, stored, labels))
+    return ImageSet(pictures, _check_labels(source, stored, labels))
 
 
-def _checked(source: Source, split: str, labels: np.ndarray) -> np.ndarray:
+def _check_labels(source: Source, split: str, labels: np.ndarray) -> np.ndarray:
     """Return labels that count from 0; raise DataError for one that is no class."""
     if _is_unlabelled(labels):
-        raise _unlabelled(source, [split])
+        raise _unlabelled_error(source, [split])
     labels = labels - source.entry.first_label
     count = len(source.class_names)
     wrong = (labels < 0) | (labels >= count)
@@ -222,7 +224,7 @@ def _is_unlabelled(labels: np.ndarray) -> bool:
     return bool(len(labels) and (labels == _NO_LABEL).all())
 
 
-def _unlabelled(source: Source, splits: list[str]) -> DataError:
+def _unlabelled_error(source: Source, splits: list[str]) -> DataError:
     return DataError(
         f"dataset '{source.name}' in {source.builder.data_dir} has no labels in its split"
         f" {' and '.join(map(repr, splits))} (all are {_NO_LABEL}): choose another dataset, or"
@@ -230,21 +232,21 @@ def _unlabelled(source: Source, splits: list[str]) -> DataError:
     )
 
 
-def _labels(source: Source, stored: str) -> np.ndarray:
+def _read_labels(source: Source, stored: str) -> np.ndarray:
     """Return the labels of a split as they are stored, (examples,) int64."""
     return np.concatenate(
-        [part for _, part in examples(source, stored, None, labels_only=True)]
+        [part for _, part in read_examples(source, stored, None, labels_only=True)]
         or [np.empty(0, np.int64)]
     )
 
 
-def _batches(
+def _read_batches(
     source: Source, stored: str, chosen: np.ndarray | None, size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (examples, size, size, channels) uint8 and (examples,) int64, batch by batch."""
-    for part, labels in examples(source, stored, chosen, size=size):
+    for part, labels in read_examples(source, stored, chosen, size=size):
         if source.stored_channels in (2, 4):
-            part = images.over_white(part)
+            part = images.composite_on_white(part)
         if source.entry.transposed:
             part = part.transpose(0, 2, 1, 3)
         yield (images.frame(part) if source.framed else part), labels

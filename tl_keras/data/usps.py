@@ -19,7 +19,7 @@ CLASS_COUNTS = {
     "test": (359, 264, 198, 166, 200, 160, 170, 147, 166, 177),
 }
 # A whole file unpacks to about 18 MB; what goes far beyond is not that file.
-LARGEST_TEXT = 64 * 1024 * 1024
+MAX_TEXT_BYTES = 64 * 1024 * 1024
 
 DESCRIPTION = """\
 USPS holds 9,298 handwritten digits that were cut from the ZIP codes on envelopes of the United
@@ -72,7 +72,7 @@ class Usps(tfds.core.GeneratorBasedBuilder):
         # Both files are read and checked before the first example is written.
         parsed = {}
         for split, name in FILES.items():
-            path = _manual_file(dl_manager, name) or dl_manager.download(FOLDER_URL + name)
+            path = _find_manual_file(dl_manager, name) or dl_manager.download(FOLDER_URL + name)
             parsed[split] = read_libsvm(Path(path), split)
         return {split: self._generate_examples(*arrays) for split, arrays in parsed.items()}
 
@@ -83,7 +83,7 @@ class Usps(tfds.core.GeneratorBasedBuilder):
             yield index, {"image": image, "label": int(label)}
 
 
-def _manual_file(dl_manager: tfds.download.DownloadManager, name: str) -> Path | None:
+def _find_manual_file(dl_manager: tfds.download.DownloadManager, name: str) -> Path | None:
     try:
         path = Path(dl_manager.manual_dir) / name
     except AssertionError:  # what tfds raises where the folder is missing or empty
@@ -111,11 +111,11 @@ def read_libsvm(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     advice = f"get it again from {FOLDER_URL}{FILES[split]}"
     try:
         with bz2.open(path) as stream:
-            text = stream.read(LARGEST_TEXT + 1)
+            text = stream.read(MAX_TEXT_BYTES + 1)
     except (OSError, EOFError) as error:
         raise DataError(f"{path} cannot be unpacked ({error}): {advice}") from error
-    if len(text) > LARGEST_TEXT:
-        raise DataError(f"{path} unpacks to more than {LARGEST_TEXT} bytes: {advice}")
+    if len(text) > MAX_TEXT_BYTES:
+        raise DataError(f"{path} unpacks to more than {MAX_TEXT_BYTES} bytes: {advice}")
     lines = [line for line in text.splitlines() if line.strip()]
     expected = sum(CLASS_COUNTS[split])
     if len(lines) != expected:

@@ -18,7 +18,7 @@ from tl_keras.data import augment_spec, splits
 from tl_keras.data.dataset import ImageSet
 from tl_keras.data.pipeline import Stream
 from tl_keras.data.splits import Split
-from tl_keras.models.building import tensor_names
+from tl_keras.models.building import named_weights
 from tl_keras.models.precision import Precision
 from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import HEAD, Weights
@@ -199,7 +199,7 @@ class Pretraining:
 
 def body_variables(model: keras.Model) -> list[keras.Variable]:
     """Return all that trains below the head."""
-    named = tensor_names(model).items()
+    named = named_weights(model).items()
     return [
         variable for name, variable in named if variable.trainable and not name.startswith(HEAD)
     ]

@@ -24,10 +24,10 @@ from tl_keras.models.preprocessing import (
     inside,
 )
 
-ANSWER_SECONDS = 4.0
+TIMEOUT_SECONDS = 4.0
 
 
-def features(
+def build_features(
     images: keras.KerasTensor,
     entry: Entry,
     weights_path: Path | None = None,
@@ -51,14 +51,14 @@ def features(
     if images.shape[-1] == 1:
         images = keras.layers.Concatenate(name=GREY_TO_COLOUR)([images] * 3)
     if preprocessing is None:
-        prepared = preprocess(images, entry.preprocessing)
+        preprocessed = preprocess(images, entry.preprocessing)
     else:
         own = inside(entry)
-        prepared = rescale(images, preprocessing.before(own) if own else preprocessing)
+        preprocessed = rescale(images, preprocessing.before(own) if own else preprocessing)
     network = getattr(keras.applications, entry.function)(
         include_top=False,
         weights=None,
-        input_tensor=prepared,
+        input_tensor=preprocessed,
         pooling="avg",
         **entry.arguments,
     )
@@ -71,7 +71,7 @@ def features(
                 f"{weights_path} does not hold the weights of {entry.function}: {reason}."
                 " Remove the file, and the next run downloads it again"
             ) from error
-    _normalise(network)
+    _set_normalization(network)
     return network.output
 
 
@@ -103,7 +103,7 @@ def rescale(images: keras.KerasTensor, preprocessing: Preprocessing) -> keras.Ke
     return keras.layers.Rescaling(scale, offset, name="preprocess")(x)
 
 
-def _normalise(network: keras.Model) -> None:
+def _set_normalization(network: keras.Model) -> None:
     """Set the constants of EfficientNet's own preprocessing, whatever the weights.
 
     Its weight files hold the deviation where the layer expects the variance. Keras mends that with
@@ -117,7 +117,7 @@ def _normalise(network: keras.Model) -> None:
             layer.finalize_state()
 
 
-def weights_file(name: str, entry: Entry, image_size: int) -> Path:
+def find_weights_file(name: str, entry: Entry, image_size: int) -> Path:
     """Return the file of the ImageNet weights without top, downloaded where it is not there yet.
 
     Files are kept where Keras keeps them, in `models` below $KERAS_HOME or ~/.keras.
@@ -145,7 +145,7 @@ def weights_file(name: str, entry: Entry, image_size: int) -> Path:
 
 def _download(name: str, entry: Entry, image_size: int, path: Path) -> Path:
     url = entry.weights_url(image_size)
-    reason = _why_unreachable(url)
+    reason = _find_download_problem(url)
     if not reason:
         try:
             # Keras puts the file elsewhere where its folder is missing.
@@ -173,7 +173,7 @@ def _download(name: str, entry: Entry, image_size: int, path: Path) -> Path:
     )
 
 
-def _why_unreachable(url: str) -> str:
+def _find_download_problem(url: str) -> str:
     """Return why `url` does not answer, or "" if it does.
 
     It is asked in a thread, because looking up a host's name obeys no timeout.
@@ -183,15 +183,15 @@ def _why_unreachable(url: str) -> str:
     def ask() -> None:
         request = urllib.request.Request(url, method="HEAD")
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS):
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
                 answer.append("")
         except (OSError, http.client.HTTPException) as error:
             answer.append(str(getattr(error, "reason", "") or error))
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(ANSWER_SECONDS)
-    return answer[0] if answer else f"no answer within {ANSWER_SECONDS:g} seconds"
+    thread.join(TIMEOUT_SECONDS)
+    return answer[0] if answer else f"no answer within {TIMEOUT_SECONDS:g} seconds"
 
 
 def _hash(path: Path, expected: str) -> str:

@@ -23,21 +23,25 @@ from tl_keras.models.naming import leaves
 Statistics = Mapping[str, np.ndarray]
 
 
-def following(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+def updating_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """Return the norms whose moving statistics follow the batches in training."""
-    return [layer for layer in leaves(model) if norms.is_plain_norm(layer) and norms.follows(layer)]
+    return [
+        layer
+        for layer in leaves(model)
+        if norms.is_plain_norm(layer) and norms.updates_statistics(layer)
+    ]
 
 
 class Measurer:
     """Measures one model; keep it where that is done more than once, for its graph is made once."""
 
     def __init__(self, model: keras.Model):
-        """Prepare to measure `model`, which `operations.quicken` has seen."""
+        """Prepare to measure `model`, which `operations.use_fused_ops` has seen."""
         self.model = model
         self._moments = tf.function(self._of_batch, reduce_retracing=True, autograph=False)
 
     def _of_batch(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        with norms.measuring() as found:
+        with norms.collect_moments() as found:
             self.model(batch, training=False)
         return found
 
@@ -66,18 +70,18 @@ class Measurer:
 
 def assign(model: keras.Model, statistics: Statistics) -> None:
     """Set the moving statistics of the norms that follow the batches."""
-    for norm in following(model):
+    for norm in updating_norms(model):
         mean, variance = statistics[norm.name]
         norm.moving_mean.assign(mean.astype(np.float32))
         norm.moving_variance.assign(variance.astype(np.float32))
 
 
 @contextlib.contextmanager
-def in_place(model: keras.Model, statistics: Statistics) -> Iterator[None]:
+def use_statistics(model: keras.Model, statistics: Statistics) -> Iterator[None]:
     """Use other statistics inside, and restore the model's own afterwards."""
     kept = {
         norm.name: np.stack([norm.moving_mean.numpy(), norm.moving_variance.numpy()])
-        for norm in following(model)
+        for norm in updating_norms(model)
     }
     assign(model, statistics)
     try:

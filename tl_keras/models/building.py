@@ -6,27 +6,27 @@ from collections.abc import Collection, Iterable
 import keras
 
 from tl_keras.errors import UsageError
-from tl_keras.models import applications, catalog, conv4, noise, small_cnn
+from tl_keras.models import applications, catalog, conv4, sharded_dropout, small_cnn
 from tl_keras.models.colour import GREY_TO_COLOUR
-from tl_keras.models.naming import named_layers, rename, tensor_names
-from tl_keras.models.operations import quicken
+from tl_keras.models.naming import named_layers, named_weights, rename
+from tl_keras.models.operations import use_fused_ops
 from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.runtime.seeds import derive
 
 __all__ = [
     "build",
     "copy_weights",
-    "head_of",
+    "find_head",
     "named_body",
     "set_trainable",
-    "tensor_names",
+    "named_weights",
     "train_only",
 ]
 
 HEAD = "head"
 
 # Of the moving statistics of BatchNormalization.
-STATISTICS_MOMENTUM = 0.9
+MAX_MOMENTUM = 0.9
 
 # What holds the initializer of a variable; every other weight starts from a constant.
 INITIALIZERS = {
@@ -74,29 +74,31 @@ def build(
         UsageError: the name is not known, the images are too small, or there are no such weights.
         DataError: the ImageNet weights are missing or damaged.
     """
-    entry = _checked_entry(name, image_size, weights)
-    path = applications.weights_file(name, entry, image_size) if weights else None
+    entry = _find_entry(name, image_size, weights)
+    path = applications.find_weights_file(name, entry, image_size) if weights else None
     images = keras.Input((image_size, image_size, input_channels), dtype="uint8", name="image")
     if entry.function:
-        features = applications.features(images, entry, path, preprocessing)
+        features = applications.build_features(images, entry, path, preprocessing)
     else:
         own = {"small_cnn": small_cnn, "conv4": conv4}[name]
-        features = own.features(_scaled(images, body_channels, preprocessing), dense_units)
+        features = own.build_features(
+            _scale_pixels(images, body_channels, preprocessing), dense_units
+        )
     # In float32 under any policy, so that losses and stored features never lose precision.
     features = keras.layers.Activation("linear", dtype="float32", name="features")(features)
     logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(features)
     model = keras.Model(images, {"features": features, "logits": logits}, name=name)
     rename(model)
-    _follow_statistics(model)
-    quicken(model, synchronised=synchronised)
-    noise.share_out(model)
+    _limit_momentum(model)
+    use_fused_ops(model, synchronised=synchronised)
+    sharded_dropout.use_sharded_dropout(model)
     if seed is not None:
         _draw_weights(model, seed, body=path is None)
-        _seed_noise(model, seed)
+        _seed_dropout(model, seed)
     return model
 
 
-def _scaled(
+def _scale_pixels(
     images: keras.KerasTensor, channels: int, preprocessing: Preprocessing | None
 ) -> keras.KerasTensor:
     """Return (batch, size, size, channels): grey is repeated, colour becomes its luma.
@@ -104,7 +106,7 @@ def _scaled(
     They are of 0 to 1, or what a preprocessing makes of the pixels.
     """
     if preprocessing is not None and (len(preprocessing.scale) > 1 or preprocessing.bgr):
-        return _scaled_by_channel(images, channels, preprocessing)
+        return _scale_pixels_by_channel(images, channels, preprocessing)
     if preprocessing is None:
         x = keras.layers.Rescaling(1 / 255, name="preprocess")(images)
     else:
@@ -117,7 +119,7 @@ def _scaled(
     return x
 
 
-def _scaled_by_channel(
+def _scale_pixels_by_channel(
     images: keras.KerasTensor, channels: int, preprocessing: Preprocessing
 ) -> keras.KerasTensor:
     """Return (batch, size, size, 3), each channel by numbers of its own."""
@@ -131,7 +133,7 @@ def _scaled_by_channel(
     return applications.rescale(images, preprocessing)
 
 
-def _checked_entry(name: str, image_size: int, weights: str | None) -> catalog.Entry:
+def _find_entry(name: str, image_size: int, weights: str | None) -> catalog.Entry:
     """Return the catalog's entry, where it can be built as it is asked for."""
     entry = catalog.find(name)
     if image_size < entry.min_size:
@@ -147,7 +149,7 @@ def _checked_entry(name: str, image_size: int, weights: str | None) -> catalog.E
     return entry
 
 
-def _follow_statistics(model: keras.Model) -> None:
+def _limit_momentum(model: keras.Model) -> None:
     """Let normalisation follow the data within tens of steps, not the thousands of ImageNet's runs.
 
     MobileNet's 0.999 leaves 92 % of the initial statistics after 80 steps: a model trained from
@@ -155,7 +157,7 @@ def _follow_statistics(model: keras.Model) -> None:
     """
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, STATISTICS_MOMENTUM)
+            layer.momentum = min(layer.momentum, MAX_MOMENTUM)
 
 
 def _draw_weights(model: keras.Model, seed: int, *, body: bool) -> None:
@@ -171,22 +173,22 @@ def _draw_weights(model: keras.Model, seed: int, *, body: bool) -> None:
             attributes = INITIALIZERS.get(variable.name, ())
             for attribute in [one for one in attributes if hasattr(layer, one)][:1]:
                 initializer = getattr(layer, attribute)
-                own_seed = _for_keras(derive(seed, "weights", layer_name, variable.name))
+                own_seed = _to_keras_seed(derive(seed, "weights", layer_name, variable.name))
                 drawn = type(initializer).from_config(
                     {**initializer.get_config(), "seed": own_seed}
                 )
                 variable.assign(drawn(variable.shape, variable.dtype))
 
 
-def _seed_noise(model: keras.Model, seed: int) -> None:
+def _seed_dropout(model: keras.Model, seed: int) -> None:
     """Set the generators of dropout layers, which Keras seeds from the same global generator."""
     for layer in model.layers:
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
-            generator.state.assign([_for_keras(derive(seed, "dropout", layer.name)), 0])
+            generator.state.assign([_to_keras_seed(derive(seed, "dropout", layer.name)), 0])
 
 
-def _for_keras(seed: int) -> int:
+def _to_keras_seed(seed: int) -> int:
     """Return a seed of 31 bits, which is all that Keras takes, of one of 63."""
     return seed >> 32
 
@@ -199,7 +201,7 @@ def copy_weights(layer: keras.Layer, copy: keras.Layer) -> None:
         copy.finalize_state()
 
 
-def head_of(model: keras.Model) -> keras.layers.Dense:
+def find_head(model: keras.Model) -> keras.layers.Dense:
     """Return the layer that makes logits of features."""
     return model.get_layer(HEAD)
 
@@ -229,7 +231,7 @@ def set_trainable(model: keras.Model, spec: str) -> list[str]:
         UsageError: the spec cannot be read, or chooses nothing.
     """
     body = list(named_body(model))
-    chosen = _chosen(spec, body)
+    chosen = _choose_layers(spec, body)
     train_only(model, chosen)
     return [name for name in body if name in chosen] + [HEAD]
 
@@ -241,7 +243,7 @@ def train_only(model: keras.Model, names: Collection[str]) -> None:
         layer.trainable = name in names
 
 
-def _chosen(spec: str, names: list[str]) -> set[str]:
+def _choose_layers(spec: str, names: list[str]) -> set[str]:
     """Return which of the body's layers train."""
     if spec == "all":
         return set(names)

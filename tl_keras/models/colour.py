@@ -8,7 +8,7 @@ import keras
 GREY_TO_COLOUR = "grey_to_colour"
 
 
-def in_colour(model: keras.Model) -> keras.Model:
+def with_colour_input(model: keras.Model) -> keras.Model:
     """Return a model of colour images that shares all layers and weights with `model`.
 
     It passes over the layer that repeats the channel of grey images. For a grey image with its
@@ -24,11 +24,11 @@ def in_colour(model: keras.Model) -> keras.Model:
     if not any(layer.name == GREY_TO_COLOUR for layer in model.layers):
         return model
 
-    def called(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+    def call_layer(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         # What the layer repeats has three channels here.
         return args[0][0] if layer.name == GREY_TO_COLOUR else layer(*args, **kwargs)
 
     images = keras.Input((*model.input.shape[1:3], 3), dtype=model.input.dtype, name="image")
     return keras.models.clone_model(
-        model, images, clone_function=lambda layer: layer, call_function=called
+        model, images, clone_function=lambda layer: layer, call_function=call_layer
     )

@@ -6,7 +6,7 @@ DROPOUT = 0.25
 WIDTHS = (32, 32, 64, 64)
 
 
-def features(images: keras.KerasTensor, dense_units: int) -> keras.KerasTensor:
+def build_features(images: keras.KerasTensor, dense_units: int) -> keras.KerasTensor:
     """Return the features of scaled images: two pairs of 3x3 convolutions, and a dense layer.
 
     Every convolution, and the dense layer, is followed by BatchNormalization and a threshold; each

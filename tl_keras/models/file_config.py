@@ -45,7 +45,7 @@ class Node(NamedTuple):
         kind: the name of its class.
         settings: those of `SETTINGS` that differ from the value of one that is missing.
         inputs: what it takes, in order: the number of a node, or a constant as a list of one
-            item, which `simple` made.
+            item, which `simplify` made.
     """
 
     name: str
@@ -76,7 +76,7 @@ def read(config: Any) -> list[Node] | str:
     return reader.nodes
 
 
-def simple(value: Any) -> Any:
+def simplify(value: Any) -> Any:
     """Return a constant as numbers, texts and short lists of them, or {"unknown": ...}."""
     if value is None or isinstance(value, (bool, str)):
         return value[:MAX_TEXT] if isinstance(value, str) else value
@@ -84,18 +84,18 @@ def simple(value: Any) -> Any:
         # Also of whole numbers of thousands of digits, and false of what is no number.
         return value if abs(value) < MAX_NUMBER else {"unknown": "a number"}
     if isinstance(value, list):
-        found = [simple(one) for one in value[: MAX_VALUES + 1]]
+        found = [simplify(one) for one in value[: MAX_VALUES + 1]]
         return found if _count(found) <= MAX_VALUES else {"unknown": "a long list"}
     if isinstance(value, dict):
         kind, inner = value.get("class_name"), value.get("config")
         if kind in ("__tensor__", "__numpy__") and isinstance(inner, dict):
-            return simple(inner.get("value"))
+            return simplify(inner.get("value"))
         if kind == "__ellipsis__":
             return "..."
         if kind == "__slice__" and isinstance(inner, dict):
-            return {"slice": [simple(inner.get(one)) for one in ("start", "stop", "step")]}
+            return {"slice": [simplify(inner.get(one)) for one in ("start", "stop", "step")]}
         if kind == "__tuple__" or "items" in value:
-            return simple(value.get("items"))
+            return simplify(value.get("items"))
     return {"unknown": "an object"}
 
 
@@ -131,7 +131,7 @@ class _Reader:
             if not current:
                 shape = layer["config"].get("batch_input_shape")
                 shape = shape or part["config"].get("build_input_shape")
-                settings = {"batch_shape": simple(shape)}
+                settings = {"batch_shape": simplify(shape)}
                 current = [self._add(Node("input", "InputLayer", settings, []))]
             current = self._call(layer, list(current), depth)
         return current
@@ -142,18 +142,18 @@ class _Reader:
         # A functional model among the layers has a call of its own before those of others.
         models = {one["name"]: one["class_name"] for one in layers if _has_layers(one)}
         made: dict[tuple[str, int, int], int] = {}
-        for (name, *_), node in zip(_histories(config["input_layers"]), given, strict=False):
+        for (name, *_), node in zip(_read_histories(config["input_layers"]), given, strict=False):
             made[name, 0, 0] = node
         waiting = [
             (layer, number, call)
             for layer in layers
-            for number, call in enumerate(_calls(layer, models))
+            for number, call in enumerate(_read_calls(layer, models))
             if (layer["name"], number, 0) not in made
         ]
         while waiting:
             late = []
             for layer, number, call in waiting:
-                if any(key not in made for key in _needed(call)):
+                if any(key not in made for key in _needed_outputs(call)):
                     late.append((layer, number, call))
                     continue
                 inputs = [made[one] if isinstance(one, tuple) else one for one in call]
@@ -164,7 +164,7 @@ class _Reader:
             waiting = late
         return [
             made[name, number - (models.get(name, "Sequential") != "Sequential"), output]
-            for name, number, output in _histories(config["output_layers"])
+            for name, number, output in _read_histories(config["output_layers"])
         ]
 
     def _call(self, layer: dict[str, Any], inputs: list[Any], depth: int) -> list[int]:
@@ -175,12 +175,12 @@ class _Reader:
     def _add_layer(self, layer: dict[str, Any], inputs: list[Any]) -> int:
         config, kind = layer["config"], str(layer["class_name"])[:MAX_TEXT]
         name = str(layer.get("name") or config.get("name"))[:MAX_TEXT]
-        settings = _settings(kind, config)
+        settings = _read_settings(kind, config)
         if kind == "ReLU" and set(settings) <= {"max_value"}:
             bounded = {None: "relu", 6: "relu6"}.get(settings.get("max_value"))
             if bounded:
                 kind, settings = "Activation", {"activation": bounded}
-        activation = _activation(config.get("activation", "linear"))
+        activation = _read_activation(config.get("activation", "linear"))
         if kind == "Activation":
             return self._add(Node(name, kind, {"activation": activation, **settings}, inputs))
         node = self._add(Node(name, kind, settings, inputs))
@@ -199,23 +199,23 @@ def _has_layers(layer: dict[str, Any]) -> bool:
     return isinstance(layer["config"], list) or "layers" in layer["config"]
 
 
-def _settings(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+def _read_settings(kind: str, config: dict[str, Any]) -> dict[str, Any]:
     found = {
-        name: simple(config[name])
+        name: simplify(config[name])
         for name, missing in SETTINGS.items()
         if name in config and config[name] != missing
     }
     if kind == "InputLayer" and "batch_input_shape" in config:
-        found["batch_shape"] = simple(config["batch_input_shape"])
+        found["batch_shape"] = simplify(config["batch_input_shape"])
     if found.get("axis") in (3, [3], [-1]):
         # The last of four, by its other names.
         found["axis"] = -1
     if kind == "Cast":
-        found["dtype"] = simple(config.get("dtype"))
+        found["dtype"] = simplify(config.get("dtype"))
     return found
 
 
-def _activation(value: Any) -> str:
+def _read_activation(value: Any) -> str:
     """Return the name of an activation, as Keras 3 has it."""
     if isinstance(value, dict):
         inner = value.get("config")
@@ -226,7 +226,7 @@ def _activation(value: Any) -> str:
     return ALIASES.get(text, text)
 
 
-def _histories(value: Any) -> list[tuple[str, int, int]]:
+def _read_histories(value: Any) -> list[tuple[str, int, int]]:
     """Return the outputs of layers that a list names: [name, call, output], or several of them."""
     if isinstance(value, dict):
         value = list(value.values())
@@ -235,7 +235,7 @@ def _histories(value: Any) -> list[tuple[str, int, int]]:
     return [(name, int(call), int(output)) for name, call, output in value]
 
 
-def _calls(layer: dict[str, Any], models: Container[str]) -> list[list[Any]]:
+def _read_calls(layer: dict[str, Any], models: Container[str]) -> list[list[Any]]:
     """Return of each call what the layer takes: outputs of layers as tuples, and constants.
 
     Args:
@@ -247,7 +247,7 @@ def _calls(layer: dict[str, Any], models: Container[str]) -> list[list[Any]]:
         if isinstance(call, dict):
             kwargs = {k: v for k, v in call["kwargs"].items() if k not in IGNORED_ARGUMENTS}
             arguments = [*call["args"], *(v for v in kwargs.values() if v is not None)]
-            found.append([one for argument in arguments for one in _argument(argument)])
+            found.append([one for argument in arguments for one in _read_argument(argument)])
         else:
             # Of Keras 2: [[name, call, output, arguments], ...].
             several = [call] if isinstance(call[0], str) else call
@@ -256,7 +256,7 @@ def _calls(layer: dict[str, Any], models: Container[str]) -> list[list[Any]]:
                 kept.append((name, int(number) - (name in models), int(output)))
                 named = rest[0] if rest else {}
                 kept += [
-                    [simple(v)]
+                    [simplify(v)]
                     for k, v in named.items()
                     if k not in IGNORED_ARGUMENTS and v is not None
                 ]
@@ -264,20 +264,20 @@ def _calls(layer: dict[str, Any], models: Container[str]) -> list[list[Any]]:
     return found or ([[]] if layer["class_name"] == "InputLayer" else [])
 
 
-def _argument(argument: Any) -> list[Any]:
-    tensors = list(_tensors(argument, 0))
-    return tensors or [[simple(argument)]]
+def _read_argument(argument: Any) -> list[Any]:
+    tensors = list(_find_tensors(argument, 0))
+    return tensors or [[simplify(argument)]]
 
 
-def _tensors(value: Any, depth: int) -> Iterator[tuple[str, int, int]]:
+def _find_tensors(value: Any, depth: int) -> Iterator[tuple[str, int, int]]:
     """Yield the outputs of layers in an argument, in order."""
     if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
         name, call, output = value["config"]["keras_history"]
         yield name, int(call), int(output)
     elif isinstance(value, (list, dict)) and depth < MAX_DEPTH:
         for one in value if isinstance(value, list) else value.values():
-            yield from _tensors(one, depth + 1)
+            yield from _find_tensors(one, depth + 1)
 
 
-def _needed(call: list[Any]) -> list[tuple[str, int, int]]:
+def _needed_outputs(call: list[Any]) -> list[tuple[str, int, int]]:
     return [one for one in call if isinstance(one, tuple)]

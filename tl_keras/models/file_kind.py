@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from tl_keras.errors import DataError
 
-WAY_OUT = "write it anew with Keras, by model.save_weights('name.weights.h5')"
+REMEDY = "write it anew with Keras, by model.save_weights('name.weights.h5')"
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
@@ -16,7 +16,7 @@ NUMPY_START = b"\x93NUMPY"
 # The number that PyTorch put in front of its files before it wrote archives, as a pickle.
 TORCH_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 TORCH_ENDINGS = (".pt", ".pth", ".bin")
-SEEN_BYTES = 16
+START_BYTES = 16
 
 TORCH = "a PyTorch file, which is a pickle, which is code, and we run none"
 
@@ -33,11 +33,11 @@ def check_path(path: Path) -> None:
         raise DataError("is no file, but a device or a pipe")
 
 
-def told_of_other(start: bytes, path: Path) -> str:
+def describe_other_file(start: bytes, path: Path) -> str:
     """Return why a file is refused that is neither HDF5 nor an archive.
 
     Args:
-        start: its first `SEEN_BYTES` bytes.
+        start: its first `START_BYTES` bytes.
         path: of the file.
     """
     if not start:
@@ -54,10 +54,10 @@ def told_of_other(start: bytes, path: Path) -> str:
         kind = "a safetensors file, whose tensors are not named and laid out as Keras does"
     elif ".data-" in path.name or path.suffix in (".index", ".ckpt", ".pb", ".meta"):
         kind = "part of a TensorFlow checkpoint or SavedModel"
-    return f"is {kind}. Load it with what wrote it, and {WAY_OUT}"
+    return f"is {kind}. Load it with what wrote it, and {REMEDY}"
 
 
-def told_of_archive(names: Sequence[str]) -> str:
+def describe_other_archive(names: Sequence[str]) -> str:
     """Return why a zip file is refused that another library wrote, by its members; or ""."""
     if any(PurePosixPath(name).name == "data.pkl" for name in names):
         kind = TORCH
@@ -65,4 +65,4 @@ def told_of_archive(names: Sequence[str]) -> str:
         kind = "an archive of numpy, which does not say whose tensors it has"
     else:
         return ""
-    return f"is {kind}. Load it with what wrote it, and {WAY_OUT}"
+    return f"is {kind}. Load it with what wrote it, and {REMEDY}"

@@ -22,7 +22,7 @@ NUMBERED = re.compile(r"(?P<kind>.*?)(?:_(?P<number>[0-9]{1,9}))?")
 Layers = dict[str, list[str]]
 
 
-def layers_of(structure: Structure, model: keras.Model) -> Layers | None:
+def find_layers(structure: Structure, model: keras.Model) -> Layers | None:
     """Return the layers that a file has tensors of; None where the tensors have names of their own.
 
     Layers that the model lacks are among them, and those are not whose name is not unique.
@@ -36,23 +36,23 @@ def layers_of(structure: Structure, model: keras.Model) -> Layers | None:
             file's name.
     """
     if any(VARIABLE.fullmatch(path) for path in structure.tensors):
-        return _of_keras_3(structure, model)
+        return _find_keras_3_layers(structure, model)
     for place in ("", "model_weights"):
         if any(name.startswith("layer_names") for name in structure.texts.get(place, {})):
-            return renumbered(_of_keras_2(structure, place), model)
+            return renumber_layers(_find_keras_2_layers(structure, place), model)
     return None
 
 
-def _of_keras_3(structure: Structure, model: keras.Model) -> Layers:
+def _find_keras_3_layers(structure: Structure, model: keras.Model) -> Layers:
     """Return the paths of each layer's tensors: "layers/conv2d_1/vars/0" and so on.
 
     The group says the class and the place among the model's layers of that class; newer files have
     the layer's name too.
     """
-    groups = _groups(structure)
-    if names := _names_of(structure, groups):
+    groups = _group_tensors(structure)
+    if names := _find_layer_names(structure, groups):
         named = [(name, groups[group]) for group, name in names.items()]
-        return renumbered(_unique(named), model)
+        return renumber_layers(_drop_duplicates(named), model)
     of_class: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
     for group in groups:
         container, _, last = group.rpartition("/")
@@ -69,7 +69,7 @@ def _of_keras_3(structure: Structure, model: keras.Model) -> Layers:
     return layers
 
 
-def _groups(structure: Structure) -> Layers:
+def _group_tensors(structure: Structure) -> Layers:
     """Return the paths of each group's numbered tensors, in order."""
     numbered: dict[str, dict[int, str]] = defaultdict(dict)
     for path in structure.tensors:
@@ -78,7 +78,7 @@ def _groups(structure: Structure) -> Layers:
     return {group: [paths[number] for number in sorted(paths)] for group, paths in numbered.items()}
 
 
-def _names_of(structure: Structure, groups: Iterable[str]) -> dict[str, str]:
+def _find_layer_names(structure: Structure, groups: Iterable[str]) -> dict[str, str]:
     """Return the layer's name of each group that tells it."""
     return {
         group: name
@@ -87,17 +87,17 @@ def _names_of(structure: Structure, groups: Iterable[str]) -> dict[str, str]:
     }
 
 
-def tensors_of(structure: Structure, layer: str) -> list[str] | None:
+def find_tensors(structure: Structure, layer: str) -> list[str] | None:
     """Return the paths of a layer's tensors by its name in the file, in order.
 
     Where the file has no names, those of its one Normalization; None where it does not tell.
     """
     for place in ("", "model_weights"):
         if any(name.startswith("layer_names") for name in structure.texts.get(place, {})):
-            return _of_keras_2(structure, place).get(layer)
-    groups = _groups(structure)
-    if names := _names_of(structure, groups):
-        return _unique((name, groups[group]) for group, name in names.items()).get(layer)
+            return _find_keras_2_layers(structure, place).get(layer)
+    groups = _group_tensors(structure)
+    if names := _find_layer_names(structure, groups):
+        return _drop_duplicates((name, groups[group]) for group, name in names.items()).get(layer)
     of_class = [g for g in groups if _split(g.rpartition("/")[2])[0] == "normalization"]
     return groups[of_class[0]] if len(of_class) == 1 else None
 
@@ -118,12 +118,12 @@ def _split(name: str) -> tuple[str, int]:
     return kind.replace("_", "").lower(), int(number or 0)
 
 
-def _of_keras_2(structure: Structure, place: str) -> Layers:
+def _find_keras_2_layers(structure: Structure, place: str) -> Layers:
     """Return the paths of each layer's tensors, as the attributes of Keras 2 list them."""
     found = []
-    for layer in _listed(structure.texts[place], "layer_names"):
+    for layer in _join_list(structure.texts[place], "layer_names"):
         group = f"{place}/{layer}".lstrip("/")
-        names = _listed(structure.texts.get(group, {}), "weight_names")
+        names = _join_list(structure.texts.get(group, {}), "weight_names")
         missing = [name for name in names if f"{group}/{name}" not in structure.tensors]
         if missing:
             raise DataError(f"is damaged: it names {missing[0]!r}, and has no such tensor")
@@ -132,10 +132,10 @@ def _of_keras_2(structure: Structure, place: str) -> Layers:
         for name in names:
             owners[name.rpartition("/")[0].rpartition("/")[2]].append(f"{group}/{name}")
         found += list(owners.items()) if len(owners) > 1 else [(layer, sum(owners.values(), []))]
-    return _unique(found)
+    return _drop_duplicates(found)
 
 
-def _listed(texts: dict[str, list[str]], name: str) -> list[str]:
+def _join_list(texts: dict[str, list[str]], name: str) -> list[str]:
     """Return a list that Keras may have cut into `name0`, `name1` and so on."""
     parts = [texts.get(name, [])]
     while (part := texts.get(f"{name}{len(parts) - 1}")) is not None:
@@ -143,7 +143,7 @@ def _listed(texts: dict[str, list[str]], name: str) -> list[str]:
     return [text for part in parts for text in part]
 
 
-def _unique(layers: Iterable[tuple[str, list[str]]]) -> Layers:
+def _drop_duplicates(layers: Iterable[tuple[str, list[str]]]) -> Layers:
     """Return the layers by name, without those that share one: nobody knows which is meant."""
     paths: dict[str, list[list[str]]] = defaultdict(list)
     for name, tensors in layers:
@@ -151,7 +151,7 @@ def _unique(layers: Iterable[tuple[str, list[str]]]) -> Layers:
     return {name: tensors[0] for name, tensors in paths.items() if len(tensors) == 1}
 
 
-def renumbered(layers: Layers, model: keras.Model) -> Layers:
+def renumber_layers(layers: Layers, model: keras.Model) -> Layers:
     """Return the layers with automatic names numbered from zero, as `naming` does for the model.
 
     A process that built another model before saves this one's first as conv2d_94.

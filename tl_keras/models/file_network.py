@@ -21,7 +21,7 @@ FEATURES = "features"
 AVERAGE = "GlobalAveragePooling2D"
 OTHER_POOLINGS = ("GlobalMaxPooling2D", "MaxPooling2D", "AveragePooling2D", "Flatten")
 
-WAY_OUT = (
+REMEDY = (
     "Choose the --model it was made with, or build your model anew with the layers of"
     " keras.applications"
 )
@@ -41,7 +41,7 @@ class Network(NamedTuple):
     names: list[str]
 
 
-def of_model(model: keras.Model) -> list[Node]:
+def read_model(model: keras.Model) -> list[Node]:
     """Return the nodes of a model that `building.build` made.
 
     Raises:
@@ -53,14 +53,14 @@ def of_model(model: keras.Model) -> list[Node]:
     return nodes
 
 
-def find_preprocessing(model: keras.Model) -> file_preprocessing.Found:
+def find_preprocessing(model: keras.Model) -> file_preprocessing.InputPreprocessing:
     """Return what a model that `building.build` made does to pixels."""
     layers = named_layers(model)
 
     def tensors(name: str) -> list[list[float]]:
         return [value.ravel().tolist() for value in layers[name].get_weights()]
 
-    return file_preprocessing.find(of_model(model), tensors)
+    return file_preprocessing.find(read_model(model), tensors)
 
 
 def check(
@@ -76,13 +76,13 @@ def check(
     """
     classes = {type(layer).__name__ for layer in named_layers(model).values()}
     weighted = [node.name for node in nodes if node.kind in classes]
-    canonical = file_layers.renumbered({name: [name] for name in weighted}, model)
+    canonical = file_layers.renumber_layers({name: [name] for name in weighted}, model)
     names = {file_name: name for name, (file_name,) in canonical.items()}
     known: dict[Any, int] = {}
-    ours_nodes = of_model(model)
+    ours_nodes = read_model(model)
     ours_images = find_preprocessing(model).images
-    ours = _signed(ours_nodes, ours_images, known, classes, lambda name: name)
-    theirs = _signed(nodes, images, known, classes, lambda name: names.get(name, name))
+    ours = _sign(ours_nodes, ours_images, known, classes, lambda name: name)
+    theirs = _sign(nodes, images, known, classes, lambda name: names.get(name, name))
     features = next(number for number, node in enumerate(ours_nodes) if node.name == FEATURES)
     last = ours.signatures[features]
     has = set(theirs.signatures)
@@ -93,21 +93,21 @@ def check(
         if node.kind == AVERAGE and signature == last:
             _check_pooling(theirs, ours.signatures[_inputs(node)[0]], structure, model)
             continue
-        raise DataError(_difference(ours, number, theirs, model))
+        raise DataError(_describe_difference(ours, number, theirs, model))
 
 
-def _signed(
+def _sign(
     nodes: Sequence[Node],
     images: frozenset[int],
     known: dict[Any, int],
     classes: set[str],
-    named: Callable[[str], str],
+    canonical_name: Callable[[str], str],
 ) -> Network:
     """Return the network with signatures, which are numbers that `known` keeps."""
     signatures: list[int] = []
     names = []
     for number, node in enumerate(nodes):
-        name = named(node.name) if node.kind in classes else node.name
+        name = canonical_name(node.name) if node.kind in classes else node.name
         names.append(name)
         taken = [signatures[one] if isinstance(one, int) else repr(one) for one in node.inputs]
         if file_preprocessing.is_identity(node) and taken and isinstance(taken[0], int):
@@ -141,7 +141,7 @@ def _check_pooling(theirs: Network, pooled: int, structure: Structure, model: ke
         if pooled not in [theirs.signatures[one] for one in _inputs(node)]:
             continue
         width = model.get_layer(FEATURES).output.shape[-1]
-        if node.kind in OTHER_POOLINGS and _flat_width(theirs, number, structure) != width:
+        if node.kind in OTHER_POOLINGS and _find_flat_width(theirs, number, structure) != width:
             raise DataError(
                 f"pools its features by {node.name!r}, a {node.kind}, and --model={model.name} by"
                 f" a {AVERAGE}: the head would see other features. Give the network below the"
@@ -149,7 +149,7 @@ def _check_pooling(theirs: Network, pooled: int, structure: Structure, model: ke
             )
 
 
-def _flat_width(theirs: Network, number: int, structure: Structure) -> int | None:
+def _find_flat_width(theirs: Network, number: int, structure: Structure) -> int | None:
     """Return how many numbers a Flatten gives to the Dense after it; None where nobody knows.
 
     As many as there are channels are those of a map of 1x1 pixels, of which it is the average too.
@@ -159,13 +159,13 @@ def _flat_width(theirs: Network, number: int, structure: Structure) -> int | Non
     signature = theirs.signatures[number]
     for node in theirs.nodes:
         if signature in [theirs.signatures[one] for one in _inputs(node)] and node.kind == "Dense":
-            paths = file_layers.tensors_of(structure, node.name) or []
+            paths = file_layers.find_tensors(structure, node.name) or []
             shapes = [structure.tensors[path].shape for path in paths]
             return next((shape[0] for shape in shapes if len(shape) == 2), None)
     return None
 
 
-def _difference(ours: Network, number: int, theirs: Network, model: keras.Model) -> str:
+def _describe_difference(ours: Network, number: int, theirs: Network, model: keras.Model) -> str:
     """Return what a file has where our model has the node of that number."""
     node, name = ours.nodes[number], ours.names[number]
     taken = [ours.signatures[one] for one in _inputs(node)]
@@ -180,19 +180,19 @@ def _difference(ours: Network, number: int, theirs: Network, model: keras.Model)
     if not others:
         return (
             f"has no layer that does what {name!r}, a {node.kind}, does in --model={model.name}."
-            f" {WAY_OUT}"
+            f" {REMEDY}"
         )
     other = theirs.nodes[others[0]]
     both = {**node.settings, **other.settings}
     differing = [one for one in both if node.settings.get(one) != other.settings.get(one)]
     return (
-        f"has {other.name[:100]!r} as {_told(other, node, differing)}, and --model={model.name} has"
-        f" {name!r} as {_told(node, other, differing)}. {WAY_OUT}"
+        f"has {other.name[:100]!r} as {_describe_layer(other, node, differing)}, and"
+        f" --model={model.name} has {name!r} as {_describe_layer(node, other, differing)}. {REMEDY}"
     )
 
 
-def _told(node: Node, other: Node, differing: Iterable[str]) -> str:
+def _describe_layer(node: Node, other: Node, differing: Iterable[str]) -> str:
     """Return a layer's class and what sets it apart, short enough for one line."""
     names = differing if node.kind == other.kind else node.settings
-    told = ", ".join(f"{name} {node.settings.get(name)!r}"[:60] for name in list(names)[:4])
-    return ascii(node.kind[:100])[1:-1] + (f" with {told}" if told else "")
+    described = ", ".join(f"{name} {node.settings.get(name)!r}"[:60] for name in list(names)[:4])
+    return ascii(node.kind[:100])[1:-1] + (f" with {described}" if described else "")

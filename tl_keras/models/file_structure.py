@@ -24,7 +24,7 @@ import numpy as np
 from tl_keras.errors import DataError
 from tl_keras.models import file_config, model_file
 from tl_keras.models.file_config import Node
-from tl_keras.models.file_kind import SEEN_BYTES, WAY_OUT, told_of_other
+from tl_keras.models.file_kind import REMEDY, START_BYTES, describe_other_file
 
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 ARCHIVE_START = b"PK\x03\x04"
@@ -34,19 +34,19 @@ OWN = "tl_keras"
 TEXTS = re.compile(rf"{OWN}|name|(layer|weight)_names\d*")
 # What a .h5 file of a whole model says of its layers, at its root.
 CONFIG = "model_config"
-LONGEST_NAME = 1000
+MAX_NAME_LENGTH = 1000
 
 MEMORY_BYTES = 2**29
 # Enough for a file of up to a megabyte. In larger ones there may be thousands of layers, with a
 # kilobyte or more for each; and an archive's checksum is computed over all of it.
-COMPUTING_SECONDS = (0.7, 10.0)
+CPU_SECONDS = (0.7, 10.0)
 STRUCTURE_BYTES_PER_SECOND = 2**21
 CHECKSUM_BYTES_PER_SECOND = 2**28
 # Only a disk or a network that does not answer takes so long.
-WAITING_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 
 
-class Stored(NamedTuple):
+class TensorLocation(NamedTuple):
     """Where in the file a tensor lies, in one piece: its shape, numpy's name of its dtype, bytes.
 
     Attributes:
@@ -72,13 +72,13 @@ class Structure(NamedTuple):
             our own; or in a few words why its description cannot be understood.
     """
 
-    tensors: dict[str, Stored]
+    tensors: dict[str, TensorLocation]
     texts: dict[str, dict[str, list[str]]]
     description: str
     layers: list[Node] | str | None = None
 
 
-class _Part(RawIOBase):
+class _FileSlice(RawIOBase):
     """A part of a file, which reads like a file: the HDF5 file inside an archive."""
 
     def __init__(self, file: BinaryIO, start: int, size: int):
@@ -112,7 +112,7 @@ def read(path: Path, *, trusted: bool = False) -> Structure:
             it says goes on from the file's name.
     """
     if trusted:
-        return look(path)
+        return inspect(path)
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     # More threads than one would need memory of their own, and are of no use.
@@ -123,26 +123,28 @@ def read(path: Path, *, trusted: bool = False) -> Structure:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env={**os.environ, **environment},
-            timeout=WAITING_SECONDS,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise DataError(f"was not read within {WAITING_SECONDS:.0f} seconds") from None
+        raise DataError(f"was not read within {TIMEOUT_SECONDS:.0f} seconds") from None
     except OSError as error:
         raise DataError(f"cannot be looked at: {error.strerror or error}") from error
     if done.returncode:
-        raise DataError(f"is damaged, or made to do harm ({_why(done)}): {WAY_OUT}")
+        raise DataError(f"is damaged, or made to do harm ({_describe_exit(done)}): {REMEDY}")
     answer = json.loads(done.stdout)
     if isinstance(answer, str):
         raise DataError(answer)
-    tensors = {path: Stored(tuple(shape), *rest) for path, (shape, *rest) in answer[0].items()}
+    tensors = {
+        path: TensorLocation(tuple(shape), *rest) for path, (shape, *rest) in answer[0].items()
+    }
     texts, description, layers = answer[1:]
     if isinstance(layers, list):
         layers = [Node(*node) for node in layers]
     return Structure(tensors, texts, description, layers)
 
 
-def _why(done: subprocess.CompletedProcess[bytes]) -> str:
+def _describe_exit(done: subprocess.CompletedProcess[bytes]) -> str:
     """Return in a few words how the process that looked at a file came to its end."""
     if done.returncode == -signal.SIGPROF:
         return "looking at its structure takes too long"
@@ -157,7 +159,7 @@ def main() -> None:
     path = Path(sys.argv[1])
     _limit(path.stat().st_size)
     try:
-        answer: Structure | str = look(path)
+        answer: Structure | str = inspect(path)
     except DataError as error:
         answer = str(error)
     print(json.dumps(answer))
@@ -174,45 +176,45 @@ def _limit(file_size: int) -> None:
     # Of computing, not of the clock's: a busy machine makes no file bad. Python has no part in
     # what the signal does, so it ends the C library's loops too.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    least, most = COMPUTING_SECONDS
-    seconds = min(least + file_size / STRUCTURE_BYTES_PER_SECOND, most)
+    min_seconds, max_seconds = CPU_SECONDS
+    seconds = min(min_seconds + file_size / STRUCTURE_BYTES_PER_SECOND, max_seconds)
     signal.setitimer(signal.ITIMER_PROF, seconds + file_size / CHECKSUM_BYTES_PER_SECOND)
 
 
-def look(path: Path) -> Structure:
+def inspect(path: Path) -> Structure:
     """Return what a file holds, in this process; see `read`."""
     try:
         with path.open("rb") as file:
-            start = file.read(SEEN_BYTES)
+            start = file.read(START_BYTES)
             size = path.stat().st_size
             if start.startswith(HDF5_START):
-                return _look(file, model_file.Member(0, size, ""))
+                return _inspect_hdf5(file, model_file.Member(0, size, ""))
             if start.startswith(ARCHIVE_START):
-                return _look(file, model_file.find_weights(file, size))
+                return _inspect_hdf5(file, model_file.find_weights(file, size))
     except (DataError, KeyboardInterrupt):
         raise
     except Exception as error:  # h5py raises OSError, RuntimeError, KeyError, TypeError and others
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"is damaged ({ascii(reason[:200])}): {WAY_OUT}") from error
-    raise DataError(told_of_other(start, path))
+        raise DataError(f"is damaged ({ascii(reason[:200])}): {REMEDY}") from error
+    raise DataError(describe_other_file(start, path))
 
 
-def _look(file: BinaryIO, member: model_file.Member) -> Structure:
-    with h5py.File(_Part(file, member.start, member.size), "r") as opened:
-        found = _Walk(member.start, member.size)
-        found.all_of(opened)
+def _inspect_hdf5(file: BinaryIO, member: model_file.Member) -> Structure:
+    with h5py.File(_FileSlice(file, member.start, member.size), "r") as opened:
+        found = _Walker(member.start, member.size)
+        found.visit_all(opened)
     own = found.texts[""].get(OWN, [])
     config = "".join(found.texts[""].pop(CONFIG, [])[:1])
     description = member.description or "".join(own[:1])
     layers = member.layers
     if config and not description:
-        layers = _layers_of(config)
+        layers = _read_layers(config)
     return Structure(found.tensors, found.texts, description, layers)
 
 
-def _layers_of(config: str) -> list[Node] | str:
+def _read_layers(config: str) -> list[Node] | str:
     """Return the layers that the description of a model in a .h5 file names."""
-    if len(config) > model_file.MOST_TEXT_BYTES:
+    if len(config) > model_file.MAX_TEXT_BYTES:
         raise DataError(f"has a {CONFIG} of {len(config):,} bytes")
     try:
         return file_config.read(json.loads(config))
@@ -220,17 +222,17 @@ def _layers_of(config: str) -> list[Node] | str:
         return f"its {CONFIG} is no JSON ({ascii(str(error)[:100])})"
 
 
-class _Walk:
+class _Walker:
     """A walk through an HDF5 file that follows no link which leads anywhere else."""
 
     def __init__(self, start: int, size: int):
         """Begin one in a file that lies at `start` of another and is of `size` bytes."""
-        self.tensors: dict[str, Stored] = {}
+        self.tensors: dict[str, TensorLocation] = {}
         self.texts: dict[str, dict[str, list[str]]] = {}
         self._start, self._size = start, size
-        self._declared = self._said = 0
+        self._declared = self._name_length = 0
 
-    def all_of(self, file: h5py.File) -> None:
+    def visit_all(self, file: h5py.File) -> None:
         """Visit every object once.
 
         Raises:
@@ -240,7 +242,7 @@ class _Walk:
         waiting: list[tuple[str, h5py.Group]] = [("", file["/"])]
         while waiting:
             place, group = waiting.pop()
-            self.texts[place] = self._texts_of(group, place)
+            self.texts[place] = self._read_texts(group, place)
             for name in group:
                 path = f"{place}/{name}" if place else name
                 self._count([path])
@@ -249,34 +251,34 @@ class _Walk:
                 item = group[name]
                 address = h5py.h5o.get_info(item.id).addr
                 if address in seen:
-                    raise DataError(f"has {path!r} by another name too: {WAY_OUT}")
+                    raise DataError(f"has {path!r} by another name too: {REMEDY}")
                 seen.add(address)
                 if isinstance(item, h5py.Group):
                     waiting.append((path, item))
                 elif isinstance(item, h5py.Dataset):
-                    self.tensors[path] = self._stored(item, path)
+                    self.tensors[path] = self._locate(item, path)
                 else:
-                    raise DataError(f"has {path!r}, which is no tensor: {WAY_OUT}")
+                    raise DataError(f"has {path!r}, which is no tensor: {REMEDY}")
 
-    def _count(self, names: list[str], longest: int = LONGEST_NAME) -> None:
+    def _count(self, names: list[str], max_length: int = MAX_NAME_LENGTH) -> None:
         """Refuse a file that says more than it holds, by saying the same again and again."""
-        self._said += sum(map(len, names))
-        if self._said > self._size or max(map(len, names)) > longest:
-            raise DataError(f"has names that are too long: {WAY_OUT}")
+        self._name_length += sum(map(len, names))
+        if self._name_length > self._size or max(map(len, names)) > max_length:
+            raise DataError(f"has names that are too long: {REMEDY}")
 
-    def _stored(self, dataset: h5py.Dataset, path: str) -> Stored:
+    def _locate(self, dataset: h5py.Dataset, path: str) -> TensorLocation:
         """Return where a tensor lies; it may neither be packed, nor lie in other files."""
         layout = dataset.id.get_create_plist()
         if layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count():
             raise DataError(
                 f"has {path!r} in pieces, compressed or in another file, and Keras stores each"
-                f" tensor whole: {WAY_OUT}"
+                f" tensor whole: {REMEDY}"
             )
         dtype = dataset.dtype
         # As bytes are read without the library, the file's type must be numpy's, bit for bit.
         plain = dtype.kind in "fiu" and dataset.id.get_type().equal(h5py.h5t.py_create(dtype))
         if not plain or dataset.shape is None:
-            raise DataError(f"has {path!r} of {dtype}, and tensors are of plain numbers: {WAY_OUT}")
+            raise DataError(f"has {path!r} of {dtype}, and tensors are of plain numbers: {REMEDY}")
         size = math.prod(dataset.shape) * dtype.itemsize
         start = dataset.id.get_offset() if size else 0
         self._declared += size
@@ -284,9 +286,9 @@ class _Walk:
             raise DataError(
                 f"has {path!r} of {size:,} bytes, which the file of {self._size:,} does not hold"
             )
-        return Stored(dataset.shape, dtype.str, self._start + start)
+        return TensorLocation(dataset.shape, dtype.str, self._start + start)
 
-    def _texts_of(self, group: h5py.Group, place: str) -> dict[str, list[str]]:
+    def _read_texts(self, group: h5py.Group, place: str) -> dict[str, list[str]]:
         """Return the attributes that tell of layers: a text, or a list of texts."""
         found: dict[str, list[str]] = {}
         for name in group.attrs:
@@ -302,7 +304,7 @@ class _Walk:
                 raise DataError(f"has an attribute {name!r} of '/{place}' that is no text")
             values = np.ravel(group.attrs[name])
             texts = [one.decode() if isinstance(one, bytes) else str(one) for one in values]
-            self._count(texts, self._size if name in (OWN, CONFIG) else LONGEST_NAME)
+            self._count(texts, self._size if name in (OWN, CONFIG) else MAX_NAME_LENGTH)
             found[name] = texts
         return found
 

@@ -22,11 +22,11 @@ KERNELS = {
 }
 
 
-class _Gone(keras.layers.Identity):
+class _FoldedNorm(keras.layers.Identity):
     """Stands for a norm that was folded into the layer before it."""
 
 
-def folded(model: keras.Model) -> keras.Model:
+def fold_norms(model: keras.Model) -> keras.Model:
     """Return a copy of `model` for inference, in which layers have taken in the norms behind them.
 
     A norm that follows something else, such as a sum or a padding, stays a layer of its own.
@@ -35,31 +35,31 @@ def folded(model: keras.Model) -> keras.Model:
         model: one that `building.build` made, and that calls each layer once. It is not changed,
             nor does the copy follow it when it changes.
     """
-    norms = _norms(model)
+    norms = _find_norms(model)
     gone = {id(norm) for norm in norms.values()}
     copies: dict[int, keras.Layer] = {}
 
-    def copied(layer: keras.Layer) -> keras.Layer:
+    def copy_layer(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
         if id(layer) in gone:
-            return _Gone()
+            return _FoldedNorm()
         if id(layer) in norms:
             config["use_bias"] = True
         return copies.setdefault(id(layer), type(layer).from_config(config))
 
-    def called(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if isinstance(layer, _Gone) else layer(*args, **kwargs)
+    def call_layer(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if isinstance(layer, _FoldedNorm) else layer(*args, **kwargs)
 
-    result = keras.models.clone_model(model, clone_function=copied, call_function=called)
+    result = keras.models.clone_model(model, clone_function=copy_layer, call_function=call_layer)
     for layer in model.layers:
         if id(layer) in norms:
-            _take_in(copies[id(layer)], layer, norms[id(layer)])
+            _fold(copies[id(layer)], layer, norms[id(layer)])
         elif layer.weights and id(layer) not in gone:
             copy_weights(layer, copies[id(layer)])
     return result
 
 
-def _norms(model: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
+def _find_norms(model: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
     """Return, by the id of the layer, the norm that is all that becomes of the layer's output."""
     uses: dict[int, list[keras.Operation]] = defaultdict(list)
     for operation in model.operations:
@@ -77,7 +77,7 @@ def _norms(model: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
     }
 
 
-def _take_in(copy: keras.Layer, layer: keras.Layer, norm: keras.layers.BatchNormalization) -> None:
+def _fold(copy: keras.Layer, layer: keras.Layer, norm: keras.layers.BatchNormalization) -> None:
     """Give the copy of `layer` the weights with which it does what `layer` and `norm` do."""
     variance = norm.moving_variance.numpy().astype(np.float64)
     scale = (norm.gamma.numpy() if norm.scale else 1.0) / np.sqrt(variance + norm.epsilon)

@@ -15,7 +15,7 @@ from tl_keras.models.building import named_body
 KERNELS = (keras.layers.Conv2D, keras.layers.Dense)
 
 
-def groups(model: keras.Model) -> list[list[str]]:
+def find_groups(model: keras.Model) -> list[list[str]]:
     """Return the names of the body's layers with weights, group by group, from the images on."""
     body = named_body(model)
     if catalog.find(model.name).function:
@@ -38,7 +38,7 @@ def steps_from_head(model: keras.Model) -> dict[str, int]:
     """Return, for each layer with weights below the head, which group before the head it is in."""
     return {
         name: distance
-        for distance, group in enumerate(reversed(groups(model)), start=1)
+        for distance, group in enumerate(reversed(find_groups(model)), start=1)
         for name in group
     }
 

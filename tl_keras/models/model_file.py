@@ -31,8 +31,8 @@ CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 ORIGIN = "tl_keras"
 
 # Hundreds of times what Keras writes for the largest of its networks.
-MOST_TEXT_BYTES = 2**26
-PIECE_BYTES = 2**20
+MAX_TEXT_BYTES = 2**26
+CHUNK_BYTES = 2**20
 
 LOCAL_HEADER = struct.Struct("<26xHH")
 
@@ -75,33 +75,33 @@ def save(path: Path, model: keras.Model, origin: Origin | None = None) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             model.save(unfinished)
-            data = _settled(unfinished, origin)
+            data = _rewrite_archive(unfinished, origin)
         finally:
             unfinished.unlink(missing_ok=True)
     files.write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()
 
 
-def _settled(path: Path, origin: Origin | None) -> bytes:
+def _rewrite_archive(path: Path, origin: Origin | None) -> bytes:
     """Return the archive that Keras wrote at `path` without what changes from time to time."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(path) as written, zipfile.ZipFile(buffer, "w") as settled:
+    with zipfile.ZipFile(path) as written, zipfile.ZipFile(buffer, "w") as rewritten:
         metadata = json.loads(written.read(METADATA))
         del metadata["date_saved"]
         if origin is not None:
             metadata[ORIGIN] = asdict(origin)
         texts = {
             METADATA: json.dumps(metadata),
-            CONFIG: json.dumps(_renumbered(written.read(CONFIG))),
+            CONFIG: json.dumps(_renumber_shared_objects(written.read(CONFIG))),
         }
         for name in [*texts, *sorted(set(written.namelist()) - set(texts))]:
             member = zipfile.ZipInfo(name)
             member.external_attr = 0o600 << 16
-            settled.writestr(member, texts.get(name) or written.read(name))
+            rewritten.writestr(member, texts.get(name) or written.read(name))
     return buffer.getvalue()
 
 
-def _renumbered(config: bytes) -> Any:
+def _renumber_shared_objects(config: bytes) -> Any:
     """Return a model's configuration, in which objects that are shared are numbered from 1.
 
     Keras numbers them by their addresses in memory.
@@ -130,18 +130,18 @@ def find_weights(file: BinaryIO, size: int) -> Member:
         Exception: of many kinds, where it is damaged.
     """
     with zipfile.ZipFile(file) as archive:
-        if other := file_kind.told_of_archive(archive.namelist()):
+        if other := file_kind.describe_other_archive(archive.namelist()):
             raise DataError(other)
         _check_members(archive.infolist(), size)
         missing = {CONFIG, METADATA, WEIGHTS} - set(archive.namelist())
         if missing:
             raise DataError(f"is a zip file without {min(missing)}, and so no .keras archive")
-        config = _json(archive, CONFIG)
+        config = _read_json(archive, CONFIG)
         _check_config(config)
-        metadata = _json(archive, METADATA)
+        metadata = _read_json(archive, METADATA)
         # The archive has a checksum of each member, which is compared when all of it is read.
         with archive.open(WEIGHTS) as member:
-            while member.read(PIECE_BYTES):
+            while member.read(CHUNK_BYTES):
                 pass
         found = archive.getinfo(WEIGHTS)
     file.seek(found.header_offset)
@@ -176,8 +176,8 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
         raise DataError("has members of more bytes than the archive")
 
 
-def _json(archive: zipfile.ZipFile, name: str) -> Any:
-    if archive.getinfo(name).file_size > MOST_TEXT_BYTES:
+def _read_json(archive: zipfile.ZipFile, name: str) -> Any:
+    if archive.getinfo(name).file_size > MAX_TEXT_BYTES:
         raise DataError(f"has a {name} of {archive.getinfo(name).file_size:,} bytes")
     try:
         return json.loads(archive.read(name))

@@ -72,7 +72,7 @@ def leaves(layer: keras.Layer) -> list[keras.Layer]:
     return [layer] if inner is None else [leaf for one in inner for leaf in leaves(one)]
 
 
-def tensor_names(model: keras.Model) -> dict[str, keras.Variable]:
+def named_weights(model: keras.Model) -> dict[str, keras.Variable]:
     """Return every weight of `model`, trainable or not, by its name `layer/variable`.
 
     The names and their order depend on the architecture only. States of random generators are no
@@ -81,10 +81,10 @@ def tensor_names(model: keras.Model) -> dict[str, keras.Variable]:
     return {
         f"{layer_name}/{variable_name}": variable
         for layer_name, layer in named_layers(model).items()
-        for variable_name, variable in _variables(layer).items()
+        for variable_name, variable in _variables_by_name(layer).items()
     }
 
 
-def _variables(layer: keras.Layer) -> dict[str, keras.Variable]:
+def _variables_by_name(layer: keras.Layer) -> dict[str, keras.Variable]:
     """Return the weights of a layer by name; ConvNeXt's LayerScale leaves its variable unnamed."""
     return dict(zip(canonical_names(layer.weights), layer.weights, strict=True))

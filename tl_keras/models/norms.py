@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# The moments that norms come upon inside `measuring`, by the norms' names; None outside.
+# The moments that norms come upon inside `collect_moments`, by the norms' names; None outside.
 _measured: contextvars.ContextVar[dict[str, tf.Tensor] | None]
 _measured = contextvars.ContextVar("measured", default=None)
 
@@ -40,13 +40,13 @@ def freeze_statistics(model: keras.Model) -> None:
             layer.statistics_are_frozen = True
 
 
-def follows(norm: keras.layers.BatchNormalization) -> bool:
+def updates_statistics(norm: keras.layers.BatchNormalization) -> bool:
     """Return whether training uses the batch's statistics, and updates the moving ones."""
     return bool(norm.trainable) and not getattr(norm, "statistics_are_frozen", False)
 
 
 @contextlib.contextmanager
-def measuring() -> Iterator[dict[str, tf.Tensor]]:
+def collect_moments() -> Iterator[dict[str, tf.Tensor]]:
     """Normalise by each batch's moments inside, and collect these.
 
     Yields:
@@ -61,7 +61,7 @@ def measuring() -> Iterator[dict[str, tf.Tensor]]:
         _measured.reset(token)
 
 
-def normalised(
+def batch_normalise(
     norm: keras.layers.BatchNormalization,
     on_processor: bool,
     synchronised: bool,
@@ -84,35 +84,35 @@ def normalised(
     """
     if inputs.shape.rank == 2:
         maps = inputs[:, None, None, :]
-        return normalised(norm, on_processor, synchronised, maps, training)[:, 0, 0]
-    measured = _measured.get() if follows(norm) else None
-    learns = bool(training) and follows(norm)
-    if not (learns or on_processor or measured is not None):
+        return batch_normalise(norm, on_processor, synchronised, maps, training)[:, 0, 0]
+    measured = _measured.get() if updates_statistics(norm) else None
+    is_training = bool(training) and updates_statistics(norm)
+    if not (is_training or on_processor or measured is not None):
         # On GPUs TensorFlow has no deterministic gradient of the operation in inference mode.
         return keras.layers.BatchNormalization.call(norm, inputs, training=False)
     ones = tf.ones(inputs.shape[-1])
     scale = tf.cast(norm.gamma.value, tf.float32) if norm.scale else ones
     offset = tf.cast(norm.beta.value, tf.float32) if norm.center else tf.zeros_like(ones)
     context = tf.distribute.get_replica_context()
-    is_shared = learns and context and context.num_replicas_in_sync > 1
+    is_shared = is_training and context and context.num_replicas_in_sync > 1
     if is_shared and synchronised:
-        return _together(norm, on_processor, inputs, scale, offset)
-    if learns or measured is not None:
-        fused, moments = _fused(inputs, scale, offset, norm.epsilon)
+        return _synchronised_batch_norm(norm, on_processor, inputs, scale, offset)
+    if is_training or measured is not None:
+        fused, moments = _fused_batch_norm(inputs, scale, offset, norm.epsilon)
     if measured is not None:
         measured[norm.name] = moments
         return fused
-    if learns:
+    if is_training:
         if is_shared:
             # What moves stays one model's: each would keep the statistics of its own shares.
             moments = context.all_reduce(tf.distribute.ReduceOp.MEAN, moments)
-        _follow(norm, moments)
+        _update_moving_statistics(norm, moments)
         return fused
     moving = tf.stack([norm.moving_mean.value, norm.moving_variance.value])
-    return _fused(inputs, scale, offset, norm.epsilon, tf.cast(moving, tf.float32))[0]
+    return _fused_batch_norm(inputs, scale, offset, norm.epsilon, tf.cast(moving, tf.float32))[0]
 
 
-def _fused(
+def _fused_batch_norm(
     inputs: tf.Tensor,
     scale: tf.Tensor,
     offset: tf.Tensor,
@@ -140,25 +140,25 @@ def _fused(
     )
     if moments is None:
         # The operation gives the variance of the population that the batch is a sample of.
-        count = _pixels(inputs)
+        count = _values_per_channel(inputs)
         variance = fused.batch_variance * ((count - 1.0) / count)
         moments = tf.stack([fused.batch_mean, variance])
     return fused.y, moments
 
 
-def _pixels(inputs: tf.Tensor) -> tf.Tensor:
+def _values_per_channel(inputs: tf.Tensor) -> tf.Tensor:
     """Return how many values each channel has, () float32."""
     return tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
 
 
-def _follow(norm: keras.layers.BatchNormalization, moments: tf.Tensor) -> None:
+def _update_moving_statistics(norm: keras.layers.BatchNormalization, moments: tf.Tensor) -> None:
     """Move the moving statistics towards those of a batch."""
     kept_moments = (norm.moving_mean, norm.moving_variance)
     for kept, new in zip(kept_moments, tf.unstack(moments), strict=True):
         kept.assign(kept * norm.momentum + new * (1.0 - norm.momentum))
 
 
-def _together(
+def _synchronised_batch_norm(
     norm: keras.layers.BatchNormalization,
     on_processor: bool,
     inputs: tf.Tensor,
@@ -170,29 +170,31 @@ def _together(
     The replicas ask each other once forward and once back. Each pixel's gradient takes with it what
     it moves the moments by (Ioffe and Szegedy, "Batch normalization", 2015, section 3).
     """
-    moments, count = _moments_of_all(tf.stop_gradient(inputs), norm.epsilon)
-    _follow(norm, moments)
+    moments, count = _all_reduce_moments(tf.stop_gradient(inputs), norm.epsilon)
+    _update_moving_statistics(norm, moments)
     all_reduce = tf.distribute.get_replica_context().all_reduce
-    normalise = functools.partial(_fused, epsilon=norm.epsilon, moments=moments)
+    normalise = functools.partial(_fused_batch_norm, epsilon=norm.epsilon, moments=moments)
 
     @tf.custom_gradient
     def shared(inputs: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            direct, of_scale, of_offset = _direct_gradients(
+            direct, scale_gradient, offset_gradient = _direct_gradients(
                 upstream, inputs, scale, moments, norm.epsilon, on_processor
             )
-            sums = all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([of_scale, of_offset]))
+            sums = all_reduce(
+                tf.distribute.ReduceOp.SUM, tf.stack([scale_gradient, offset_gradient])
+            )
             slope = scale * tf.math.rsqrt(moments[1] + norm.epsilon)
             by_scale, by_offset = tf.unstack(-slope * sums / count)
             through_moments, _ = normalise(inputs, by_scale, by_offset)
-            return direct + through_moments, of_scale, of_offset
+            return direct + through_moments, scale_gradient, offset_gradient
 
         return normalise(inputs, scale, offset)[0], gradients
 
     return shared(inputs, scale, offset)
 
 
-def _moments_of_all(inputs: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
+def _all_reduce_moments(inputs: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the moments of a whole batch, (2, channels), and how many values a channel has there.
 
     What each replica found goes to all in one sum, in which each has a row of its own: the squares
@@ -200,8 +202,8 @@ def _moments_of_all(inputs: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Te
     """
     context = tf.distribute.get_replica_context()
     channels = inputs.shape[-1]
-    _, own = _fused(inputs, tf.ones(channels), tf.zeros(channels), epsilon)
-    own = tf.concat([[_pixels(inputs)], *tf.unstack(own)], axis=0)
+    _, own = _fused_batch_norm(inputs, tf.ones(channels), tf.zeros(channels), epsilon)
+    own = tf.concat([[_values_per_channel(inputs)], *tf.unstack(own)], axis=0)
     row = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync)
     rows = context.all_reduce(tf.distribute.ReduceOp.SUM, row[:, None] * own)
     counts, means, variances = tf.split(rows, [1, channels, channels], axis=1)
@@ -236,5 +238,7 @@ def _direct_gradients(
     # On GPUs the operation has no order that it keeps.
     exact, slope = tf.cast(upstream, tf.float32), tf.math.rsqrt(variance + epsilon)
     plain = (tf.cast(inputs, tf.float32) - mean) * slope
-    of_scale, of_offset = (tf.reduce_sum(one, axis=[0, 1, 2]) for one in (exact * plain, exact))
-    return tf.cast(exact * (scale * slope), inputs.dtype), of_scale, of_offset
+    scale_gradient, offset_gradient = (
+        tf.reduce_sum(one, axis=[0, 1, 2]) for one in (exact * plain, exact)
+    )
+    return tf.cast(exact * (scale * slope), inputs.dtype), scale_gradient, offset_gradient

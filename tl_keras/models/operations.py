@@ -15,10 +15,10 @@ import tensorflow as tf
 from tl_keras.models import norms
 
 # From how many input channels on a kernel's gradient is computed of matrices.
-LEAST_CHANNELS = 256
+MIN_CHANNELS = 256
 
 
-def quicken(model: keras.Model, *, synchronised: bool = True) -> None:
+def use_fused_ops(model: keras.Model, *, synchronised: bool = True) -> None:
     """Have the layers of `model` computed by the operations that take least; its weights stay.
 
     What is saved of the model stays Keras's own. A copy by its configuration is Keras's own too.
@@ -35,9 +35,9 @@ def quicken(model: keras.Model, *, synchronised: bool = True) -> None:
             and len(layer.output.shape) in (2, 4)
             and not layer.synchronized
         ):
-            layer.call = functools.partial(norms.normalised, layer, on_processor, synchronised)
+            layer.call = functools.partial(norms.batch_normalise, layer, on_processor, synchronised)
         elif on_processor and _is_wide_convolution(layer):
-            layer.convolution_op = functools.partial(_convolved, layer)
+            layer.convolution_op = functools.partial(_convolve, layer)
 
 
 def _is_wide_convolution(operation: keras.Operation) -> bool:
@@ -47,32 +47,32 @@ def _is_wide_convolution(operation: keras.Operation) -> bool:
         and operation.groups == 1
         and operation.strides == operation.dilation_rate == (1, 1)
         and operation.data_format == "channels_last"
-        and operation.input.shape[-1] >= LEAST_CHANNELS
+        and operation.input.shape[-1] >= MIN_CHANNELS
     )
 
 
-def _convolved(layer: keras.layers.Conv2D, inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
+def _convolve(layer: keras.layers.Conv2D, inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
     """Return what the layer makes of (batch, height, width, channels), before its bias."""
     padding = layer.padding.upper()
 
     @tf.custom_gradient
-    def convolved(inputs: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    def convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            of_inputs = tf.raw_ops.Conv2DBackpropInput(
+            input_gradient = tf.raw_ops.Conv2DBackpropInput(
                 input_sizes=tf.shape(inputs),
                 filter=kernel,
                 out_backprop=upstream,
                 strides=[1, 1, 1, 1],
                 padding=padding,
             )
-            return of_inputs, _kernel_gradient(inputs, kernel.shape, upstream, padding)
+            return input_gradient, _kernel_gradient(inputs, kernel.shape, upstream, padding)
 
         return tf.nn.conv2d(inputs, kernel, 1, padding), gradients
 
     kernel = tf.convert_to_tensor(kernel)
     if inputs.dtype != tf.bfloat16:
         return tf.nn.conv2d(inputs, kernel, 1, padding)
-    return convolved(inputs, kernel)
+    return convolve(inputs, kernel)
 
 
 def _kernel_gradient(

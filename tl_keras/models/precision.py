@@ -22,12 +22,12 @@ AUTO, FLOAT32, BFLOAT16, FLOAT16 = "auto", "float32", "bfloat16", "float16"
 DEPTHWISE = ("mobilenet", "efficientnet", "nasnet", "xception", "convnext")
 
 # What brings pixels to the range that the weights know, and what ends in the features.
-EXACT = (
+FLOAT32_LAYERS = (
     keras.layers.Rescaling,
     keras.layers.Normalization,
     keras.layers.GlobalAveragePooling2D,
 )
-EXACT_NAMES = ("preprocess", "features", HEAD)
+FLOAT32_NAMES = ("preprocess", "features", HEAD)
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -61,11 +61,11 @@ def choose(flag: str, model: str) -> Precision:
     if gpus and not catalog.find(model).function:
         return Precision(FLOAT32, FLOAT32, f"{model} is small for a GPU")
     if gpus:
-        return _on_gpus(gpus)
-    return _on_processors(_processor_flags(), is_depthwise=model.startswith(DEPTHWISE))
+        return _choose_for_gpus(gpus)
+    return _choose_for_cpu(_processor_flags(), is_depthwise=model.startswith(DEPTHWISE))
 
 
-def _on_gpus(gpus: list[tf.config.PhysicalDevice]) -> Precision:
+def _choose_for_gpus(gpus: list[tf.config.PhysicalDevice]) -> Precision:
     """Return what pays on the oldest of the GPUs."""
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     oldest = min(one.get("compute_capability", (0, 0)) for one in details)
@@ -73,7 +73,7 @@ def _on_gpus(gpus: list[tf.config.PhysicalDevice]) -> Precision:
     return Precision(name, name, f"a GPU of compute capability {oldest[0]}.{oldest[1]}")
 
 
-def _on_processors(flags: set[str], *, is_depthwise: bool) -> Precision:
+def _choose_for_cpu(flags: set[str], *, is_depthwise: bool) -> Precision:
     known = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
     if not known:
         return Precision(FLOAT32, FLOAT32, "a processor without AMX and avx512_bf16")
@@ -92,14 +92,14 @@ def _processor_flags() -> set[str]:
     return next((set(line.split()) for line in lines if line.startswith("flags")), set())
 
 
-def compute_in(model: keras.Model, name: str) -> None:
+def set_compute_dtype(model: keras.Model, name: str) -> None:
     """Have a model compute in `name`; its weights stay float32, and so do features and logits."""
     policy = name if name == FLOAT32 else f"mixed_{name}"
     for layer in leaves(model):
-        if not isinstance(layer, EXACT) and layer.name not in EXACT_NAMES:
+        if not isinstance(layer, FLOAT32_LAYERS) and layer.name not in FLOAT32_NAMES:
             layer.dtype_policy = policy
 
 
-def scales_loss(model: keras.Model) -> bool:
+def needs_loss_scaling(model: keras.Model) -> bool:
     """Tell whether gradients of this model would vanish in float16, were its loss not scaled."""
     return any(layer.compute_dtype == FLOAT16 for layer in leaves(model))

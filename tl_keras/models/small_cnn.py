@@ -3,7 +3,7 @@
 import keras
 
 
-def features(images: keras.KerasTensor, dense_units: int) -> keras.KerasTensor:
+def build_features(images: keras.KerasTensor, dense_units: int) -> keras.KerasTensor:
     """Return the features of scaled images: one convolution, pooling, one dense layer.
 
     Args:

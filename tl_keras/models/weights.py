@@ -1,6 +1,6 @@
 """Weights as named tensors: copied between models, hashed, saved and read.
 
-A tensor's name is `layer/variable`, the same in every process (`building.tensor_names`). Copying
+A tensor's name is `layer/variable`, the same in every process (`building.named_weights`). Copying
 goes by name, and in the head by the classes' names, so that knowledge lands where it belongs.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from tl_keras.errors import DataError
 from tl_keras.models import preprocessing
-from tl_keras.models.building import named_body, tensor_names
+from tl_keras.models.building import named_body, named_weights
 from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.storage import files
 
@@ -100,7 +100,7 @@ class Weights(NamedTuple):
     origin: Origin | None
 
 
-class Account(NamedTuple):
+class CopyReport(NamedTuple):
     """What became of each tensor, or of each class's row of the head, when weights were copied.
 
     Attributes:
@@ -124,20 +124,20 @@ class Account(NamedTuple):
         )
 
 
-def tensors_of(model: keras.Model) -> dict[str, np.ndarray]:
+def get_tensors(model: keras.Model) -> dict[str, np.ndarray]:
     """Return a copy of every weight of `model` by name."""
-    return {name: variable.numpy() for name, variable in tensor_names(model).items()}
+    return {name: variable.numpy() for name, variable in named_weights(model).items()}
 
 
 def assign(model: keras.Model, tensors: Tensors) -> None:
     """Set every weight of `model`; the names and shapes must be the same."""
-    names = {id(variable): name for name, variable in tensor_names(model).items()}
+    names = {id(variable): name for name, variable in named_weights(model).items()}
     model.set_weights([tensors[names[id(variable)]] for variable in model.weights])
 
 
 def copy(
     source: Weights, model: keras.Model, class_names: tuple[str, ...], head: str, flag: str
-) -> Account:
+) -> CopyReport:
     """Copy `source` into `model` by name, with `set_weights`.
 
     Args:
@@ -150,7 +150,7 @@ def copy(
     Raises:
         DataError: a tensor of the body is missing or has another shape.
     """
-    values = tensors_of(model)
+    values = get_tensors(model)
     known = source.origin.class_names if source.origin else ()
     body = [name for name in values if not name.startswith(HEAD)]
     for name in body:
@@ -165,7 +165,7 @@ def copy(
     assign(model, values)
     unused = [name for name in source.tensors if name not in values]
     learned = named_body(model)
-    return Account(
+    return CopyReport(
         copied=tuple(name for name in body if name.rpartition("/")[0] in learned),
         matched=tuple(matched),
         skipped=(*unused, *(label for label in known if label not in matched)),
@@ -188,7 +188,7 @@ def _check_fits(name: str, wanted: np.ndarray, source: Weights, flag: str) -> No
         )
 
 
-def digest(tensors: Tensors) -> str:
+def hash_tensors(tensors: Tensors) -> str:
     """Return the sha256 of tensors: of name, dtype, shape and bytes of each, in order of names."""
     total = hashlib.sha256()
     for name in sorted(tensors):

@@ -25,7 +25,7 @@ from tl_keras.models import (
     file_preprocessing,
     file_structure,
 )
-from tl_keras.models.building import HEAD, tensor_names
+from tl_keras.models.building import HEAD, named_weights
 from tl_keras.models.naming import named_layers
 from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import Origin, Weights, parse_origin
@@ -35,12 +35,12 @@ LOG = logging.getLogger(__name__)
 # The state of what a model was trained with.
 OPTIMIZER = ("optimizer/", "optimizer_weights/")
 
-WAY_OUT = (
+REMEDY = (
     "give its weights alone, such as the model.weights.h5 inside of a .keras file, and say by"
     " --source_preprocessing what is to be done instead"
 )
 
-SHOWN = 8
+MAX_SHOWN = 8
 
 
 class Wanted(NamedTuple):
@@ -76,7 +76,7 @@ class WeightsFile:
         self._flag = flag
         try:
             file_kind.check_path(path)
-            self._stamp = self._seen()
+            self._opened = self._size_and_time()
             if sha256:
                 self._check_hash(sha256)
             # A file that its user knows to be the right one has no need of a process of its own.
@@ -88,7 +88,7 @@ class WeightsFile:
             raise DataError(f"{flag} cannot be read: {error.strerror or error}") from error
         except DataError as error:
             raise DataError(f"{flag} {error}") from error.__cause__
-        self._prepared = self._preparation()
+        self._preprocessing = self._find_preprocessing()
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -96,12 +96,12 @@ class WeightsFile:
 
         None where the file does not say it, and for our own weights with that of the catalog.
         """
-        return self.origin.preprocessing if self.origin else self._prepared.preprocessing
+        return self.origin.preprocessing if self.origin else self._preprocessing.preprocessing
 
     @property
     def passed(self) -> tuple[str, ...]:
         """Names of the layers before the first with weights that act in training only."""
-        return self._prepared.passed
+        return self._preprocessing.passed
 
     def read(self, model: keras.Model) -> Weights:
         """Return the tensors that `model` has a place for, by its names, as float32 or integers.
@@ -120,24 +120,24 @@ class WeightsFile:
         """
         wanted = {
             name: Wanted(tuple(one.shape), np.dtype(one.dtype))
-            for name, one in tensor_names(model).items()
+            for name, one in named_weights(model).items()
         }
         if self.origin:
-            wanted = _with_head_of(self.origin, wanted)
+            wanted = _replace_head(self.origin, wanted)
             kept = {}
         else:
-            kept = _constants(model)
+            kept = _normalization_tensors(model)
             wanted = {
                 name: one
                 for name, one in wanted.items()
                 if name not in kept and not name.startswith(f"{HEAD}/")
             }
-        found = self._found(model, wanted)
+        found = self._find_tensors(model, wanted)
         self._check_fits(model, wanted, found)
         self._check_network(model)
         self._check_rest(set(self._structure.tensors) - set(found.values()))
-        self._tell_converted(wanted, found)
-        tensors = {name: self._tensor(found[name], name, one) for name, one in wanted.items()}
+        self._log_converted(wanted, found)
+        tensors = {name: self._read_tensor(found[name], name, one) for name, one in wanted.items()}
         self._check_unchanged()
         return Weights({**tensors, **kept}, self.origin)
 
@@ -153,22 +153,22 @@ class WeightsFile:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def _seen(self) -> tuple[int, int]:
+    def _size_and_time(self) -> tuple[int, int]:
         found = self.path.stat()
         return found.st_size, found.st_mtime_ns
 
     def _check_unchanged(self) -> None:
         try:
-            unchanged = self._stamp == self._seen()
+            unchanged = self._opened == self._size_and_time()
         except OSError:
             unchanged = False
         if not unchanged:
             raise DataError(f"{self._flag} has changed while it was read: start again")
 
-    def _found(self, model: keras.Model, wanted: Iterable[str]) -> dict[str, str]:
+    def _find_tensors(self, model: keras.Model, wanted: Iterable[str]) -> dict[str, str]:
         """Return the path in the file of each wanted tensor that it has."""
         try:
-            layers = file_layers.layers_of(self._structure, model)
+            layers = file_layers.find_layers(self._structure, model)
         except DataError as error:
             raise DataError(f"{self._flag} {error}") from error
         if layers is None:
@@ -205,16 +205,16 @@ class WeightsFile:
                 " --model, --image_size and --dense_units it was made with"
             )
 
-    def _preparation(self) -> file_preprocessing.Found:
+    def _find_preprocessing(self) -> file_preprocessing.InputPreprocessing:
         """Return what a file of others says that its network does to pixels."""
         layers = self._structure.layers
         return file_preprocessing.find(
-            layers if isinstance(layers, list) else [], self._constants_of
+            layers if isinstance(layers, list) else [], self._read_constants
         )
 
-    def _constants_of(self, layer: str) -> list[list[float]] | None:
+    def _read_constants(self, layer: str) -> list[list[float]] | None:
         """Return the tensors of a Normalization in the file."""
-        paths = file_layers.tensors_of(self._structure, layer)
+        paths = file_layers.find_tensors(self._structure, layer)
         if paths is None:
             return None
         found = []
@@ -223,20 +223,20 @@ class WeightsFile:
             if math.prod(shape) > file_config.MAX_VALUES or dtype[1] != "f":
                 return None
             wanted = Wanted(shape, np.dtype("float64"))
-            found.append(self._tensor(path, path, wanted).ravel().tolist())
+            found.append(self._read_tensor(path, path, wanted).ravel().tolist())
         return found
 
     def _check_network(self, model: keras.Model) -> None:
         """Raise DataError where a file of others describes what our model cannot be."""
-        layers, unknown = self._structure.layers, self._prepared.unknown
+        layers, unknown = self._structure.layers, self._preprocessing.unknown
         if isinstance(layers, str):
-            raise DataError(f"{self._flag} describes its model so that {layers}: {WAY_OUT}")
+            raise DataError(f"{self._flag} describes its model so that {layers}: {REMEDY}")
         if unknown:
-            raise DataError(f"{self._flag} prepares its images by {unknown}: {WAY_OUT}")
+            raise DataError(f"{self._flag} prepares its images by {unknown}: {REMEDY}")
         if layers is None:
             return
         try:
-            file_network.check(layers, self._prepared.images, self._structure, model)
+            file_network.check(layers, self._preprocessing.images, self._structure, model)
         except DataError as error:
             raise DataError(f"{self._flag} {error}") from error
 
@@ -252,14 +252,14 @@ class WeightsFile:
             listed = _shortened(map(repr, names))
             LOG.info("%s: skipped %d tensors: %s", self._flag, len(names), listed)
 
-    def _tell_converted(self, wanted: dict[str, Wanted], found: dict[str, str]) -> None:
+    def _log_converted(self, wanted: dict[str, Wanted], found: dict[str, str]) -> None:
         kinds = {name: np.dtype(self._structure.tensors[found[name]].dtype) for name in wanted}
         names = [name for name, one in wanted.items() if kinds[name] != one.dtype]
         if names:
             listed = _shortened(f"{name!r} from {kinds[name]}" for name in names)
             LOG.info("%s: converted %d tensors: %s", self._flag, len(names), listed)
 
-    def _tensor(self, path: str, name: str, wanted: Wanted) -> np.ndarray:
+    def _read_tensor(self, path: str, name: str, wanted: Wanted) -> np.ndarray:
         """Read a tensor."""
         shape, dtype, start = self._structure.tensors[path]
         try:
@@ -277,7 +277,7 @@ class WeightsFile:
         return tensor
 
 
-def _constants(model: keras.Model) -> dict[str, np.ndarray]:
+def _normalization_tensors(model: keras.Model) -> dict[str, np.ndarray]:
     """Return the tensors of a model's preprocessing, by name."""
     preparing = [
         name
@@ -286,12 +286,12 @@ def _constants(model: keras.Model) -> dict[str, np.ndarray]:
     ]
     return {
         name: variable.numpy()
-        for name, variable in tensor_names(model).items()
+        for name, variable in named_weights(model).items()
         if name.rpartition("/")[0] in preparing
     }
 
 
-def _with_head_of(origin: Origin, wanted: dict[str, Wanted]) -> dict[str, Wanted]:
+def _replace_head(origin: Origin, wanted: dict[str, Wanted]) -> dict[str, Wanted]:
     """Return what our own file has to hold: a head with a column for each of its own classes."""
     columns = len(origin.class_names)
     of_source = {}
@@ -310,5 +310,5 @@ def _fits(found: np.dtype, wanted: np.dtype) -> bool:
 
 def _shortened(texts: Iterable[str]) -> str:
     every = list(texts)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return "; ".join(every[:SHOWN]) + more
+    more = f" and {len(every) - MAX_SHOWN} more" if len(every) > MAX_SHOWN else ""
+    return "; ".join(every[:MAX_SHOWN]) + more

@@ -21,7 +21,7 @@ def conclude(
         summary: as `summary.summarise` returns it.
         looks: the seeds that the comparison was read with, look by look; the last one is this.
     """
-    text = f"Verdict: {_verdict(runs, summary)}"
+    text = f"Verdict: {_format_verdict(runs, summary)}"
     if len(looks) > 1 and summary["gain"] and summary["gain"]["ci95"]:
         text += (
             f" This is look {len(looks)} at the comparison, each with different seeds. Where seeds"
@@ -31,7 +31,7 @@ def conclude(
     return textwrap.wrap(text, LINE_LENGTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _verdict(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
+def _format_verdict(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
     gain = summary["gain"]
     if not gain and summary["transfer"] and summary["scratch"]:
         return "none. No seed has both runs, so there is nothing to compare."
@@ -39,12 +39,12 @@ def _verdict(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> s
         arm = "transfer" if summary["transfer"] else "scratch"
         return f"none. There are only {arm} runs, and nothing to compare them with."
     if not gain["ci95"]:
-        return _without_interval(gain)
+        return _explain_missing_interval(gain)
     over = f"over {gain['seeds']} seeds and {gain['images']} test images"
     if summary.get("covers"):
         over += f", {summary['covers']}"
-    transfer = f"Transfer{_not_converged(runs, 'transfer')}"
-    scratch = f"training from scratch{_not_converged(runs, 'scratch')}"
+    transfer = f"Transfer{_format_not_converged(runs, 'transfer')}"
+    scratch = f"training from scratch{_format_not_converged(runs, 'scratch')}"
     # Between commas, the clause needs one after it too.
     comma = "," * scratch.endswith(")")
     return {
@@ -57,7 +57,7 @@ def _verdict(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> s
     }[summary["verdict"]]
 
 
-def _without_interval(gain: Mapping[str, Any]) -> str:
+def _explain_missing_interval(gain: Mapping[str, Any]) -> str:
     if gain["seeds"] > 1:
         return (
             "inconclusive. One test image has no interval: the gain may be the luck of this image."
@@ -69,7 +69,7 @@ def _without_interval(gain: Mapping[str, Any]) -> str:
     )
 
 
-def _not_converged(runs: Sequence[Mapping[str, Any]], arm: str) -> str:
+def _format_not_converged(runs: Sequence[Mapping[str, Any]], arm: str) -> str:
     """Return the clause about an arm some of whose runs had not converged, or nothing."""
     known = [
         run["converged"] for run in runs if run["arm"] == arm and run.get("converged") is not None

@@ -22,7 +22,9 @@ MARKS = {"positive": "▲", "negative": "▼", "inconclusive": ""}
 Correct = Mapping[str, Mapping[int, Mapping[int, np.ndarray]]]
 
 
-def markdown(title: str, found: Correct, shots: Sequence[int], zero_shot: float | None) -> str:
+def format_markdown(
+    title: str, found: Correct, shots: Sequence[int], zero_shot: float | None
+) -> str:
     """Return the tables as Markdown.
 
     Args:
@@ -32,49 +34,50 @@ def markdown(title: str, found: Correct, shots: Sequence[int], zero_shot: float 
         zero_shot: accuracy of the source's model before any training on the target, or None.
     """
     seeds = sorted({s for shot in found.values() for by_seed in shot.values() for s in by_seed})
-    head = ["labels a class", *(_count(number) for number in shots)]
+    head = ["labels a class", *(_format_shots(number) for number in shots)]
     rows = [
-        [name, *(_cell(by_shots.get(n, {})) for n in shots)] for name, by_shots in found.items()
+        [name, *(_format_cell(by_shots.get(n, {})) for n in shots)]
+        for name, by_shots in found.items()
     ]
     parts = [
         f"### {title}",
-        f"Test accuracy in %, mean ± standard deviation over {_seed_list(seeds)}; in brackets the"
-        " standard error from the number of test images.",
-        _table([head, *rows]),
+        f"Test accuracy in %, mean ± standard deviation over {_format_seeds(seeds)}; in brackets"
+        " the standard error from the number of test images.",
+        _format_table([head, *rows]),
     ]
     if zero_shot is not None:
         parts.insert(2, f"Before any training on the target: {100 * zero_shot:.2f} %.")
     for yardstick in YARDSTICKS:
         others = [name for name in found if name != yardstick]
         if yardstick in found and others and len(seeds) > 1:
-            parts += _beside(found, yardstick, others, shots)
+            parts += _format_differences(found, yardstick, others, shots)
     return "\n\n".join(parts) + "\n"
 
 
-def _beside(
+def _format_differences(
     found: Correct, yardstick: str, others: Sequence[str], shots: Sequence[int]
 ) -> list[str]:
     """Return a table of differences from one method, and a line on who lost to it."""
-    rows = [["points", *(_count(number) for number in shots)]]
+    rows = [["points", *(_format_shots(number) for number in shots)]]
     lost = []
     for name in others:
         cells = [name]
         for number in shots:
             gain = paired_gain(found[name].get(number, {}), found[yardstick].get(number, {}))
-            cells.append(_gain(gain))
+            cells.append(_format_gain(gain))
             if gain and verdict(gain) == "negative":
-                lost.append(f"{name} at {_count(number)}")
+                lost.append(f"{name} at {_format_shots(number)}")
         rows.append(cells)
     reading = f"Worse than {yardstick}: {', '.join(lost) or 'none'}."
     return [
         f"Difference from {yardstick} in points, with the 95 % interval over seeds and test images,"
         " paired by both (▲ and ▼ where it is wholly above or below zero):",
-        _table(rows),
+        _format_table(rows),
         reading,
     ]
 
 
-def _gain(gain: Mapping[str, Any] | None) -> str:
+def _format_gain(gain: Mapping[str, Any] | None) -> str:
     if not gain:
         return "-"
     text = f"{100 * gain['mean']:+.2f}"
@@ -84,7 +87,7 @@ def _gain(gain: Mapping[str, Any] | None) -> str:
     return f"{text} {MARKS[verdict(gain)]}".strip()
 
 
-def _cell(by_seed: Mapping[int, np.ndarray]) -> str:
+def _format_cell(by_seed: Mapping[int, np.ndarray]) -> str:
     if not by_seed:
         return "-"
     mean, deviation, _ = spread(correct.mean() for correct in by_seed.values())
@@ -92,15 +95,15 @@ def _cell(by_seed: Mapping[int, np.ndarray]) -> str:
     return f"{text} ({100 * standard_error(by_seed):.2f})"
 
 
-def _count(shots: int) -> str:
+def _format_shots(shots: int) -> str:
     return str(shots) if shots else "all"
 
 
-def _seed_list(seeds: Sequence[int]) -> str:
+def _format_seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _format_table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
@@ -165,7 +168,7 @@ def plot(
         panels[1].yaxis.set_major_formatter("{x:+g}")
     for axes in panels:
         axes.set_xscale("log")
-        axes.set_xticks(list(places.values()), [_count(number) for number in places])
+        axes.set_xticks(list(places.values()), [_format_shots(number) for number in places])
         axes.tick_params(which="minor", bottom=False)
         axes.set_xlabel("labelled target images a class")
         axes.grid(alpha=0.3)

@@ -52,9 +52,7 @@ class Classification(NamedTuple):
         return {"accuracy": self.accuracy, "loss": self.loss, "per_class": self.per_class}
 
 
-def classification(
-    labels: np.ndarray, logits: np.ndarray, class_names: Sequence[str]
-) -> Classification:
+def classify(labels: np.ndarray, logits: np.ndarray, class_names: Sequence[str]) -> Classification:
     """Compare logits with the labels.
 
     Args:

@@ -41,7 +41,7 @@ class MetricsLog:
         with files.writing(self._path):
             self._file.write(_line(step, values))
             self._file.flush()
-        crash_points.reached("log line written")
+        crash_points.maybe_crash("log line written")
 
     def close(self) -> None:
         """Close the file.

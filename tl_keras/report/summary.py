@@ -10,7 +10,7 @@ from tl_keras.report.conclusion import conclude
 from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
 from tl_keras.storage.finished_runs import ARMS
 
-SEEDS_A_LINE = 8
+SEEDS_PER_LINE = 8
 
 
 def summarise(
@@ -39,11 +39,11 @@ def summarise(
         for arm in ARMS
     }
     gain = paired_gain(correct.get("transfer", {}), correct.get("scratch", {}))
-    told = verdict(gain) if gain else None
-    return {**spreads, "gain": gain, "verdict": told, "covers": covers}
+    result = verdict(gain) if gain else None
+    return {**spreads, "gain": gain, "verdict": result, "covers": covers}
 
 
-def covers(config: Mapping[str, Any]) -> str:
+def describe_coverage(config: Mapping[str, Any]) -> str:
     """Return of what source a verdict speaks, as the end of "over 3 seeds and 797 test images".
 
     Args:
@@ -59,7 +59,7 @@ def covers(config: Mapping[str, Any]) -> str:
     return "of this one pretrained source"
 
 
-def table(report: Mapping[str, Any]) -> str:
+def format_table(report: Mapping[str, Any]) -> str:
     """Return the text that is printed at the end and written to report.txt.
 
     Args:
@@ -74,10 +74,10 @@ def table(report: Mapping[str, Any]) -> str:
         Lines of up to 100 characters where no name is long; accuracies in %, gains in points.
     """
     parts = [
-        _task(report),
-        _before_training(report),
-        _arms(report["runs"], report["summary"]),
-        _seeds(report["runs"]),
+        _format_task(report),
+        _format_source(report),
+        _format_arms(report["runs"], report["summary"]),
+        _format_seed_table(report["runs"]),
         conclude(report["runs"], report["summary"], report.get("looks", ())),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
@@ -87,7 +87,7 @@ def _accuracies(runs: Iterable[Mapping[str, Any]], arm: str) -> dict[int, float]
     return {run["seed"]: run["test"]["accuracy"] for run in runs if run["arm"] == arm}
 
 
-def source_name(report: Mapping[str, Any]) -> str:
+def describe_source(report: Mapping[str, Any]) -> str:
     """Return what was learned from, and how; `report` has "config" and sources as of `table`."""
     config, records = report["config"], _sources(report)
     source = (records[0]["dataset"] if records else "") or config["source"]
@@ -98,23 +98,23 @@ def source_name(report: Mapping[str, Any]) -> str:
     return source
 
 
-def _task(report: Mapping[str, Any]) -> list[str]:
+def _format_task(report: Mapping[str, Any]) -> list[str]:
     config = report["config"]
     has_transfer = any(run["arm"] == "transfer" for run in report["runs"])
     shots = config["shots"]
     how = [
         f"{config['method']} of {config['model']}" if has_transfer else config["model"],
-        f"{_count(shots, 'labelled image')} a class" if shots else "all labelled images",
-        _seed_list(sorted({run["seed"] for run in report["runs"]})),
+        f"{_format_count(shots, 'labelled image')} a class" if shots else "all labelled images",
+        _format_seeds(sorted({run["seed"] for run in report["runs"]})),
     ]
     target = config["target"]
-    title = f"{source_name(report)} -> {target}" if has_transfer else target
+    title = f"{describe_source(report)} -> {target}" if has_transfer else target
     changes = [f"changed on the way: {text}" for text in report.get("changes", ())]
     return [title, ", ".join(how), *changes]
 
 
-def _seed_list(seeds: Sequence[int]) -> str:
-    if len(seeds) > SEEDS_A_LINE:
+def _format_seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) > SEEDS_PER_LINE:
         return f"{len(seeds)} seeds from {seeds[0]} to {seeds[-1]}"
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
@@ -125,44 +125,44 @@ def _sources(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(report.get("sources") or shared)
 
 
-def _before_training(report: Mapping[str, Any]) -> list[str]:
+def _format_source(report: Mapping[str, Any]) -> list[str]:
     """Return the lines on what the source knew before it saw the target's labels."""
     lines = []
     tested = [source for source in _sources(report) if source.get("test")]
     if tested:
-        found = _source_figure([source["test"] for source in tested])
+        found = _format_source_test([source["test"] for source in tested])
         lines.append(f"source      {found} on the test images of {tested[0]['dataset']}")
     zero_shot = [run["zero_shot"]["accuracy"] for run in report["runs"] if run.get("zero_shot")]
     if zero_shot:
         target = report["config"]["target"]
         # Of a source that all seeds share, there is one figure and no deviation.
         apart = bool(report.get("sources"))
-        found = _mean_percent(zero_shot if apart else zero_shot[:1])
+        found = _format_mean(zero_shot if apart else zero_shot[:1])
         lines.append(
             f"zero-shot   {found}  on the test images of {target}, before any training on its own"
         )
     return lines
 
 
-def _source_figure(tests: Sequence[Mapping[str, float]]) -> str:
+def _format_source_test(tests: Sequence[Mapping[str, float]]) -> str:
     """Return what tells how well the sources were learned: with their labels, or without."""
     if "accuracy" in tests[0]:
-        return f"{_mean_percent([test['accuracy'] for test in tests])} "
+        return f"{_format_mean([test['accuracy'] for test in tests])} "
     if "contrastive_accuracy" in tests[0]:
-        found = _mean_percent([test["contrastive_accuracy"] for test in tests])
+        found = _format_mean([test["contrastive_accuracy"] for test in tests])
         return f"{found}  contrastive accuracy"
     mean, std, _ = spread(test["mean_squared_error"] for test in tests)
     deviation = "" if std is None else f" ± {std:.4f}"
     return f"{mean:8.4f}{deviation}  mean squared error"
 
 
-def _mean_percent(accuracies: Sequence[float]) -> str:
+def _format_mean(accuracies: Sequence[float]) -> str:
     """Return the mean, and of several the standard deviation, in %."""
     mean, std, _ = spread(accuracies)
-    return _percent(mean) + ("" if std is None else f" ± {100 * std:.2f}") + " %"
+    return _format_percent(mean) + ("" if std is None else f" ± {100 * std:.2f}") + " %"
 
 
-def _arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[str]:
+def _format_arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[str]:
     heading = ("test", "accuracy", "std (seeds)", "se (images)", "converged", "steps")
     rows = [(*heading, "time a run", "images/s")]
     for arm in ARMS:
@@ -172,13 +172,13 @@ def _arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list
             rows.append(
                 (
                     arm,
-                    f"{_percent(mean)} %",
+                    f"{_format_percent(mean)} %",
                     "-" if std is None else f"{100 * std:.2f}",
                     f"{100 * summary[arm]['se_images']:.2f}",
-                    _converged([run.get("converged") for run in own]),
-                    _steps([run["steps"] for run in own]),
-                    _duration(float(np.mean([run["seconds"] for run in own]))),
-                    _rate([run["images_per_second"] for run in own]),
+                    _format_converged([run.get("converged") for run in own]),
+                    _format_steps([run["steps"] for run in own]),
+                    _format_duration(float(np.mean([run["seconds"] for run in own]))),
+                    _format_rate([run["images_per_second"] for run in own]),
                 )
             )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -186,12 +186,12 @@ def _arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list
     for name, *cells in rows:
         right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         lines.append("   ".join([f"{name:9}", *right]))
-    return lines + _gain_lines(summary["gain"])
+    return lines + _format_gain(summary["gain"])
 
 
-def _converged(told: Sequence[bool | None]) -> str:
+def _format_converged(result: Sequence[bool | None]) -> str:
     """Return how many runs converged, of those that are known."""
-    known = [one for one in told if one is not None]
+    known = [one for one in result if one is not None]
     if not known:
         return "-"
     if len(set(known)) == 1:
@@ -199,7 +199,7 @@ def _converged(told: Sequence[bool | None]) -> str:
     return f"{sum(known)} of {len(known)}"
 
 
-def _gain_lines(gain: Mapping[str, Any] | None) -> list[str]:
+def _format_gain(gain: Mapping[str, Any] | None) -> list[str]:
     """Return the gain with its interval, and below it the parts of the margin."""
     if not gain:
         return []
@@ -207,16 +207,18 @@ def _gain_lines(gain: Mapping[str, Any] | None) -> list[str]:
     if gain["ci95"]:
         low, high = (100 * bound for bound in gain["ci95"])
         line += f"; 95 % interval {low:+.2f} to {high:+.2f}"
-    sizes = f"{_count(gain['seeds'], 'seed')} and {_count(gain['images'], 'test image')}"
-    parts = [_margin(gain[f"margin_{name}"], name) for name in ("seeds", "images")]
+    sizes = (
+        f"{_format_count(gain['seeds'], 'seed')} and {_format_count(gain['images'], 'test image')}"
+    )
+    parts = [_format_margin(gain[f"margin_{name}"], name) for name in ("seeds", "images")]
     return [f"{line} ({sizes})", f"{'':11} {', '.join(parts)}"]
 
 
-def _margin(margin: float | None, name: str) -> str:
+def _format_margin(margin: float | None, name: str) -> str:
     return f"± unknown by {name}" if margin is None else f"±{100 * margin:.2f} by {name}"
 
 
-def _seeds(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _format_seed_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the accuracies seed by seed, as many to a line as fit; nothing for a single seed."""
     by_arm = {arm: _accuracies(runs, arm) for arm in ARMS}
     seeds = sorted(by_arm["transfer"].keys() | by_arm["scratch"].keys())
@@ -225,7 +227,9 @@ def _seeds(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     cells: dict[str, dict[int, str]] = {"seed": {seed: str(seed) for seed in seeds}}
     for arm, by_seed in by_arm.items():
         if by_seed:
-            cells[arm] = {seed: _percent(accuracy).strip() for seed, accuracy in by_seed.items()}
+            cells[arm] = {
+                seed: _format_percent(accuracy).strip() for seed, accuracy in by_seed.items()
+            }
     pairs = _pairs(runs)
     if pairs:
         cells["gain"] = {
@@ -234,8 +238,8 @@ def _seeds(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         }
     width = max(7, *(len(str(seed)) for seed in seeds)) + 1
     lines = []
-    for start in range(0, len(seeds), SEEDS_A_LINE):
-        block = seeds[start : start + SEEDS_A_LINE]
+    for start in range(0, len(seeds), SEEDS_PER_LINE):
+        block = seeds[start : start + SEEDS_PER_LINE]
         lines += [""] if start else []
         lines += [
             f"{name:9} " + "".join(row.get(seed, "-").rjust(width) for seed in block)
@@ -249,20 +253,20 @@ def _pairs(runs: Sequence[Mapping[str, Any]]) -> list[int]:
     return sorted(transfer.keys() & scratch.keys())
 
 
-def _percent(accuracy: float) -> str:
+def _format_percent(accuracy: float) -> str:
     return f"{100 * accuracy:6.2f}"
 
 
-def _count(number: int, noun: str) -> str:
+def _format_count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def _steps(steps: Sequence[int]) -> str:
+def _format_steps(steps: Sequence[int]) -> str:
     low, high = min(steps), max(steps)
     return f"{low}" if low == high else f"{low}-{high}"
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -271,7 +275,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _rate(rates: Sequence[float | None]) -> str:
+def _format_rate(rates: Sequence[float | None]) -> str:
     """Return the mean rate; a run of no steps has none."""
     known = [rate for rate in rates if rate]
     return f"{np.mean(known):,.0f}" if known else "-"

@@ -51,31 +51,33 @@ class EventLog:
         """
         self.folder = Path(folder)
         self._started = time.time()
-        self._newest: dict[str, int] = {}
+        self._last_steps: dict[str, int] = {}
         with files.writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             for old in self.folder.glob("events.out.tfevents.*"):
                 old.unlink()
         name = f"events.out.tfevents.{int(self._started)}.{os.getpid()}.v2"
-        self._file = files.GrowingFile(self.folder / name)
+        self._file = files.AppendFile(self.folder / name)
         self._writer = RecordWriter(self._file)
         self._record(Event(wall_time=self._started, file_version="brain.Event:2"))
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to the chart of each name in `values`, at `step` steps."""
         self._add(step, *(scalar_pb(name, value) for name, value in values.items()))
-        self._newest |= dict.fromkeys(values, step)
+        self._last_steps |= dict.fromkeys(values, step)
 
-    def text(self, name: str, markdown: str, step: int = 0) -> None:
+    def add_text(self, name: str, markdown: str, step: int = 0) -> None:
         """Show `markdown` in the text tab."""
         self._add(step, text_pb(name, markdown.encode(errors="backslashreplace")))
 
-    def config_text(self, settings: Mapping[str, Any]) -> None:
+    def add_config(self, settings: Mapping[str, Any]) -> None:
         """Show settings (flag name -> value) as a table in the text tab, under `config`."""
-        rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in settings.items()]
-        self.text("config", "\n".join(["| flag | value |", "| --- | --- |", *rows]))
+        rows = [
+            f"| {_escape_cell(name)} | {_escape_cell(value)} |" for name, value in settings.items()
+        ]
+        self.add_text("config", "\n".join(["| flag | value |", "| --- | --- |", *rows]))
 
-    def batch_picture(
+    def add_batch(
         self, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], step: int
     ) -> None:
         """Show up to 32 pictures of a training batch as the model sees them: `visuals/batch`.
@@ -86,9 +88,9 @@ class EventLog:
             class_names: in the order of the labels.
             step: of the picture.
         """
-        self._picture("visuals/batch", pictures.batch(images, labels, class_names), step)
+        self._add_image("visuals/batch", pictures.draw_batch(images, labels, class_names), step)
 
-    def pairs(
+    def add_pairs(
         self,
         name: str,
         above: np.ndarray,
@@ -105,9 +107,9 @@ class EventLog:
             titles: of a picture above, and of one below.
             step: of the picture.
         """
-        self._picture(f"visuals/{name}", pictures.pairs(above, below, titles), step)
+        self._add_image(f"visuals/{name}", pictures.draw_pairs(above, below, titles), step)
 
-    def confusion(self, matrix: np.ndarray, class_names: Sequence[str], step: int) -> None:
+    def add_confusion(self, matrix: np.ndarray, class_names: Sequence[str], step: int) -> None:
         """Show a confusion matrix: `visuals/confusion`.
 
         Args:
@@ -115,9 +117,9 @@ class EventLog:
             class_names: in the order of the rows.
             step: of the picture.
         """
-        self._picture("visuals/confusion", pictures.confusion(matrix, class_names), step)
+        self._add_image("visuals/confusion", pictures.draw_confusion(matrix, class_names), step)
 
-    def misclassified(
+    def add_mistakes(
         self,
         images: np.ndarray,
         labels: np.ndarray,
@@ -136,10 +138,10 @@ class EventLog:
             step: of the picture.
             confidences: (examples,) probability of each prediction, 0 to 1.
         """
-        drawn = pictures.mistakes(images, labels, predictions, class_names, confidences)
-        self._picture("visuals/misclassified", drawn, step)
+        drawn = pictures.draw_mistakes(images, labels, predictions, class_names, confidences)
+        self._add_image("visuals/misclassified", drawn, step)
 
-    def histograms(self, named_weights: Mapping[str, np.ndarray], step: int) -> None:
+    def add_histograms(self, named_weights: Mapping[str, np.ndarray], step: int) -> None:
         """Show how each weight's values are distributed, under `weights/NAME`.
 
         Args:
@@ -150,7 +152,9 @@ class EventLog:
             values = np.asarray(values, np.float32)
             self._add(step, histogram_pb(f"weights/{name}", values[np.isfinite(values)]))
 
-    def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+    def add_hparams(
+        self, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int
+    ) -> None:
         """Make the run a row of the HPARAMS tab; call it once, when the run is finished.
 
         The tab's columns are left to TensorBoard to find: then the settings that differ between
@@ -163,15 +167,17 @@ class EventLog:
                 scalars, so they are written there, unless they were at this step.
             step: of these scalars.
         """
-        row = {name: _plain(value) for name, value in settings.items()}
+        row = {name: _to_plain(value) for name, value in settings.items()}
         # Runs of the same id are averaged into one row, and so are runs of equal settings without
         # one. The folder's name alone is that of other methods' and other workdirs' runs too.
-        own_id = _plain(str(self.folder))
+        own_id = _to_plain(str(self.folder))
         start = api.hparams_pb(row, trial_id=own_id, start_time_secs=self._started)
         end = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
         # TensorBoard makes these of TensorFlow's class of the same name.
         self._add(0, *(Summary.FromString(part.SerializeToString()) for part in (start, end)))
-        self.scalars(step, {n: v for n, v in metrics.items() if self._newest.get(n) != step})
+        self.add_scalars(
+            step, {n: v for n, v in metrics.items() if self._last_steps.get(n) != step}
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -188,7 +194,7 @@ class EventLog:
     ) -> None:
         self.close()
 
-    def _picture(self, name: str, pixels: np.ndarray, step: int) -> None:
+    def _add_image(self, name: str, pixels: np.ndarray, step: int) -> None:
         encoded = io.BytesIO()
         Image.fromarray(pixels).save(encoded, "PNG")
         height, width = pixels.shape[:2]
@@ -204,7 +210,7 @@ class EventLog:
         self._writer.write(event.SerializeToString())
 
 
-def _plain(value: Any) -> str | float | int | bool:
+def _to_plain(value: Any) -> str | float | int | bool:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, (float, int, bool)):
@@ -219,6 +225,6 @@ def _plain(value: Any) -> str | float | int | bool:
     return str(value)
 
 
-def _cell(value: Any) -> str:
+def _escape_cell(value: Any) -> str:
     """Return a setting as it can stand in a markdown table."""
-    return re.sub(r"([|*_`<\\])", r"\\\1", str(_plain(value))).replace("\n", " ")
+    return re.sub(r"([|*_`<\\])", r"\\\1", str(_to_plain(value))).replace("\n", " ")

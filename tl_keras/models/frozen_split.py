@@ -9,12 +9,12 @@ from typing import NamedTuple
 import keras
 
 from tl_keras.models import norms
-from tl_keras.models.building import head_of
-from tl_keras.models.feature_maps import all_passes
+from tl_keras.models.building import find_head
+from tl_keras.models.feature_maps import find_bottlenecks
 from tl_keras.models.naming import leaves
 
 
-class Cut(NamedTuple):
+class FrozenSplit(NamedTuple):
     """A model in two parts, which share its layers.
 
     Attributes:
@@ -26,22 +26,22 @@ class Cut(NamedTuple):
     rest: keras.Model
 
 
-def cut(model: keras.Model) -> Cut | None:
+def split_frozen(model: keras.Model) -> FrozenSplit | None:
     """Cut a model behind as many of its frozen layers as can be; None where there is nothing to do.
 
     Args:
         model: of which `building.train_only` or `set_trainable` has chosen what trains.
     """
     place = None
-    passes = all_passes(model)
+    is_bottleneck = find_bottlenecks(model)
     # The features may be where the cut is, and come out of both parts.
     results = keras.tree.flatten({k: v for k, v in model.output.items() if k != "features"})
     results = {id(tensor) for tensor in results}
     for number, operation in enumerate(model.operations):
-        if any(_moves(leaf) for leaf in leaves(operation)):
+        if any(_varies(leaf) for leaf in leaves(operation)):
             break
         tensors = keras.tree.flatten(operation.output)
-        if passes[number] and len(tensors) == 1 and id(tensors[0]) not in results:
+        if is_bottleneck[number] and len(tensors) == 1 and id(tensors[0]) not in results:
             place = number
     before = model.operations[: (place or 0) + 1]
     if place is None or not any(leaf.weights for one in before for leaf in _layers(one)):
@@ -49,18 +49,18 @@ def cut(model: keras.Model) -> Cut | None:
     tensor = model.operations[place].output
     frozen = keras.Model(model.input, tensor, name=f"{model.name}_frozen")
     if tensor is not model.output["features"]:
-        return Cut(frozen, keras.Model(tensor, model.output, name=model.name))
+        return FrozenSplit(frozen, keras.Model(tensor, model.output, name=model.name))
     # Keras has no model whose input is an output too, unless it is an Input.
     features = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name="features")
-    outputs = {"features": features, "logits": head_of(model)(features)}
-    return Cut(frozen, keras.Model(features, outputs, name=model.name))
+    outputs = {"features": features, "logits": find_head(model)(features)}
+    return FrozenSplit(frozen, keras.Model(features, outputs, name=model.name))
 
 
 def _layers(operation: keras.Operation) -> list[keras.Layer]:
     return [leaf for leaf in leaves(operation) if isinstance(leaf, keras.Layer)]
 
 
-def _moves(operation: keras.Operation) -> bool:
+def _varies(operation: keras.Operation) -> bool:
     """Tell whether what this makes of the same input may differ from step to step."""
     return bool(getattr(operation, "trainable_variables", None)) or differs_in_training(operation)
 
@@ -72,7 +72,7 @@ def differs_in_training(operation: keras.Operation) -> bool:
     statistics in both.
     """
     if isinstance(operation, keras.layers.BatchNormalization):
-        return norms.follows(operation)
+        return norms.updates_statistics(operation)
     # Dense is told too, for the sake of quantisation, and does the same.
     is_told = "training" in inspect.signature(operation.call).parameters
     return is_told and not isinstance(operation, keras.layers.Dense)

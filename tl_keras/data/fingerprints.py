@@ -9,21 +9,21 @@ from tl_keras.data.dataset import ImageSet
 from tl_keras.errors import DataError
 from tl_keras.storage import files
 
-_AT_A_TIME = 4096
+_CHUNK = 4096
 
 
-class Seals:
+class DataFingerprints:
     """The fingerprints of the splits that a workdir's runs have read, in WORKDIR/data.json."""
 
     def __init__(self, path: Path):
-        """Keep them in the file at `path`, from `keep` on: a command that fails leaves none.
+        """Keep them in the file at `path`, from `save` on: a command that fails leaves none.
 
         Raises:
             DataError: the file is damaged.
         """
         self._path = path
-        self._is_kept = path.is_file()
-        self._seals = files.read_state(path) if self._is_kept else {}
+        self._is_saved = path.is_file()
+        self._fingerprints = files.read_state(path) if self._is_saved else {}
 
     def check(self, name: str, split: str, images: ImageSet, class_names: tuple[str, ...]) -> str:
         """Note what a split holds; or, where that was noted before, see that it is the same.
@@ -43,37 +43,37 @@ class Seals:
         """
         total = hashlib.sha256("\n".join(class_names).encode(errors="surrogatepass"))
         total.update(np.ascontiguousarray(images.labels).data)
-        total.update(fingerprint(images.images).encode())
+        total.update(hash_images(images.images).encode())
         sha256 = total.hexdigest()
         found = {"images": len(images.labels), "sha256": sha256}
-        before = self._seals.setdefault(f"{name} {split}", found)
+        before = self._fingerprints.setdefault(f"{name} {split}", found)
         if before != found:
             raise DataError(
                 f"the {split} images of '{name}' are not those that {self._path.parent} was begun"
                 f" with ({before['images']} then, {found['images']} now): bring those back, or"
                 " choose another --workdir"
             )
-        if self._is_kept:
-            files.write_state(self._path, self._seals)
+        if self._is_saved:
+            files.write_state(self._path, self._fingerprints)
         return sha256
 
-    def knows(self, name: str, split: str) -> bool:
+    def contains(self, name: str, split: str) -> bool:
         """Tell whether the split of the dataset has been read in this workdir before."""
-        return f"{name} {split}" in self._seals
+        return f"{name} {split}" in self._fingerprints
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write the file, now and at every split that is read from here on.
 
         Raises:
             WriteError: it cannot be written.
         """
-        self._is_kept = True
-        files.write_state(self._path, self._seals)
+        self._is_saved = True
+        files.write_state(self._path, self._fingerprints)
 
 
-def fingerprint(images: np.ndarray) -> str:
+def hash_images(images: np.ndarray) -> str:
     """Return the sha256 of (n, height, width, channels) uint8 pictures, a part at a time."""
     total = hashlib.sha256(str(images.shape).encode())
-    for start in range(0, len(images), _AT_A_TIME):
-        total.update(np.ascontiguousarray(images[start : start + _AT_A_TIME]).data)
+    for start in range(0, len(images), _CHUNK):
+        total.update(np.ascontiguousarray(images[start : start + _CHUNK]).data)
     return total.hexdigest()

@@ -26,31 +26,31 @@ class Share(NamedTuple):
 
     first: tf.Tensor
     size: tf.Tensor
-    whole: int
+    total: int
 
 
 _shares: contextvars.ContextVar[Mapping[str, Share] | None]
 _shares = contextvars.ContextVar("shares", default=None)
-_together: contextvars.ContextVar[tuple[str, ...]]
-_together = contextvars.ContextVar("together", default=("target",))
+_streams: contextvars.ContextVar[tuple[str, ...]]
+_streams = contextvars.ContextVar("together", default=("target",))
 
 
 @contextlib.contextmanager
-def sharing(shares: Mapping[str, Share]) -> Iterator[None]:
+def batch_shares(shares: Mapping[str, Share]) -> Iterator[None]:
     """Say, in a replica, what it has of the batch of each stream that models see inside."""
-    with _set(_shares, shares):
+    with _context_value(_shares, shares):
         yield
 
 
 @contextlib.contextmanager
-def together(*streams: str) -> Iterator[None]:
+def concatenated_streams(*streams: str) -> Iterator[None]:
     """Say that what models see inside are the examples of these streams, one after the other."""
-    with _set(_together, streams):
+    with _context_value(_streams, streams):
         yield
 
 
 @contextlib.contextmanager
-def _set(variable: contextvars.ContextVar, value: object) -> Iterator[None]:
+def _context_value(variable: contextvars.ContextVar, value: object) -> Iterator[None]:
     token = variable.set(value)
     try:
         yield
@@ -58,28 +58,30 @@ def _set(variable: contextvars.ContextVar, value: object) -> Iterator[None]:
         variable.reset(token)
 
 
-def share_out(model: keras.Model) -> None:
+def use_sharded_dropout(model: keras.Model) -> None:
     """Have the dropout of `model` draw for whole batches where replicas share them."""
     for layer in model.layers:
         if type(layer) is keras.layers.Dropout and layer.rate:
-            layer.call = functools.partial(_dropped, layer)
+            layer.call = functools.partial(_sharded_dropout, layer)
 
 
-def _dropped(layer: keras.layers.Dropout, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+def _sharded_dropout(
+    layer: keras.layers.Dropout, inputs: tf.Tensor, training: bool = False
+) -> tf.Tensor:
     """Return (share, ...) inputs, some of which are zero where this is training."""
     shares = _shares.get()
     if shares is None or not training:
         return keras.layers.Dropout.call(layer, inputs, training=training)
-    rows, whole = _rows([shares[name] for name in _together.get()])
-    ones = tf.ones([whole, *inputs.shape[1:]], inputs.dtype)
+    rows, total = _rows_of_shares([shares[name] for name in _streams.get()])
+    ones = tf.ones([total, *inputs.shape[1:]], inputs.dtype)
     mask = keras.layers.Dropout.call(layer, ones, training=True)
     return inputs * tf.gather(mask, rows)
 
 
-def _rows(shares: list[Share]) -> tuple[tf.Tensor, int]:
+def _rows_of_shares(shares: list[Share]) -> tuple[tf.Tensor, int]:
     """Return which rows of their whole batches, one after the other, these shares are."""
     rows, before = [], 0
     for share in shares:
         rows.append(before + share.first + tf.range(share.size))
-        before += share.whole
+        before += share.total
     return tf.concat(rows, axis=0), before

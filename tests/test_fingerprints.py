@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tl_keras.data.dataset import ImageSet
-from tl_keras.data.seals import Seals, fingerprint
+from tl_keras.data.fingerprints import DataFingerprints, hash_images
 from tl_keras.errors import DataError
 
 
@@ -15,9 +15,9 @@ def images(count=5, seed=0):
 
 
 def sealed(path, found, names=("a", "b"), split="train"):
-    seals = Seals(path)
-    seals.check("set", split, found, names)
-    seals.keep()
+    fingerprints = DataFingerprints(path)
+    fingerprints.check("set", split, found, names)
+    fingerprints.save()
 
 
 @pytest.fixture
@@ -69,15 +69,15 @@ def test_seals_refuse_whatever_changed(path, change):
 
 
 def test_seals_of_a_command_that_failed_are_not_kept(path):
-    Seals(path).check("set", "train", images(), ("a", "b"))
+    DataFingerprints(path).check("set", "train", images(), ("a", "b"))
     assert not path.exists()
     sealed(path, images(6))
 
 
 def test_seals_of_splits_that_are_read_later_are_kept_at_once(path):
-    seals = Seals(path)
-    seals.keep()
-    seals.check("set", "test", images(), ("a", "b"))
+    fingerprints = DataFingerprints(path)
+    fingerprints.save()
+    fingerprints.check("set", "test", images(), ("a", "b"))
     with pytest.raises(DataError, match="5 then, 6 now"):
         sealed(path, images(6), split="test")
 
@@ -87,11 +87,11 @@ def test_seals_that_are_damaged_are_told(path, text):
     sealed(path, images())
     path.write_text(text)
     with pytest.raises(DataError, match=r"data\.json is damaged"):
-        Seals(path)
+        DataFingerprints(path)
 
 
 def test_fingerprint_is_the_same_for_pictures_on_disk(tmp_path):
     found = images(9000).images
     mapped = np.memmap(tmp_path / "pictures", np.uint8, "w+", shape=found.shape)
     mapped[:] = found
-    assert fingerprint(mapped) == fingerprint(found) != fingerprint(found[::-1])
+    assert hash_images(mapped) == hash_images(found) != hash_images(found[::-1])
