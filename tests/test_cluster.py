@@ -235,13 +235,13 @@ def test_both_end_where_any_was_told_to_and_take_the_steps_of_the_chief(both) ->
 
 def test_what_is_not_the_same_is_told_of_where_it_is_not(both) -> None:
     assert each(both, "same") == [None, None]
-    told = "The labels are not what they are on the first process: give all of them the same"
+    told = "The labels differ from those of the first process. Give all processes the same"
     assert each(both, "not the same") == [None, ["DataError", told]]
 
 
 def test_flag_that_is_not_the_chiefs_is_told_of(both) -> None:
     told = (
-        "--steps=4: the first process was started with --steps=3; give all of them the same flags"
+        "--steps=4: the first process was started with --steps=3. Give all processes the same flags"
     )
     assert each(both, "flag") == [None, ["UsageError", told]]
 

@@ -69,7 +69,7 @@ def test_cluster_of_one_process_is_none(strategy, text) -> None:
 
 
 NO_CLUSTER = "has no 'cluster'"
-NO_TASK = "has no 'task' with the 'type' of one of its jobs"
+NO_TASK = "has no 'task' whose 'type' is one of its jobs"
 
 
 @pytest.mark.parametrize(
@@ -89,28 +89,28 @@ NO_TASK = "has no 'task' with the 'type' of one of its jobs"
         (json.dumps({"cluster": {}, "task": FIRST}), NO_CLUSTER),
         (json.dumps({"cluster": None, "task": FIRST}), NO_CLUSTER),
         (json.dumps({"cluster": TWO, "task": FIRST}), NO_CLUSTER),
-        (config({"worker": TWO, "ps": ["a:1"]}), "names a job 'ps', and there are only worker and"),
-        (config({"evaluator": TWO}), "names a job 'evaluator', and there are only worker and"),
+        (config({"worker": TWO, "ps": ["a:1"]}), "names a job 'ps'. Allowed are worker and"),
+        (config({"evaluator": TWO}), "names a job 'evaluator'. Allowed are worker and"),
         (config({"worker": []}), "has no list of addresses for 'worker'"),
         (config({"worker": "a:1"}), "has no list of addresses for 'worker'"),
         (config({"worker": {"0": "a:1"}}), "has no list of addresses for 'worker'"),
         (config({"worker": TWO, "chief": None}), "has no list of addresses for 'chief'"),
-        (of("a:1", "b"), "has an address 'b', which is no HOST:PORT"),
-        (of("a:1", "b:"), "has an address 'b:', which is no HOST:PORT"),
-        (of("a:1", ":1"), "has an address ':1', which is no HOST:PORT"),
-        (of("a:1", ""), "has an address '', which is no HOST:PORT"),
-        (of("a:1", "b:0"), "has an address 'b:0', which is no HOST:PORT"),
-        (of("a:1", "b:65536"), "has an address 'b:65536', which is no HOST:PORT"),
-        (of("a:1", "b:70000"), "has an address 'b:70000', which is no HOST:PORT"),
-        (of("a:1", "b:http"), "has an address 'b:http', which is no HOST:PORT"),
-        (of("a:1", "b:-1"), "has an address 'b:-1', which is no HOST:PORT"),
-        (of("a:1", "b:1\n"), "has an address 'b:1\\n', which is no HOST:PORT"),
-        (of("a:1", "b b:1"), "has an address 'b b:1', which is no HOST:PORT"),
-        (of("a:1", "grpc://b:1"), "has an address 'grpc://b:1', which is no HOST:PORT"),
-        (of("a:1", "::1:5"), "has an address '::1:5', which is no HOST:PORT"),
-        (of("a:1", 12345), "has an address 12345, which is no HOST:PORT"),
-        (of("a:1", None), "has an address None, which is no HOST:PORT"),
-        (of("a:1", ["b:1"]), "has an address ['b:1'], which is no HOST:PORT"),
+        (of("a:1", "b"), "has an address 'b', which is not HOST:PORT"),
+        (of("a:1", "b:"), "has an address 'b:', which is not HOST:PORT"),
+        (of("a:1", ":1"), "has an address ':1', which is not HOST:PORT"),
+        (of("a:1", ""), "has an address '', which is not HOST:PORT"),
+        (of("a:1", "b:0"), "has an address 'b:0', which is not HOST:PORT"),
+        (of("a:1", "b:65536"), "has an address 'b:65536', which is not HOST:PORT"),
+        (of("a:1", "b:70000"), "has an address 'b:70000', which is not HOST:PORT"),
+        (of("a:1", "b:http"), "has an address 'b:http', which is not HOST:PORT"),
+        (of("a:1", "b:-1"), "has an address 'b:-1', which is not HOST:PORT"),
+        (of("a:1", "b:1\n"), "has an address 'b:1\\n', which is not HOST:PORT"),
+        (of("a:1", "b b:1"), "has an address 'b b:1', which is not HOST:PORT"),
+        (of("a:1", "grpc://b:1"), "has an address 'grpc://b:1', which is not HOST:PORT"),
+        (of("a:1", "::1:5"), "has an address '::1:5', which is not HOST:PORT"),
+        (of("a:1", 12345), "has an address 12345, which is not HOST:PORT"),
+        (of("a:1", None), "has an address None, which is not HOST:PORT"),
+        (of("a:1", ["b:1"]), "has an address ['b:1'], which is not HOST:PORT"),
         (config({"chief": ["a:1", "b:1"], "worker": TWO}), "has more than one chief"),
         (of("a:1", "a:1"), "names an address twice"),
         (config({"chief": ["a:1"], "worker": ["b:1", "a:1"]}), "names an address twice"),
@@ -123,15 +123,15 @@ NO_TASK = "has no 'task' with the 'type' of one of its jobs"
         (config(task={"type": None, "index": 0}), NO_TASK),
         (config(task={"type": ["worker"], "index": 0}), NO_TASK),
         (config(task={"type": {"worker": 0}, "index": 0}), NO_TASK),
-        (config(task={"type": "worker"}), "has a task index None, and there are 0 to 1"),
-        (indexed(2), "has a task index 2, and there are 0 to 1"),
-        (indexed(-1), "has a task index -1, and there are 0 to 1"),
-        (indexed("first"), "has a task index 'first', and there are 0 to 1"),
-        (indexed(""), "has a task index '', and there are 0 to 1"),
+        (config(task={"type": "worker"}), "has a task index None. Allowed are 0 to 1"),
+        (indexed(2), "has a task index 2. Allowed are 0 to 1"),
+        (indexed(-1), "has a task index -1. Allowed are 0 to 1"),
+        (indexed("first"), "has a task index 'first'. Allowed are 0 to 1"),
+        (indexed(""), "has a task index ''. Allowed are 0 to 1"),
         (indexed("1" * 5000), "has a task index '111"),
-        (indexed(0.0), "has a task index 0.0, and there are 0 to 1"),
-        (indexed(True), "has a task index True, and there are 0 to 1"),
-        (indexed([0]), "has a task index [0], and there are 0 to 1"),
+        (indexed(0.0), "has a task index 0.0. Allowed are 0 to 1"),
+        (indexed(True), "has a task index True. Allowed are 0 to 1"),
+        (indexed([0]), "has a task index [0]. Allowed are 0 to 1"),
     ],
     ids=lambda value: value[:40],
 )
@@ -140,7 +140,7 @@ def test_wrong_tf_config_is_refused_with_its_reason(text, reason) -> None:
     assert told.startswith(f"TF_CONFIG={text[:200]}")
     assert reason in told
     assert told.endswith(
-        f"write it as in {cluster_config.EXAMPLE}, or unset it to train in one process"
+        f"Write it as in {cluster_config.EXAMPLE}, or unset it to train in one process"
     )
     assert len(told.splitlines()) == 1
 
@@ -193,7 +193,7 @@ def test_cluster_that_is_asked_for_and_not_there_is_a_mistake(variables) -> None
     with pytest.raises(UsageError) as caught:
         find_cluster_variable("multi_worker", variables)
     told = str(caught.value)
-    assert told.startswith("--strategy=multi_worker finds no cluster: set TF_CONFIG, start it with")
+    assert told.startswith("--strategy=multi_worker finds no cluster. Set TF_CONFIG, start it with")
     assert "tl_keras.launch --workers=2" in told
     assert len(told.splitlines()) == 1
 

@@ -83,7 +83,7 @@ def test_experiment_leaves_the_predictions_of_each_run(finished):
     for one in report["runs"]:
         folder = workdir / f"{one['arm']}-{one['seed']}"
         assert one["files"]["predictions.npz"] == files.sha256(folder / "predictions.npz")
-        assert predictions.correct(folder).mean() == pytest.approx(one["test"]["accuracy"])
+        assert predictions.read_correct(folder).mean() == pytest.approx(one["test"]["accuracy"])
         with np.load(folder / "predictions.npz") as kept:
             np.testing.assert_array_equal(kept["labels"], labels)
     assert (workdir / "source" / "predictions.npz").is_file()
@@ -551,6 +551,6 @@ def test_batch_too_small_for_the_replicas_is_told_before_the_source_trains(tmp_p
     scope = tf.distribute.get_strategy().scope
     many = types.SimpleNamespace(num_replicas_in_sync=16, scope=scope)
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: many)
-    with pytest.raises(UsageError, match="a batch of 10 images has none for some of 16 replicas"):
+    with pytest.raises(UsageError, match="a batch of 10 images is too small for 16 replicas"):
         run(tmp_path, shots=1)
     assert not (tmp_path / "source").exists()

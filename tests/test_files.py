@@ -149,7 +149,7 @@ def test_read_state_refuses_whatever_bit_is_flipped(tmp_path) -> None:
             # A blank may become a line break, or an "e" an "E": the values are what counts.
             assert files.read_state(path) == values
         except DataError as error:
-            assert "state.json is damaged" in str(error) and "remove it" in str(error)
+            assert "state.json is damaged" in str(error) and "Remove it" in str(error)
             refused += 1
     assert refused > 0.9 * len(data) * 8
 

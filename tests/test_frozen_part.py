@@ -129,7 +129,7 @@ def test_run_that_is_stopped_while_a_stage_is_computed_is_saved_and_continued(
     stopped = tmp_path / "stopped"
     del computed[:]
     with monkeypatch.context() as told, pytest.raises(StoppedError):
-        told.setattr(interruption, "told", lambda: len(computed) == 3)
+        told.setattr(interruption, "stop_requested", lambda: len(computed) == 3)
         run(stopped, name="run", **flags)
     assert [path.stem for path in (stopped / "run/checkpoints").glob("*.npz")] == ["0000000008"]
     continued, _ = run(stopped, name="run", **flags)

@@ -194,9 +194,10 @@ def test_process_that_does_not_come_is_named(absent) -> None:
     assert 0.5 <= time.monotonic() - started < 3
     told = str(caught.value)
     assert told.startswith(
-        f"process {absent} at {addresses[absent]} did not come within --startup_timeout=0.5 seconds"
+        f"process {absent} at {addresses[absent]} did not start within --startup_timeout=0.5"
+        " seconds"
     )
-    assert "Connection refused" in told and "start all of them" in told
+    assert "Connection refused" in told and "Start all processes" in told
     assert caught.value.exit_code == 76
 
 
@@ -213,7 +214,7 @@ def test_host_that_is_unknown_is_a_mistake() -> None:
         joining.wait_for_peers(addresses, 0, 0)
     told = str(caught.value)
     assert told.startswith(f"process 1 at {addresses[1]}: there is no such host (")
-    assert told.endswith("; correct it")
+    assert told.endswith(". Correct the address")
 
 
 @pytest.mark.parametrize("host", ["no..host", ".host", "x" * 64])
@@ -232,7 +233,7 @@ def test_port_that_another_program_has_is_a_mistake() -> None:
     with answered(addresses[0]), answered(addresses[1]), pytest.raises(UsageError) as caught:
         joining.wait_for_peers(addresses, 1, 20)
     told = str(caught.value)
-    assert told.startswith(f"port {port} of this process, {addresses[1]}, cannot be had: ")
+    assert told.startswith(f"port {port} of this process, {addresses[1]}, cannot be opened: ")
     assert "in use" in told
 
 

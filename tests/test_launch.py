@@ -368,7 +368,7 @@ def test_processes_that_run_are_ended_where_another_cannot_be_started(
             raise BlockingIOError("no more processes")
         return started(command, variables, number, workers)
 
-    monkeypatch.setattr(local_cluster, "_started", start)
+    monkeypatch.setattr(local_cluster, "_start_process", start)
     stand_in(f"{DEAF}time.sleep(60)")
     with pytest.raises(BlockingIOError):
         run()

@@ -123,7 +123,9 @@ def test_one_that_never_comes_is_not_waited_for_longer_than_is_said(tmp_path, ro
         )
         assert (done.returncode, done.stdout) == (PeerLostError.exit_code, "")
         absent = 1 - index % 2
-        told = f"tl_keras: process {absent} at {addresses[absent]} did not come within --startup_ti"
+        told = (
+            f"tl_keras: process {absent} at {addresses[absent]} did not start within --startup_ti"
+        )
         assert done.stderr.startswith(told), done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert not (tmp_path / str(index)).exists()

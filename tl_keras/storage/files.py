@@ -59,8 +59,9 @@ def write_bytes(path: Path, data: bytes) -> str:
 
 
 class AppendFile:
-    """A file that is appended to in whole records. A record that does not fit on the disk is
-    removed.
+    """A file that is appended to in whole records.
+
+    A record that does not fit on the disk is removed.
 
     Writes are unbuffered. Buffered data would fail again when the file is closed or the process
     ends, where the error could no longer be reported in one line.
@@ -123,8 +124,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON. A number that is not finite raises a ValueError, because JSON has
-    none.
+    """Write `value` as JSON.
+
+    JSON has no NaN and no infinity: they raise a ValueError.
 
     Raises:
         WriteError: the file cannot be written.

@@ -72,7 +72,7 @@ def collect(root: Path, records: Iterable[Mapping[str, Any]]) -> FinishedRuns:
     order = sorted(known, key=lambda key: (key[1], ARMS.index(key[0])))
     correct: dict[str, dict[int, np.ndarray]] = {}
     for arm, seed in order:
-        found = predictions.correct(root / f"{arm}-{seed}")
+        found = predictions.read_correct(root / f"{arm}-{seed}")
         correct.setdefault(arm, {})[seed] = found
     return FinishedRuns([known[key] for key in order], correct)
 

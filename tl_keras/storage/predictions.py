@@ -35,7 +35,7 @@ def write(folder: Path, labels: np.ndarray, predicted: np.ndarray) -> str:
     return files.write_bytes(folder / PREDICTIONS, content.getvalue())
 
 
-def correct(folder: Path) -> np.ndarray:
+def read_correct(folder: Path) -> np.ndarray:
     """Return (images,) bool, whether the run in `folder` has each test image right.
 
     Raises:
