@@ -41,7 +41,7 @@ def fix_draws(monkeypatch, *operations, **columns):
     for step, operation in enumerate(operations):
         row[10 + 3 * step] = int(((2 * layers.index(operation) + 1) / len(layers) - 1) * 2**31)
     monkeypatch.setattr(
-        augment_module, "draw", lambda keys, _: tf.constant([row] * len(keys), tf.int64)
+        augment_module, "draw_bits", lambda keys, _: tf.constant([row] * len(keys), tf.int64)
     )
 
 
@@ -183,7 +183,7 @@ def test_crop_cuts_every_window_out_of_the_padded_picture():
 
 
 def test_crop_refuses_to_lose_the_picture():
-    with pytest.raises(UsageError, match="crop:8 .* 8 x 9 pixels .* less than crop:8"):
+    with pytest.raises(UsageError, match="crop:8 .* 8 x 9 pixels. .* less than crop:8"):
         run(make_pictures(1, 8, 9), "crop:8")
 
 

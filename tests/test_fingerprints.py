@@ -1,4 +1,4 @@
-"""Seals: pictures that are not those a workdir was begun with are noticed."""
+"""Fingerprints: images that differ from those a workdir was started with are detected."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def path(tmp_path):
     return tmp_path / "work" / "data.json"
 
 
-def test_seals_pass_the_same_pictures(path):
+def test_fingerprints_accept_the_same_images(path):
     for _ in range(2):
         sealed(path, images())
     kept = path.read_bytes()
@@ -57,7 +57,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_seals_refuse_whatever_changed(path, change):
+def test_fingerprints_refuse_any_change(path, change):
     sealed(path, images())
     before = path.read_bytes()
     found, names = CHANGES[change]()
@@ -68,13 +68,13 @@ def test_seals_refuse_whatever_changed(path, change):
     assert path.read_bytes() == before
 
 
-def test_seals_of_a_command_that_failed_are_not_kept(path):
+def test_fingerprints_of_a_failed_command_are_not_saved(path):
     DataFingerprints(path).check("set", "train", images(), ("a", "b"))
     assert not path.exists()
     sealed(path, images(6))
 
 
-def test_seals_of_splits_that_are_read_later_are_kept_at_once(path):
+def test_fingerprints_of_later_splits_are_saved_at_once(path):
     fingerprints = DataFingerprints(path)
     fingerprints.save()
     fingerprints.check("set", "test", images(), ("a", "b"))
@@ -83,7 +83,7 @@ def test_seals_of_splits_that_are_read_later_are_kept_at_once(path):
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"set train": 3}'])
-def test_seals_that_are_damaged_are_told(path, text):
+def test_damaged_fingerprints_are_refused(path, text):
     sealed(path, images())
     path.write_text(text)
     with pytest.raises(DataError, match=r"data\.json is damaged"):

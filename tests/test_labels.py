@@ -99,7 +99,7 @@ def test_validation_split_stands_in_for_a_test_split_without_labels(
 ) -> None:
     dataset = reading.open_dataset("made_unjudged", data_dir=data_dir)
     assert np.bincount(dataset.read("test", 8).labels).tolist() == [10, 10]
-    told = "made_unjudged: tested on 'validation', for 'test' has no labels"
+    told = "made_unjudged: tested on 'validation', because 'test' has no labels"
     assert told in log.text
     del passes[:]
     log.clear()
@@ -114,9 +114,9 @@ def test_validation_split_stands_in_for_a_test_split_without_labels(
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        ("made_untestable", "has no labels in its split 'test' (all are -1): choose another"),
+        ("made_untestable", "has no labels in its split 'test' (all are -1). Choose another"),
         ("made_stray", "has the label -1, outside its 2 classes (1 of 20 examples of split 'test'"),
-        ("made_unlabelled", "has no labels in its split 'train' (all are -1): choose another"),
+        ("made_unlabelled", "has no labels in its split 'train' (all are -1). Choose another"),
     ],
 )
 @pytest.mark.parametrize("flag", ["source", "target"])
@@ -128,7 +128,7 @@ def test_missing_labels_are_refused_before_anything_trains(
         experiment.run(config(tmp_path, **given))
     assert not [*tmp_path.glob("work/*/metrics.jsonl"), *tmp_path.glob("work/*/checkpoints")]
     assert str(caught.value).startswith(f"dataset '{target}' in ") and told in str(caught.value)
-    assert "choose another dataset" in str(caught.value) and "\n" not in str(caught.value)
+    assert "Choose another dataset" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_cutmix_takes_boxes_of_the_drawn_size_from_everywhere(monkeypatch):
     pairs = np.stack([np.zeros((count, side, side, 1)), np.ones((count, side, side, 1))])
     row = np.zeros((count, mixing.CHOICE + 1), np.int64)
     row[:, mixing.WEIGHT] = np.linspace(-(2**31), 2**31 - 1, count).astype(np.int64)
-    monkeypatch.setattr(augment, "draw", lambda keys, _: tf.constant(row))
+    monkeypatch.setattr(augment, "draw_bits", lambda keys, _: tf.constant(row))
     found, _ = mixed("cutmix:1", pairs.astype(np.uint8))
     # Beta(1, 1) is uniform: the quantile is the draw itself.
     drawn = ((row[:, mixing.WEIGHT] + 2**31) // 2**16 + 0.5) / 2**16
@@ -161,10 +161,10 @@ def test_weights_have_the_mean_and_the_variance_of_beta(alpha):
 
 def test_weights_do_not_follow_from_what_augmentation_draws():
     draws = augment.draw_bits(make_keys(2**14), mixing.CHOICE + 1).numpy()
-    columns = [augment.FLIP, augment.SHIFT_X, mixing.FIRST - 1]
+    columns = [augment.FLIP, augment.SHIFT_X, mixing.FIRST_COLUMN - 1]
     columns += [mixing.WEIGHT, mixing.CENTER_X, mixing.CENTER_Y, mixing.CHOICE]
     together = np.corrcoef(draws[:, columns].T)
-    assert len(set(columns)) == 7 and mixing.FIRST > augment.RANDAUGMENT + 3 * 9
+    assert len(set(columns)) == 7 and mixing.FIRST_COLUMN > augment.RANDAUGMENT + 3 * 9
     assert np.abs(together - np.eye(7)).max() < 4.5 / 2**7
 
 

@@ -35,10 +35,10 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", "is not known"),
         ("../mnist", "is not known"),
         ("huggingface:mnist", "is not known"),
-        ("emnist/lettres", "no such configuration; choose one of balanced, .*letters"),
-        ("mnist/letters", "no such configuration; leave it out"),
+        ("emnist/lettres", "no such configuration. Choose one of balanced, .*letters"),
+        ("mnist/letters", "no such configuration. Leave it out"),
         ("mnist:9.9.9", "cannot be loaded at version 9.9.9"),
-        ("imdb_reviews", r"not one of classified images.*text \(Text\)"),
+        ("imdb_reviews", r"no classified images.*text \(Text\)"),
     ],
 )
 def test_unknown_dataset_is_a_usage_error_in_one_line(name: str, message: str) -> None:
@@ -55,7 +55,7 @@ def test_missing_file_without_network_names_url_and_folder(offline: None, tmp_pa
         reading.open_dataset("usps", data_dir=str(tmp_path))
     message = str(raised.value)
     url = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/usps.t.bz2"
-    assert f"put usps.t.bz2 from {url} into {manual}" in message
+    assert f"Put usps.t.bz2 from {url} into {manual}" in message
     assert "usps.bz2 from" not in message
     assert not (tmp_path / "usps").exists()
 

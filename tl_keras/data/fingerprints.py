@@ -1,4 +1,4 @@
-"""What the pictures of a workdir were when it was begun, so that others are not taken for them."""
+"""Fingerprints of the images of a workdir, which detect changed datasets."""
 
 import hashlib
 from pathlib import Path
@@ -13,10 +13,12 @@ _CHUNK = 4096
 
 
 class DataFingerprints:
-    """The fingerprints of the splits that a workdir's runs have read, in WORKDIR/data.json."""
+    """Fingerprints of the splits that the runs of a workdir have read, in WORKDIR/data.json."""
 
     def __init__(self, path: Path):
-        """Keep them in the file at `path`, from `save` on: a command that fails leaves none.
+        """Use the file at `path`, which is not written before `save`.
+
+        So a command that fails early leaves no file.
 
         Raises:
             DataError: the file is damaged.
@@ -26,19 +28,19 @@ class DataFingerprints:
         self._fingerprints = files.read_state(path) if self._is_saved else {}
 
     def check(self, name: str, split: str, images: ImageSet, class_names: tuple[str, ...]) -> str:
-        """Note what a split holds; or, where that was noted before, see that it is the same.
+        """Record the fingerprint of a split, or compare it with the recorded one.
 
         Args:
             name: of the dataset.
             split: "train" or "test".
-            images: what was read.
+            images: the split.
             class_names: in the order of the labels.
 
         Returns:
-            The sha256 of it all.
+            The sha256 of the images, labels and class names.
 
         Raises:
-            DataError: it holds other pictures, labels or classes.
+            DataError: the split has other images, labels or classes.
             WriteError: the file cannot be written.
         """
         total = hashlib.sha256("\n".join(class_names).encode(errors="surrogatepass"))
@@ -49,8 +51,8 @@ class DataFingerprints:
         before = self._fingerprints.setdefault(f"{name} {split}", found)
         if before != found:
             raise DataError(
-                f"the {split} images of '{name}' are not those that {self._path.parent} was begun"
-                f" with ({before['images']} then, {found['images']} now): bring those back, or"
+                f"the {split} images of '{name}' are not those that {self._path.parent} was"
+                f" started with ({before['images']} then, {found['images']} now). Restore them, or"
                 " choose another --workdir"
             )
         if self._is_saved:
@@ -58,11 +60,11 @@ class DataFingerprints:
         return sha256
 
     def contains(self, name: str, split: str) -> bool:
-        """Tell whether the split of the dataset has been read in this workdir before."""
+        """Return whether the split of the dataset was read in this workdir before."""
         return f"{name} {split}" in self._fingerprints
 
     def save(self) -> None:
-        """Write the file, now and at every split that is read from here on.
+        """Write the file, now and after every further split.
 
         Raises:
             WriteError: it cannot be written.
@@ -72,7 +74,7 @@ class DataFingerprints:
 
 
 def hash_images(images: np.ndarray) -> str:
-    """Return the sha256 of (n, height, width, channels) uint8 pictures, a part at a time."""
+    """Return the sha256 of (n, height, width, channels) uint8 images, computed in chunks."""
     total = hashlib.sha256(str(images.shape).encode())
     for start in range(0, len(images), _CHUNK):
         total.update(np.ascontiguousarray(images[start : start + _CHUNK]).data)
