@@ -215,7 +215,7 @@ def test_weights_file_names_a_size_whose_weights_are_there(tmp_path, monkeypatch
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "mobilenet_2_5_224_tf_no_top.h5").touch()
     entry = catalog.find("mobilenet_025")
-    with pytest.raises(DataError, match="mobilenet_2_5_128_.*or choose --image_size=224"):
+    with pytest.raises(DataError, match="mobilenet_2_5_128_.*, or choose --image_size=224"):
         applications.find_weights_file("mobilenet_025", entry, 128)
     assert applications.find_weights_file("mobilenet_025", entry, 100).name.startswith(
         "mobilenet_2_5_2"
@@ -253,7 +253,7 @@ def test_weights_file_downloads_once_and_checks(store, tmp_path, monkeypatch):
     (folder / "vgg16.h5").unlink()
     assert applications.find_weights_file("vgg16", entry, 224) == path
     path.write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"vgg16.h5 is damaged, .*--model=vgg16: remove it"):
+    with pytest.raises(DataError, match=r"vgg16.h5 is damaged, .*--model=vgg16. Remove it"):
         applications.find_weights_file("vgg16", entry, 224)
 
 

@@ -57,7 +57,7 @@ def test_statistics_follow_layer_by_layer_and_leave_the_model_as_it_was():
     assert weights.hash_tensors(weights.get_tensors(model)) == before
     batch_statistics.assign(model, found)
     # By its own statistics the batch comes out of each norm with mean 0 and variance 1.
-    for norm in batch_statistics.updating_norms(model):
+    for norm in batch_statistics.find_updating_norms(model):
         inside = keras.Model(model.input, norm.output)
         outputs = np.asarray(inside(images, training=False), np.float64)
         axes = tuple(range(outputs.ndim - 1))
@@ -76,7 +76,7 @@ def test_dropout_is_off_while_statistics_are_measured():
 def test_frozen_norms_keep_what_they_have():
     model = with_norms()
     building.set_trainable(model, "last:2")
-    assert [norm.name for norm in batch_statistics.updating_norms(model)] == ["dense_bn"]
+    assert [norm.name for norm in batch_statistics.find_updating_norms(model)] == ["dense_bn"]
     stream = Stream(*made.pictures(60), batch_size=16, seed=0)
     before = moving(model)
     statistics.keep(model, task_of(model, stream))
@@ -87,7 +87,7 @@ def test_frozen_norms_keep_what_they_have():
 def test_statistics_frozen_in_training_stay_while_scale_and_offset_train():
     model = with_norms()
     norms.freeze_statistics(model)
-    assert not batch_statistics.updating_norms(model)
+    assert not batch_statistics.find_updating_norms(model)
     before = moving(model)
     images = tf.constant(made.pictures(12).images)
     with tf.GradientTape() as tape:

@@ -131,5 +131,5 @@ def test_long_lists_of_keras_2_are_put_together(conv4):
 def test_a_list_that_names_no_tensor_is_refused(conv4):
     file = keras_2({"conv1": ["a/x"]})
     file.tensors.clear()
-    with pytest.raises(DataError, match=r"names 'a/x', and has no such tensor"):
+    with pytest.raises(DataError, match=r"names 'a/x', and does not contain it"):
         file_layers.find_layers(file, conv4)

@@ -320,12 +320,12 @@ def test_flag_may_not_contradict_our_own_file(tmp_path):
     [
         ([L.Resizing(64, 64, name="mine")], "by 'mine', a Resizing, resizes to 64x64"),
         ([L.Resizing(64, 64)], ", a Resizing, resizes to 64x64"),
-        ([L.CenterCrop(31, 31)], ", a CenterCrop, is no preprocessing"),
+        ([L.CenterCrop(31, 31)], ", a CenterCrop, is not supported as preprocessing"),
         ([L.UnitNormalization()], ", a UnitNormalization, is no"),
         ([L.Rescaling(0.0)], "a scale of 0 is not within"),
         ([L.Rescaling(1e30)], "constants"),
-        ([lambda x: keras.ops.sqrt(x)], ", a Sqrt, is no preprocessing"),
-        ([lambda x: x / keras.ops.max(x)], ", a Max, is no preprocessing"),
+        ([lambda x: keras.ops.sqrt(x)], ", a Sqrt, is not supported as preprocessing"),
+        ([lambda x: x / keras.ops.max(x)], ", a Max, is not supported as preprocessing"),
         ([lambda x: keras.ops.take(x, [0, 2, 1], axis=-1)], "a Take"),
         ([lambda x: keras.ops.concatenate([x[..., 1:], x[..., :1]], -1)], "in the order 1, 2, 0"),
     ],
@@ -342,7 +342,7 @@ def test_preprocessing_that_is_not_understood_is_refused_by_name(layers, words, 
     assert words in told and "--source_preprocessing" in told and "\n" not in told
 
 
-def test_account_leaves_out_the_constants_of_the_model(tmp_path):
+def test_copy_report_leaves_out_the_constants_of_the_model(tmp_path):
     network = keras.applications.EfficientNetB0(include_top=False, weights=None)
     network.save_weights(tmp_path / "a.weights.h5")
     model = building.build(

@@ -56,11 +56,11 @@ def test_two_parts_are_the_whole_model(rounds):
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "mobilenet_025"])
-def test_there_is_nothing_to_cut_where_all_trains(name):
+def test_split_frozen_returns_none_where_all_trains(name):
     assert split_frozen(built(name, "all")) is None
 
 
-def test_a_cut_is_before_what_is_random():
+def test_split_frozen_ends_before_what_is_random():
     parts = split_frozen(built("conv4", "head"))
     assert parts.frozen.layers[-1].name == "pool1"
     assert any(isinstance(layer, keras.layers.Dropout) for layer in parts.rest.layers)

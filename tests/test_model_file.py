@@ -160,7 +160,7 @@ def test_find_weights_finds_them_wherever_they_lie(path, members):
 @pytest.mark.parametrize("missing", ["config.json", "metadata.json", "model.weights.h5"])
 def test_find_weights_refuses_another_zip_file(path, members, missing):
     write(path, {name: content for name, content in members.items() if name != missing})
-    assert refusal(path) == f"is a zip file without {missing}, and so no .keras archive"
+    assert refusal(path) == f"is a zip file without {missing}, and not a .keras archive"
 
 
 def test_find_weights_refuses_a_few_bytes_that_unpack_to_gigabytes(path, members):
@@ -186,7 +186,7 @@ def test_find_weights_refuses_members_that_lie_in_the_same_place(path, members):
         struct.pack_into("<II", data, at + 20, first.file_size, first.file_size)
         struct.pack_into("<I", data, at + 42, first.header_offset)
     path.write_bytes(data)
-    assert refusal(path) == "has members of more bytes than the archive"
+    assert refusal(path) == "has members that are larger than the archive"
 
 
 def test_find_weights_refuses_an_encrypted_archive(path, members):

@@ -1,4 +1,4 @@
-"""Models by name: uint8 images in, features and logits out, fresh weights that a seed decides."""
+"""Build models by name: uint8 images in, features and logits out, seeded fresh weights."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -25,10 +25,10 @@ __all__ = [
 
 HEAD = "head"
 
-# Of the moving statistics of BatchNormalization.
+# The maximum momentum of BatchNormalization's moving statistics.
 MAX_MOMENTUM = 0.9
 
-# What holds the initializer of a variable; every other weight starts from a constant.
+# The attributes that hold a variable's initializer. Other weights have constant initial values.
 INITIALIZERS = {
     "kernel": ("kernel_initializer", "depthwise_initializer"),
     "depthwise_kernel": ("depthwise_initializer",),
@@ -51,27 +51,28 @@ def build(
 ) -> keras.Model:
     """Build a model that takes pixels and returns features and logits.
 
-    Its input, "image", is (batch, image_size, image_size, input_channels) uint8; its output a dict
+    The input "image" is (batch, image_size, image_size, input_channels) uint8. The output is a dict
     of "features", (batch, width) float32, and "logits", (batch, num_classes) float32. The last
     layer is a Dense named "head".
 
     Args:
-        name: of the architecture, from the catalog.
-        num_classes: of the head.
+        name: of the architecture in the catalog.
+        num_classes: number of outputs of the head.
         image_size: side in pixels.
-        input_channels: of the images, 1 or 3.
-        body_channels: that the first convolution of our own models sees, 1 or 3; all others see 3.
-        dense_units: width of the features of our own models; the others have their own.
-        seed: decides fresh weights and the noise of dropout, whatever was built before; None
-            leaves both to chance.
-        weights: "imagenet", or None for fresh ones.
-        synchronised: whether normalisation is by the statistics of the whole batch where replicas
-            share one, or by those of each share.
-        preprocessing: what the first layer with weights is to see of pixels; None for what the
-            catalog has for the architecture.
+        input_channels: channels of the images, 1 or 3.
+        body_channels: input channels of the first convolution in our own models, 1 or 3. Other
+            models have 3.
+        dense_units: width of the features in our own models. Other models have a fixed width.
+        seed: of fresh weights and of dropout; None for Keras' global seed generator.
+        weights: "imagenet", or None for fresh weights.
+        synchronised: whether BatchNormalization uses the statistics of the whole batch over all
+            replicas, or of each replica's share.
+        preprocessing: the preprocessing in front of the first layer with weights; None for the
+            catalog's.
 
     Raises:
-        UsageError: the name is not known, the images are too small, or there are no such weights.
+        UsageError: the name is not known, the images are too small, or there are no ImageNet
+            weights.
         DataError: the ImageNet weights are missing or damaged.
     """
     entry = _find_entry(name, image_size, weights)
@@ -84,7 +85,7 @@ def build(
         features = own.build_features(
             _scale_pixels(images, body_channels, preprocessing), dense_units
         )
-    # In float32 under any policy, so that losses and stored features never lose precision.
+    # In float32 under any dtype policy, so that losses and stored features keep their precision.
     features = keras.layers.Activation("linear", dtype="float32", name="features")(features)
     logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(features)
     model = keras.Model(images, {"features": features, "logits": logits}, name=name)
@@ -101,9 +102,9 @@ def build(
 def _scale_pixels(
     images: keras.KerasTensor, channels: int, preprocessing: Preprocessing | None
 ) -> keras.KerasTensor:
-    """Return (batch, size, size, channels): grey is repeated, colour becomes its luma.
+    """Return (batch, size, size, channels), scaled to 0 to 1 or by `preprocessing`.
 
-    They are of 0 to 1, or what a preprocessing makes of the pixels.
+    Grey is repeated to three channels. Colour is converted to luma.
     """
     if preprocessing is not None and (len(preprocessing.scale) > 1 or preprocessing.bgr):
         return _scale_pixels_by_channel(images, channels, preprocessing)
@@ -112,7 +113,7 @@ def _scale_pixels(
     else:
         x = applications.rescale(images, preprocessing)
     if x.shape[-1] > channels:
-        # After the scaling: on uint8 Keras would cut the fraction off, and white became 254.
+        # After scaling, because on uint8 Keras truncates, and white would become 254.
         x = keras.ops.image.rgb_to_grayscale(x)
     elif x.shape[-1] < channels:
         x = keras.layers.Concatenate(name=GREY_TO_COLOUR)([x] * channels)
@@ -122,11 +123,11 @@ def _scale_pixels(
 def _scale_pixels_by_channel(
     images: keras.KerasTensor, channels: int, preprocessing: Preprocessing
 ) -> keras.KerasTensor:
-    """Return (batch, size, size, 3), each channel by numbers of its own."""
+    """Return (batch, size, size, 3), with a scale and an offset for each channel."""
     if channels != 3:
         raise UsageError(
-            f"the preprocessing {preprocessing} is of three channels, and the first layer sees"
-            f" {channels}: give one SCALE:OFFSET as --source_preprocessing, or other weights"
+            f"the preprocessing {preprocessing} has three channels, and the first layer has"
+            f" {channels}. Give one SCALE:OFFSET as --source_preprocessing, or other weights"
         )
     if images.shape[-1] == 1:
         images = keras.layers.Concatenate(name=GREY_TO_COLOUR)([images] * 3)
@@ -134,26 +135,26 @@ def _scale_pixels_by_channel(
 
 
 def _find_entry(name: str, image_size: int, weights: str | None) -> catalog.Entry:
-    """Return the catalog's entry, where it can be built as it is asked for."""
+    """Return the catalog's entry, or raise UsageError if it does not support the settings."""
     entry = catalog.find(name)
     if image_size < entry.min_size:
         raise UsageError(
-            f"--image_size={image_size} is below the {entry.min_size} pixels that {name} needs:"
-            f" raise it, or leave it out for {entry.image_size}"
+            f"--image_size={image_size} is below the {entry.min_size} pixels that {name} needs."
+            f" Raise it, or leave it out for {entry.image_size}"
         )
     if weights and not entry.weights:
         raise UsageError(
-            f"--source=imagenet has no weights for --model={name}: choose an architecture of"
+            f"--source=imagenet has no weights for --model={name}. Choose an architecture of"
             " keras.applications, such as --model=mobilenet_v2"
         )
     return entry
 
 
 def _limit_momentum(model: keras.Model) -> None:
-    """Let normalisation follow the data within tens of steps, not the thousands of ImageNet's runs.
+    """Limit the momentum of moving statistics, so that they converge within tens of steps.
 
-    MobileNet's 0.999 leaves 92 % of the initial statistics after 80 steps: a model trained from
-    scratch would be evaluated with them, and lose to any transfer for that alone.
+    MobileNet's momentum of 0.999 keeps 92 % of the initial statistics after 80 steps. A model
+    trained from scratch would be evaluated with them, and lose for that reason alone.
     """
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -161,10 +162,10 @@ def _limit_momentum(model: keras.Model) -> None:
 
 
 def _draw_weights(model: keras.Model, seed: int, *, body: bool) -> None:
-    """Draw the kernels anew by their own initializers, each from a seed of its own.
+    """Draw each kernel anew by its own initializer and a derived seed.
 
-    Keras seeds an initializer from Python's global generator, so what a model starts from depends
-    on everything that was built before it.
+    Keras seeds an initializer from Python's global generator, so the initial weights would depend
+    on everything that was built before.
     """
     for layer_name, layer in named_layers(model).items():
         if not body and layer_name != HEAD:
@@ -181,7 +182,7 @@ def _draw_weights(model: keras.Model, seed: int, *, body: bool) -> None:
 
 
 def _seed_dropout(model: keras.Model, seed: int) -> None:
-    """Set the generators of dropout layers, which Keras seeds from the same global generator."""
+    """Seed the generators of dropout layers, which Keras seeds from the global generator too."""
     for layer in model.layers:
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
@@ -189,26 +190,26 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
 
 
 def _to_keras_seed(seed: int) -> int:
-    """Return a seed of 31 bits, which is all that Keras takes, of one of 63."""
+    """Convert a seed of 63 bits to 31 bits, the maximum of Keras."""
     return seed >> 32
 
 
 def copy_weights(layer: keras.Layer, copy: keras.Layer) -> None:
-    """Give a layer the weights of another of its kind, and all that follows from them."""
+    """Copy the weights of `layer` to `copy`, a layer of the same class."""
     copy.set_weights(layer.get_weights())
     if isinstance(copy, keras.layers.Normalization):
-        # It computes with constants of its own, which are made of its weights only when asked to.
+        # The layer computes with constants that are derived from its weights by this call only.
         copy.finalize_state()
 
 
 def find_head(model: keras.Model) -> keras.layers.Dense:
-    """Return the layer that makes logits of features."""
+    """Return the head, the layer from features to logits."""
     return model.get_layer(HEAD)
 
 
 def named_body(model: keras.Model) -> dict[str, keras.Layer]:
-    """Return the layers below the head that have weights to train, by name, in their order."""
-    # A Normalization holds constants of the preprocessing: nothing that could be trained.
+    """Return the layers below the head with trainable weights, by name, in order."""
+    # The weights of a Normalization are constants of the preprocessing.
     return {
         name: layer
         for name, layer in named_layers(model).items()
@@ -231,19 +232,19 @@ def set_trainable(model: keras.Model, spec: str) -> list[str]:
         UsageError: the spec cannot be read, or chooses nothing.
     """
     body = list(named_body(model))
-    chosen = _choose_layers(spec, body)
+    chosen = _chosen(spec, body)
     train_only(model, chosen)
     return [name for name in body if name in chosen] + [HEAD]
 
 
 def train_only(model: keras.Model, names: Collection[str]) -> None:
-    """Let the head train, and of the body's layers those of these names."""
+    """Train the head and the named layers of the body. Freeze all others."""
     model.trainable = True
     for name, layer in named_body(model).items():
         layer.trainable = name in names
 
 
-def _choose_layers(spec: str, names: list[str]) -> set[str]:
+def _chosen(spec: str, names: list[str]) -> set[str]:
     """Return which of the body's layers train."""
     if spec == "all":
         return set(names)

@@ -1,4 +1,4 @@
-"""Models that also give the feature maps of their layer groups."""
+"""The feature maps of a model's layer groups, as additional outputs."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from tl_keras.models.operations import use_fused_ops
 
 
 def with_feature_maps(model: keras.Model) -> keras.Model:
-    """Return the same model, with the last feature map of each layer group among its outputs."""
+    """Return the same model with another output "maps", the last feature map of each group."""
     return keras.Model(
         model.input,
         {**model.output, "maps": find_feature_maps(model)},
@@ -20,12 +20,12 @@ def with_feature_maps(model: keras.Model) -> keras.Model:
 
 
 def copy_frozen(model: keras.Model) -> keras.Model:
-    """Return a copy of `model` with the same weights, which gives feature maps and never trains."""
+    """Return a frozen copy of `model` with the same weights and with feature maps."""
     copy = keras.models.clone_model(model)
     for layer, its_copy in zip(model.layers, copy.layers, strict=True):
         copy_weights(layer, its_copy)
     copy.name = model.name
-    # As those of the model itself, or the two would differ in their last bits.
+    # The same operations as in the model itself, for bit-identical outputs.
     use_fused_ops(copy)
     copy = with_feature_maps(copy)
     copy.trainable = False
@@ -35,8 +35,8 @@ def copy_frozen(model: keras.Model) -> keras.Model:
 def find_feature_maps(model: keras.Model) -> dict[str, keras.KerasTensor]:
     """Return the last (batch, height, width, channels) feature map of each group, by its name.
 
-    It is the last of its group's resolution through which all that follows is computed: behind a
-    residual sum or a concatenation, not inside its branches. A group without such a map has none.
+    It is the last bottleneck of the group's resolution: behind a residual sum or a concatenation,
+    not inside its branches. A group without such a map is left out.
     """
     operations = model.operations
     body = named_body(model)
@@ -58,7 +58,7 @@ def find_feature_maps(model: keras.Model) -> dict[str, keras.KerasTensor]:
 
 
 def find_bottlenecks(model: keras.Model) -> list[bool]:
-    """Return for each operation whether everything behind it is computed from it alone."""
+    """Return for each operation whether all later operations depend on its output alone."""
     operations = model.operations
     made_by = {
         id(tensor): place
@@ -71,6 +71,6 @@ def find_bottlenecks(model: keras.Model) -> list[bool]:
             continue
         for tensor in keras.tree.flatten(operation.input):
             last_use[made_by[id(tensor)]] = place
-    # Up to where what was computed before each place is still used.
+    # For each operation, the last use of all outputs before it.
     reach = list(itertools.accumulate(last_use, max, initial=0))
     return [reach[place] <= place for place in range(len(operations))]

@@ -1,8 +1,7 @@
-"""The layers that Keras's description of a model names, as a flat list; nothing of it is run.
+"""Read the layers of a Keras model configuration as a flat list. No code in it is executed.
 
-Light to import: `file_structure` looks into files of others in a process of its own. What is
-passed on is small: of each layer its name, its class, the settings that decide what it computes,
-and what it takes.
+Light to import: `file_structure` parses foreign files in a separate process. The result is small:
+for each layer its name, its class, the settings that affect its output, and its inputs.
 """
 
 import re
@@ -17,8 +16,7 @@ MAX_VALUES = 64
 MAX_TEXT = 1000
 MAX_NUMBER = 1e30
 
-# Of a layer's settings, those that change what it computes when a trained model predicts. The
-# value is the one that stands for a setting that is missing.
+# The settings of a layer that affect its output in inference, with the value of a missing setting.
 SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("filters", "units", "kernel_size", "strides", "padding", "pool_size", "size")),
     **dict.fromkeys(("depth_multiplier", "groups"), 1),
@@ -33,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "batch_shape": None,
 }
 ALIASES = {"swish": "silu", "hard_swish": "hard_silu", "relu_6": "relu6"}
-# Arguments of a call that say nothing of what is computed from the input.
+# Arguments of a call that do not affect the output.
 IGNORED_ARGUMENTS = ("training", "mask", "name")
 
 
@@ -41,11 +39,10 @@ class Node(NamedTuple):
     """One call of a layer or operation.
 
     Attributes:
-        name: of the layer, as its author or Keras named it.
-        kind: the name of its class.
-        settings: those of `SETTINGS` that differ from the value of one that is missing.
-        inputs: what it takes, in order: the number of a node, or a constant as a list of one
-            item, which `simplify` made.
+        name: of the layer.
+        kind: name of its class.
+        settings: those in `SETTINGS` that differ from the default.
+        inputs: in order, the number of a node, or a constant from `simplify` as a list of one item.
     """
 
     name: str
@@ -55,16 +52,16 @@ class Node(NamedTuple):
 
 
 def read(config: Any) -> list[Node] | str:
-    """Return the layers of a model in an order in which each stands after what it takes.
+    """Return the layers of a model in topological order.
 
-    Models inside of the model are resolved into their layers, and an activation that is a setting
-    of a layer becomes a node of its own.
+    Nested models are replaced by their layers. An activation that is a setting of a layer becomes a
+    separate node.
 
     Args:
-        config: what `config.json` says, as JSON gives it.
+        config: the content of `config.json`.
 
     Returns:
-        The nodes, or in a few words why they cannot be found.
+        The nodes, or the reason why the configuration cannot be read.
     """
     reader = _Reader()
     try:
@@ -77,11 +74,11 @@ def read(config: Any) -> list[Node] | str:
 
 
 def simplify(value: Any) -> Any:
-    """Return a constant as numbers, texts and short lists of them, or {"unknown": ...}."""
+    """Return a constant as numbers, strings and short lists of them, or {"unknown": ...}."""
     if value is None or isinstance(value, (bool, str)):
         return value[:MAX_TEXT] if isinstance(value, str) else value
     if isinstance(value, (int, float)):
-        # Also of whole numbers of thousands of digits, and false of what is no number.
+        # This also limits integers of thousands of digits, and is false for NaN.
         return value if abs(value) < MAX_NUMBER else {"unknown": "a number"}
     if isinstance(value, list):
         found = [simplify(one) for one in value[: MAX_VALUES + 1]]
@@ -104,15 +101,15 @@ def _count(value: Any) -> int:
 
 
 class _Reader:
-    """Collects the nodes of a model and of the models inside of it."""
+    """Collects the nodes of a model and of its nested models."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
 
     def model(self, part: dict[str, Any], given: list[int], depth: int) -> list[int]:
-        """Add the nodes of a model that is called with the nodes `given`; return its outputs."""
+        """Add the nodes of a model that is called with the nodes `given`. Return its outputs."""
         if depth > MAX_DEPTH:
-            raise DataError("its models lie too deep inside of each other")
+            raise DataError("its models are nested too deeply")
         config = part["config"]
         # Keras 2 wrote a Sequential as the list of its layers.
         layers = config["layers"] if isinstance(config, dict) else config
@@ -139,7 +136,7 @@ class _Reader:
     def _functional(
         self, config: dict[str, Any], layers: list[Any], given: list[int], depth: int
     ) -> list[int]:
-        # A functional model among the layers has a call of its own before those of others.
+        # A nested functional model has one additional call before the others.
         models = {one["name"]: one["class_name"] for one in layers if _has_layers(one)}
         made: dict[tuple[str, int, int], int] = {}
         for (name, *_), node in zip(_read_histories(config["input_layers"]), given, strict=False):
@@ -160,7 +157,7 @@ class _Reader:
                 outputs = self._call(layer, inputs, depth)
                 made |= {(layer["name"], number, at): one for at, one in enumerate(outputs)}
             if len(late) == len(waiting):
-                raise DataError("its layers take what no layer of it gives")
+                raise DataError("its layers have inputs that no layer produces")
             waiting = late
         return [
             made[name, number - (models.get(name, "Sequential") != "Sequential"), output]
@@ -208,7 +205,7 @@ def _read_settings(kind: str, config: dict[str, Any]) -> dict[str, Any]:
     if kind == "InputLayer" and "batch_input_shape" in config:
         found["batch_shape"] = simplify(config["batch_input_shape"])
     if found.get("axis") in (3, [3], [-1]):
-        # The last of four, by its other names.
+        # Other notations of the last of four axes.
         found["axis"] = -1
     if kind == "Cast":
         found["dtype"] = simplify(config.get("dtype"))
@@ -216,7 +213,7 @@ def _read_settings(kind: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_activation(value: Any) -> str:
-    """Return the name of an activation, as Keras 3 has it."""
+    """Return the name of an activation in Keras 3."""
     if isinstance(value, dict):
         inner = value.get("config")
         value = inner if isinstance(inner, str) else value.get("class_name")
@@ -227,7 +224,7 @@ def _read_activation(value: Any) -> str:
 
 
 def _read_histories(value: Any) -> list[tuple[str, int, int]]:
-    """Return the outputs of layers that a list names: [name, call, output], or several of them."""
+    """Return (name, call, output) of one or several layer outputs."""
     if isinstance(value, dict):
         value = list(value.values())
     if value and isinstance(value[0], str):
@@ -236,11 +233,11 @@ def _read_histories(value: Any) -> list[tuple[str, int, int]]:
 
 
 def _read_calls(layer: dict[str, Any], models: Container[str]) -> list[list[Any]]:
-    """Return of each call what the layer takes: outputs of layers as tuples, and constants.
+    """Return the inputs of each call: layer outputs as tuples, and constants.
 
     Args:
-        layer: as it is described.
-        models: names of the layers that are models; Keras 2 counts their calls from one.
+        layer: its configuration.
+        models: names of the layers that are models. Keras 2 counts their calls from one.
     """
     found = []
     for call in layer["inbound_nodes"]:
@@ -249,7 +246,7 @@ def _read_calls(layer: dict[str, Any], models: Container[str]) -> list[list[Any]
             arguments = [*call["args"], *(v for v in kwargs.values() if v is not None)]
             found.append([one for argument in arguments for one in _read_argument(argument)])
         else:
-            # Of Keras 2: [[name, call, output, arguments], ...].
+            # Keras 2: [[name, call, output, arguments], ...].
             several = [call] if isinstance(call[0], str) else call
             kept: list[Any] = []
             for name, number, output, *rest in several:
@@ -270,7 +267,7 @@ def _read_argument(argument: Any) -> list[Any]:
 
 
 def _find_tensors(value: Any, depth: int) -> Iterator[tuple[str, int, int]]:
-    """Yield the outputs of layers in an argument, in order."""
+    """Yield the layer outputs in an argument, in order."""
     if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
         name, call, output = value["config"]["keras_history"]
         yield name, int(call), int(output)

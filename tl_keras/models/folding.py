@@ -1,7 +1,7 @@
-"""A frozen model with its normalisation folded away: the same function, computed sooner.
+"""Fold BatchNormalization into the preceding convolutions, for faster inference.
 
-Behind a convolution, normalisation in inference mode is a scale and an offset of each channel, and
-these can as well be part of the kernel and of the bias. What is left is equal up to rounding.
+BatchNormalization in inference mode is a scale and an offset of each channel, which can be part of
+the preceding kernel and bias. The results are equal up to rounding.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ import numpy as np
 from tl_keras.models.building import copy_weights
 from tl_keras.models.norms import is_plain_norm
 
-# What has a kernel whose last axis are the output's channels, and a bias for each of these.
+# Layers with a kernel whose last axis are the output channels, and a bias per output channel.
 KERNELS = {
     keras.layers.Conv2D: "kernel",
     keras.layers.Dense: "kernel",
@@ -23,17 +23,17 @@ KERNELS = {
 
 
 class _FoldedNorm(keras.layers.Identity):
-    """Stands for a norm that was folded into the layer before it."""
+    """Replaces a BatchNormalization that was folded into the preceding layer."""
 
 
 def fold_norms(model: keras.Model) -> keras.Model:
-    """Return a copy of `model` for inference, in which layers have taken in the norms behind them.
+    """Return a copy of `model` for inference, with BatchNormalization folded into preceding layers.
 
-    A norm that follows something else, such as a sum or a padding, stays a layer of its own.
+    BatchNormalization after another operation, such as a sum or a padding, is kept.
 
     Args:
-        model: one that `building.build` made, and that calls each layer once. It is not changed,
-            nor does the copy follow it when it changes.
+        model: from `building.build`, with each layer called once. It is not changed. Later changes
+            of its weights do not affect the copy.
     """
     norms = _find_norms(model)
     gone = {id(norm) for norm in norms.values()}
@@ -60,7 +60,7 @@ def fold_norms(model: keras.Model) -> keras.Model:
 
 
 def _find_norms(model: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
-    """Return, by the id of the layer, the norm that is all that becomes of the layer's output."""
+    """Return, by the id of a layer, the BatchNormalization that is the only user of its output."""
     uses: dict[int, list[keras.Operation]] = defaultdict(list)
     for operation in model.operations:
         if not isinstance(operation, keras.layers.InputLayer):
@@ -78,7 +78,7 @@ def _find_norms(model: keras.Model) -> dict[int, keras.layers.BatchNormalization
 
 
 def _fold(copy: keras.Layer, layer: keras.Layer, norm: keras.layers.BatchNormalization) -> None:
-    """Give the copy of `layer` the weights with which it does what `layer` and `norm` do."""
+    """Set the weights of `copy` so that it computes `layer` followed by `norm`."""
     variance = norm.moving_variance.numpy().astype(np.float64)
     scale = (norm.gamma.numpy() if norm.scale else 1.0) / np.sqrt(variance + norm.epsilon)
     bias = layer.bias.numpy() if layer.use_bias else 0.0
@@ -88,7 +88,7 @@ def _fold(copy: keras.Layer, layer: keras.Layer, norm: keras.layers.BatchNormali
     for variable in layer.weights:
         value = variable.numpy()
         if variable.name == name:
-            # Of a depthwise kernel the last two axes together are the output's channels.
+            # The last two axes of a depthwise kernel together are the output channels.
             channels = value.shape[-2:] if isinstance(layer, keras.layers.DepthwiseConv2D) else -1
             getattr(copy, name).assign(value * scale.reshape(channels))
         elif variable.name != "bias":

@@ -1,6 +1,7 @@
-"""Where a model can be cut: a frozen part, whose results can be kept, before the part that trains.
+"""Split a model into a frozen part, whose outputs can be cached, and the part that trains.
 
-Up to the cut nothing trains and nothing is random, so a picture always gives the same tensor there.
+The frozen part has no trainable weights and no random layers, so its output depends on the image
+alone.
 """
 
 import inspect
@@ -15,11 +16,11 @@ from tl_keras.models.naming import leaves
 
 
 class FrozenSplit(NamedTuple):
-    """A model in two parts, which share its layers.
+    """The two parts of a model. They share its layers.
 
     Attributes:
-        frozen: from images to the tensor at the cut.
-        rest: from that tensor to what the model gives.
+        frozen: from images to the tensor at the split.
+        rest: from that tensor to the outputs of the model.
     """
 
     frozen: keras.Model
@@ -27,14 +28,14 @@ class FrozenSplit(NamedTuple):
 
 
 def split_frozen(model: keras.Model) -> FrozenSplit | None:
-    """Cut a model behind as many of its frozen layers as can be; None where there is nothing to do.
+    """Split off the largest possible frozen part, or return None if it has no weights.
 
     Args:
-        model: of which `building.train_only` or `set_trainable` has chosen what trains.
+        model: after `building.train_only` or `set_trainable`.
     """
     place = None
     is_bottleneck = find_bottlenecks(model)
-    # The features may be where the cut is, and come out of both parts.
+    # The split may be at the features, which are an output of the model themselves.
     results = keras.tree.flatten({k: v for k, v in model.output.items() if k != "features"})
     results = {id(tensor) for tensor in results}
     for number, operation in enumerate(model.operations):
@@ -50,7 +51,7 @@ def split_frozen(model: keras.Model) -> FrozenSplit | None:
     frozen = keras.Model(model.input, tensor, name=f"{model.name}_frozen")
     if tensor is not model.output["features"]:
         return FrozenSplit(frozen, keras.Model(tensor, model.output, name=model.name))
-    # Keras has no model whose input is an output too, unless it is an Input.
+    # In a Keras model, a tensor that is input and output must be an Input.
     features = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name="features")
     outputs = {"features": features, "logits": find_head(model)(features)}
     return FrozenSplit(frozen, keras.Model(features, outputs, name=model.name))
@@ -61,18 +62,17 @@ def _layers(operation: keras.Operation) -> list[keras.Layer]:
 
 
 def _varies(operation: keras.Operation) -> bool:
-    """Tell whether what this makes of the same input may differ from step to step."""
+    """Return whether the output for a fixed input may change from step to step."""
     return bool(getattr(operation, "trainable_variables", None)) or differs_in_training(operation)
 
 
 def differs_in_training(operation: keras.Operation) -> bool:
-    """Tell whether this does something else in training than in inference, such as dropout.
+    """Return whether an operation behaves differently in training and inference, like dropout.
 
-    A BatchNormalization that is frozen, or whose statistics are, does not: it goes by its moving
-    statistics in both.
+    A BatchNormalization with frozen statistics does not: it uses its moving statistics in both.
     """
     if isinstance(operation, keras.layers.BatchNormalization):
         return norms.updates_statistics(operation)
-    # Dense is told too, for the sake of quantisation, and does the same.
+    # Dense has the argument for quantisation only, and behaves the same.
     is_told = "training" in inspect.signature(operation.call).parameters
     return is_told and not isinstance(operation, keras.layers.Dense)

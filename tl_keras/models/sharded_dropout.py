@@ -1,8 +1,7 @@
-"""Dropout that is a function of the example and the step, and not of the replica.
+"""Dropout whose masks do not depend on the number of replicas.
 
-Several replicas that share a batch would each draw a mask for the rows they have, and a run would
-depend on how many there are. Here each draws the mask of the whole batch, which is the one that a
-single replica draws, and takes the rows of its share.
+Each replica draws the mask of the whole batch, as a single replica does, and uses the rows of its
+share.
 """
 
 import contextlib
@@ -16,12 +15,12 @@ import tensorflow as tf
 
 
 class Share(NamedTuple):
-    """What one replica has of a batch.
+    """One replica's share of a batch.
 
     Attributes:
-        first: () int64, the place of its first example.
-        size: () int64, how many examples it has.
-        whole: how many examples all replicas have.
+        first: () int64, index of its first example in the batch.
+        size: () int64, number of its examples.
+        total: number of examples of all replicas.
     """
 
     first: tf.Tensor
@@ -37,20 +36,20 @@ _streams = contextvars.ContextVar("together", default=("target",))
 
 @contextlib.contextmanager
 def batch_shares(shares: Mapping[str, Share]) -> Iterator[None]:
-    """Say, in a replica, what it has of the batch of each stream that models see inside."""
-    with _context_value(_shares, shares):
+    """Declare the replica's share of each stream's batch inside."""
+    with _set_value(_shares, shares):
         yield
 
 
 @contextlib.contextmanager
 def concatenated_streams(*streams: str) -> Iterator[None]:
-    """Say that what models see inside are the examples of these streams, one after the other."""
-    with _context_value(_streams, streams):
+    """Declare that model inputs inside are the concatenated batches of these streams."""
+    with _set_value(_streams, streams):
         yield
 
 
 @contextlib.contextmanager
-def _context_value(variable: contextvars.ContextVar, value: object) -> Iterator[None]:
+def _set_value(variable: contextvars.ContextVar, value: object) -> Iterator[None]:
     token = variable.set(value)
     try:
         yield
@@ -59,7 +58,7 @@ def _context_value(variable: contextvars.ContextVar, value: object) -> Iterator[
 
 
 def use_sharded_dropout(model: keras.Model) -> None:
-    """Have the dropout of `model` draw for whole batches where replicas share them."""
+    """Let the dropout layers of `model` draw masks for whole batches."""
     for layer in model.layers:
         if type(layer) is keras.layers.Dropout and layer.rate:
             layer.call = functools.partial(_sharded_dropout, layer)
@@ -68,7 +67,7 @@ def use_sharded_dropout(model: keras.Model) -> None:
 def _sharded_dropout(
     layer: keras.layers.Dropout, inputs: tf.Tensor, training: bool = False
 ) -> tf.Tensor:
-    """Return (share, ...) inputs, some of which are zero where this is training."""
+    """Apply dropout to (share, ...) inputs in training."""
     shares = _shares.get()
     if shares is None or not training:
         return keras.layers.Dropout.call(layer, inputs, training=training)
@@ -79,7 +78,7 @@ def _sharded_dropout(
 
 
 def _rows_of_shares(shares: list[Share]) -> tuple[tf.Tensor, int]:
-    """Return which rows of their whole batches, one after the other, these shares are."""
+    """Return the rows of the shares in the concatenated whole batches, and their total size."""
     rows, before = [], 0
     for share in shares:
         rows.append(before + share.first + tf.range(share.size))

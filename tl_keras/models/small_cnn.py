@@ -4,7 +4,7 @@ import keras
 
 
 def build_features(images: keras.KerasTensor, dense_units: int) -> keras.KerasTensor:
-    """Return the features of scaled images: one convolution, pooling, one dense layer.
+    """Build the features of scaled images: one convolution, pooling, one dense layer.
 
     Args:
         images: (batch, size, size, channels), 0 to 1.

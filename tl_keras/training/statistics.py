@@ -30,7 +30,7 @@ def in_place(measurer: Measurer, task: Task) -> Iterator[None]:
         measurer: of the task's model.
         task: which it trains on.
     """
-    if not batch_statistics.updating_norms(measurer.model):
+    if not batch_statistics.find_updating_norms(measurer.model):
         yield
         return
     statistics = measurer.measure(_batches(task, EXAMPLES, measurer.model))
@@ -46,7 +46,7 @@ def keep(model: keras.Model, task: Task) -> None:
         task: which it was trained on. The examples are taken as they are, not augmented; they
             depend on the streams' seeds alone, not on the number of replicas.
     """
-    if batch_statistics.updating_norms(model):
+    if batch_statistics.find_updating_norms(model):
         model = with_colour_input(model) if len(task.normalised) > 1 else model
         measured = Measurer(model).measure(_batches(task, FINAL_EXAMPLES, model))
         batch_statistics.assign(model, measured)
