@@ -1,4 +1,4 @@
-"""The sentences at the end of a report: the verdict, and what it covers."""
+"""The verdict at the end of a report, in sentences."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ def conclude(
     """Return the verdict as sentences, in lines of up to 100 characters.
 
     Args:
-        runs: one a seed and arm, with "arm", and "converged" (bool or None) where that is known.
-        summary: as `summary.summarise` returns it.
-        looks: the seeds that the comparison was read with, look by look; the last one is this.
+        runs: one per seed and arm, with "arm", and "converged" (bool or None) if it is known.
+        summary: from `summary.summarise`.
+        looks: the seeds of each look at the comparison. The last one is the current look.
     """
     text = f"Verdict: {_format_verdict(runs, summary)}"
     if len(looks) > 1 and summary["gain"] and summary["gain"]["ci95"]:
@@ -45,7 +45,7 @@ def _format_verdict(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any
         over += f", {summary['covers']}"
     transfer = f"Transfer{_format_not_converged(runs, 'transfer')}"
     scratch = f"training from scratch{_format_not_converged(runs, 'scratch')}"
-    # Between commas, the clause needs one after it too.
+    # The clause is enclosed in commas.
     comma = "," * scratch.endswith(")")
     return {
         "positive": f"positive. {transfer} beats {scratch}{comma} {over}: the whole interval is"
@@ -70,7 +70,7 @@ def _explain_missing_interval(gain: Mapping[str, Any]) -> str:
 
 
 def _format_not_converged(runs: Sequence[Mapping[str, Any]], arm: str) -> str:
-    """Return the clause about an arm some of whose runs had not converged, or nothing."""
+    """Return the clause about runs of an arm that had not converged, or ""."""
     known = [
         run["converged"] for run in runs if run["arm"] == arm and run.get("converged") is not None
     ]

@@ -1,4 +1,4 @@
-"""What a comparison of methods found: a table to read, and the learning curves as a picture."""
+"""The results of a comparison of methods: Markdown tables, and a plot of the learning curves."""
 
 import io
 import warnings
@@ -29,12 +29,12 @@ def format_markdown(
 
     Args:
         title: what was compared.
-        found: which test images the runs have right, by method in the order of the rows.
-        shots: of the columns, in their order.
+        found: correct test images, with the methods in the order of the rows.
+        shots: labels per class, in the order of the columns.
         zero_shot: accuracy of the source's model before any training on the target, or None.
     """
     seeds = sorted({s for shot in found.values() for by_seed in shot.values() for s in by_seed})
-    head = ["labels a class", *(_format_shots(number) for number in shots)]
+    head = ["labels a class", *(_count(number) for number in shots)]
     rows = [
         [name, *(_format_cell(by_shots.get(n, {})) for n in shots)]
         for name, by_shots in found.items()
@@ -57,8 +57,8 @@ def format_markdown(
 def _format_differences(
     found: Correct, yardstick: str, others: Sequence[str], shots: Sequence[int]
 ) -> list[str]:
-    """Return a table of differences from one method, and a line on who lost to it."""
-    rows = [["points", *(_format_shots(number) for number in shots)]]
+    """Return a table of differences from one method, and a line with the methods worse than it."""
+    rows = [["points", *(_count(number) for number in shots)]]
     lost = []
     for name in others:
         cells = [name]
@@ -66,7 +66,7 @@ def _format_differences(
             gain = paired_gain(found[name].get(number, {}), found[yardstick].get(number, {}))
             cells.append(_format_gain(gain))
             if gain and verdict(gain) == "negative":
-                lost.append(f"{name} at {_format_shots(number)}")
+                lost.append(f"{name} at {_count(number)}")
         rows.append(cells)
     reading = f"Worse than {yardstick}: {', '.join(lost) or 'none'}."
     return [
@@ -95,7 +95,7 @@ def _format_cell(by_seed: Mapping[int, np.ndarray]) -> str:
     return f"{text} ({100 * standard_error(by_seed):.2f})"
 
 
-def _format_shots(shots: int) -> str:
+def _count(shots: int) -> str:
     return str(shots) if shots else "all"
 
 
@@ -120,15 +120,16 @@ def plot(
     all_labels: float,
     zero_shot: float | None,
 ) -> bytes:
-    """Draw accuracy against labels a class, a band from the worst to the best seed; a PNG.
+    """Plot accuracy over labels per class, with a band from the worst to the best seed, as a PNG.
 
-    Beside it, where there is more than plain fine-tuning, how far each method is from that.
+    A second panel has the difference of each method from plain fine-tuning, if there are other
+    methods.
 
     Args:
         title: what was compared.
-        found: which test images the runs have right, by method; scratch is drawn as the baseline.
+        found: correct test images by method; scratch is drawn as the baseline.
         shots: labels a class, 0 for all.
-        all_labels: how many labels a class "all" are, in the mean.
+        all_labels: mean number of labels per class for "all".
         zero_shot: accuracy before any training on the target, or None.
     """
     beside = FINETUNE in found and len(found) > 2
@@ -154,7 +155,7 @@ def plot(
             _draw_curve(panels[1], points, name, looks[name], band=False)
     if zero_shot is not None:
         panels[0].axhline(100 * zero_shot, color="grey", linestyle=":", label="source, zero labels")
-    # A folder's name may hold what would be read as a formula.
+    # A folder's name may contain math notation of matplotlib.
     panels[0].set_title(title, parse_math=False)
     panels[0].set_ylabel("test accuracy, %")
     panels[0].legend(fontsize=8, loc="lower right")
@@ -162,13 +163,13 @@ def plot(
         panels[1].set_title(f"beside {FINETUNE}")
         panels[1].set_ylabel("points more than plain fine-tuning, mean over the seeds")
         panels[1].axhline(0, color="black", linewidth=0.8)
-        # One method far below would press all others into one line.
+        # A linear scale would compress all other methods if one is far below.
         panels[1].set_yscale("symlog", linthresh=1, subs=(2, 5))
         panels[1].yaxis.set_minor_formatter("{x:+g}")
         panels[1].yaxis.set_major_formatter("{x:+g}")
     for axes in panels:
         axes.set_xscale("log")
-        axes.set_xticks(list(places.values()), [_format_shots(number) for number in places])
+        axes.set_xticks(list(places.values()), [_count(number) for number in places])
         axes.tick_params(which="minor", bottom=False)
         axes.set_xlabel("labelled target images a class")
         axes.grid(alpha=0.3)
@@ -178,7 +179,7 @@ def plot(
 def _draw_curve(
     axes: Axes, values: Mapping[float, np.ndarray], name: str, look: dict[str, Any], *, band: bool
 ) -> None:
-    """Draw the means of (seeds,) values by place, and a band from the least to the largest."""
+    """Plot the means of (seeds,) values by position, and a band from the minimum to the maximum."""
     across = sorted(values)
     axes.plot(across, [values[place].mean() for place in across], label=name, **look)
     if band:
@@ -189,7 +190,7 @@ def _draw_curve(
 def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
-        # Of letters that the font lacks; a box is drawn in their place.
+        # Letters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         FigureCanvasAgg(figure).print_png(content)
     return content.getvalue()

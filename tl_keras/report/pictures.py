@@ -1,7 +1,7 @@
 """Figures for TensorBoard, drawn into arrays.
 
-They are drawn on Agg canvases of their own: pyplot would keep a list of all figures, and would
-choose a window system where there may be none.
+Each figure has its own Agg canvas. pyplot would keep references to all figures, and would choose a
+window system, which may not exist.
 """
 
 import warnings
@@ -27,12 +27,13 @@ NAMED_CLASSES = 100
 def draw_grid(
     images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str], heading: str
 ) -> np.ndarray:
-    """Draw pictures in rows of eight, each under its title.
+    """Draw images in rows of eight, each under its title.
 
     Args:
-        images: n of (height, width, channels) uint8, or float from 0 to 255; channels is 1 or 3.
-        titles: n texts of as many lines each.
-        heading: a line over the grid.
+        images: n images, (height, width, channels) uint8, or float from 0 to 255, with 1 or 3
+            channels.
+        titles: n titles with the same number of lines.
+        heading: a line above the grid.
 
     Returns:
         (height, width, 3) uint8.
@@ -42,7 +43,7 @@ def draw_grid(
     cell_height = CELL_INCHES + TITLE_INCHES * title_lines
     width, height = COLUMNS * CELL_INCHES, HEADING_INCHES + rows * cell_height
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
-    # One axes for all in inches, y downwards: 32 axes would take ten times as long.
+    # One axes for all images, in inches, y downwards. 32 axes would take ten times as long.
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     for index, (image, title) in enumerate(zip(images, titles, strict=True)):
@@ -68,9 +69,9 @@ def draw_grid(
 
 
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Draw a confusion matrix; each row's colours are parts of the true class's pictures.
+    """Draw a confusion matrix. The colours are normalised by row.
 
-    Up to 20 classes the counts stand in the cells, and up to 100 classes each class has its name.
+    Up to 20 classes, the cells contain the counts. Up to 100 classes, each class has its name.
 
     Args:
         matrix: (classes, classes) int counts, rows true, columns predicted.
@@ -85,7 +86,7 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray
     side = float(np.clip(0.5 * classes + 1.5, 5.5, 13))
     figure = Figure(figsize=(side + 0.8, side), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
-    # A square root scale: on a linear one, 5 % of a class mistaken for another is next to white.
+    # A square root scale. On a linear scale, 5 % of a class would be almost white.
     scale = PowerNorm(0.5, 0, 1)
     shown = axes.imshow(parts, cmap="Blues", norm=scale, interpolation="nearest")
     figure.colorbar(shown, ax=axes, label="part of the true class", shrink=0.8, aspect=30)
@@ -114,16 +115,16 @@ def draw_mistakes(
     class_names: Sequence[str],
     confidences: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw up to 32 misclassified pictures, the surest mistakes first.
+    """Draw up to 32 misclassified images, in order of falling confidence.
 
     Args:
-        images: (examples, height, width, channels) uint8, right and wrong ones; only those drawn
-            are read.
+        images: (examples, height, width, channels) uint8, the whole test set. Only drawn images are
+            read.
         labels: (examples,) int.
         predictions: (examples,) int.
         class_names: in the order of the labels.
-        confidences: (examples,) probability of each prediction, 0 to 1; without them the mistakes
-            come in the order of the examples.
+        confidences: (examples,) probability of each prediction, 0 to 1; without them, the order of
+            the examples is kept.
 
     Returns:
         (height, width, 3) uint8.
@@ -147,12 +148,12 @@ def draw_mistakes(
 def find_mistakes(
     labels: np.ndarray, predictions: np.ndarray, confidences: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the (mistakes,) indices of the misclassified examples, the surest mistakes first.
+    """Return the (mistakes,) indices of the misclassified examples, in order of falling confidence.
 
     Args:
         labels: (examples,) int.
         predictions: (examples,) int.
-        confidences: (examples,) probability of each prediction; without them the order stays.
+        confidences: (examples,) probability of each prediction; without them, the order is kept.
     """
     wrong = np.flatnonzero(np.asarray(labels) != np.asarray(predictions))
     if confidences is None:
@@ -161,7 +162,7 @@ def find_mistakes(
 
 
 def draw_batch(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Draw the first 32 pictures of a training batch under their classes' names.
+    """Draw the first 32 images of a training batch with their class names.
 
     Args:
         images: (batch, height, width, channels) uint8, or float from 0 to 255.
@@ -178,12 +179,12 @@ def draw_batch(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str
 
 
 def draw_pairs(above: np.ndarray, below: np.ndarray, titles: tuple[str, str]) -> np.ndarray:
-    """Draw the first 16 pairs of pictures, a row of eight above a row of what belongs to them.
+    """Draw the first 16 pairs of images, in alternating rows of eight.
 
     Args:
         above: (n, height, width, channels) uint8, or float from 0 to 255.
         below: the same; the first n are drawn.
-        titles: of each picture above, and of each below.
+        titles: of each image above, and of each image below.
 
     Returns:
         (height, width, 3) uint8.
@@ -194,7 +195,8 @@ def draw_pairs(above: np.ndarray, below: np.ndarray, titles: tuple[str, str]) ->
     for start in range(0, count, COLUMNS):
         for images, title in zip((above, below), titles, strict=True):
             row = list(images[start : min(start + COLUMNS, count)])
-            # What is left of the last row stays empty, so that pairs stand one above the other.
+            # Fill the last row with empty images, so that the images of a pair are one above the
+            # other.
             empty = COLUMNS - len(row)
             drawn += row + [np.full_like(row[0], 255)] * empty
             names += [title] * len(row) + [""] * empty
@@ -205,7 +207,7 @@ def draw_pairs(above: np.ndarray, below: np.ndarray, titles: tuple[str, str]) ->
 def _fit_extent(
     image: np.ndarray, middle: float, bottom: float, side: float
 ) -> tuple[float, float, float, float]:
-    """Return left, right, bottom and top of the image in a square of `side`, on its bottom."""
+    """Return left, right, bottom and top of the image at the bottom of a square of `side`."""
     height, width = (side * length / max(image.shape[:2]) for length in image.shape[:2])
     return middle - width / 2, middle + width / 2, bottom, bottom - height
 
@@ -222,7 +224,7 @@ def _shorten(name: str, letters: int = TITLE_LETTERS) -> str:
 def _render(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
-        # A folder's name may be in a script that the font lacks; a box is drawn in its place.
+        # Letters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

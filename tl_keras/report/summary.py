@@ -1,4 +1,4 @@
-"""What an experiment found: the summary in report.json, and the table in report.txt."""
+"""The results of an experiment: the summary in report.json, and the table in report.txt."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,16 +21,17 @@ def summarise(
     """Return the `summary` of report.json.
 
     Args:
-        runs: one a seed and arm, with at least {"arm": "transfer" or "scratch", "seed": int,
+        runs: one per seed and arm, with at least {"arm": "transfer" or "scratch", "seed": int,
             "test": {"accuracy": 0 to 1}}.
-        correct: arm -> seed -> (images,) bool, whether the run has each test image right.
-        covers: of what source the verdict speaks; see the function of that name.
+        correct: arm -> seed -> (images,) bool, whether the run classifies each test image
+            correctly.
+        covers: from `describe_coverage`.
 
     Returns:
         {"transfer": {"mean", "std", "n", "se_images"}, "scratch": the same, "gain": as
         `metrics.paired_gain` returns it, "verdict": str, "covers": str}, accuracies from 0 to 1;
-        None for what the runs do not tell. "std" is over seeds. "se_images" is the standard error
-        from the number of test images.
+        None for unknown values. "std" is over seeds. "se_images" is the standard error due to the
+        number of test images.
     """
     spreads = {
         arm: {**spread(accuracies.values())._asdict(), "se_images": standard_error(correct[arm])}
@@ -44,11 +45,12 @@ def summarise(
 
 
 def describe_coverage(config: Mapping[str, Any]) -> str:
-    """Return of what source a verdict speaks, as the end of "over 3 seeds and 797 test images".
+    """Return the source that a verdict covers, to continue "over 3 seeds and 797 test images".
 
     Args:
-        config: settings by flag name. Where "source_seed" is "paired", each seed has a pretraining
-            of its own. Otherwise all share one source, and the interval does not know of others.
+        config: settings by flag name. If "source_seed" is "paired", each seed has its own
+            pretraining. Otherwise all seeds share one source, and the interval does not cover other
+            sources.
     """
     if config.get("source_weights"):
         return "of this one weights file"
@@ -60,7 +62,7 @@ def describe_coverage(config: Mapping[str, Any]) -> str:
 
 
 def format_table(report: Mapping[str, Any]) -> str:
-    """Return the text that is printed at the end and written to report.txt.
+    """Return the text of report.txt, which is also printed.
 
     Args:
         report: report.json as a dict, with "config" (settings by flag name), "changes" (those that
@@ -71,7 +73,7 @@ def format_table(report: Mapping[str, Any]) -> str:
             "sources", "converged" and "looks" may be left out.
 
     Returns:
-        Lines of up to 100 characters where no name is long; accuracies in %, gains in points.
+        Lines of up to 100 characters, unless a name is long. Accuracies are in %, gains in points.
     """
     parts = [
         _format_task(report),
@@ -88,7 +90,7 @@ def _accuracies(runs: Iterable[Mapping[str, Any]], arm: str) -> dict[int, float]
 
 
 def describe_source(report: Mapping[str, Any]) -> str:
-    """Return what was learned from, and how; `report` has "config" and sources as of `table`."""
+    """Return the source and how it was pretrained; `report` is as in `format_table`."""
     config, records = report["config"], _sources(report)
     source = (records[0]["dataset"] if records else "") or config["source"]
     if config.get("source_weights"):
@@ -120,13 +122,13 @@ def _format_seeds(seeds: Sequence[int]) -> str:
 
 
 def _sources(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the records of the sources: one that all seeds share, or one for each seed."""
+    """Return the records of the sources: one shared by all seeds, or one for each seed."""
     shared = [report["source"]] if report.get("source") else []
     return list(report.get("sources") or shared)
 
 
 def _format_source(report: Mapping[str, Any]) -> list[str]:
-    """Return the lines on what the source knew before it saw the target's labels."""
+    """Return the lines on the source's test accuracy and the zero-shot accuracy."""
     lines = []
     tested = [source for source in _sources(report) if source.get("test")]
     if tested:
@@ -135,7 +137,7 @@ def _format_source(report: Mapping[str, Any]) -> list[str]:
     zero_shot = [run["zero_shot"]["accuracy"] for run in report["runs"] if run.get("zero_shot")]
     if zero_shot:
         target = report["config"]["target"]
-        # Of a source that all seeds share, there is one figure and no deviation.
+        # A source shared by all seeds has one value and no deviation.
         apart = bool(report.get("sources"))
         found = _format_mean(zero_shot if apart else zero_shot[:1])
         lines.append(
@@ -145,7 +147,7 @@ def _format_source(report: Mapping[str, Any]) -> list[str]:
 
 
 def _format_source_test(tests: Sequence[Mapping[str, float]]) -> str:
-    """Return what tells how well the sources were learned: with their labels, or without."""
+    """Return the test metric of the sources, pretrained with labels or without."""
     if "accuracy" in tests[0]:
         return f"{_format_mean([test['accuracy'] for test in tests])} "
     if "contrastive_accuracy" in tests[0]:
@@ -157,7 +159,7 @@ def _format_source_test(tests: Sequence[Mapping[str, float]]) -> str:
 
 
 def _format_mean(accuracies: Sequence[float]) -> str:
-    """Return the mean, and of several the standard deviation, in %."""
+    """Return the mean in %, with the standard deviation of several values."""
     mean, std, _ = spread(accuracies)
     return _format_percent(mean) + ("" if std is None else f" ± {100 * std:.2f}") + " %"
 
@@ -190,7 +192,7 @@ def _format_arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) 
 
 
 def _format_converged(result: Sequence[bool | None]) -> str:
-    """Return how many runs converged, of those that are known."""
+    """Return how many of the known runs converged."""
     known = [one for one in result if one is not None]
     if not known:
         return "-"
@@ -200,7 +202,7 @@ def _format_converged(result: Sequence[bool | None]) -> str:
 
 
 def _format_gain(gain: Mapping[str, Any] | None) -> list[str]:
-    """Return the gain with its interval, and below it the parts of the margin."""
+    """Return the gain with its interval, and a line with the parts of the margin."""
     if not gain:
         return []
     line = f"{'gain':9}   {100 * gain['mean']:+6.2f}  points"
@@ -219,7 +221,7 @@ def _format_margin(margin: float | None, name: str) -> str:
 
 
 def _format_seed_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the accuracies seed by seed, as many to a line as fit; nothing for a single seed."""
+    """Return the accuracies of each seed, or nothing for a single seed."""
     by_arm = {arm: _accuracies(runs, arm) for arm in ARMS}
     seeds = sorted(by_arm["transfer"].keys() | by_arm["scratch"].keys())
     if len(seeds) < 2:
@@ -276,6 +278,6 @@ def _format_duration(seconds: float) -> str:
 
 
 def _format_rate(rates: Sequence[float | None]) -> str:
-    """Return the mean rate; a run of no steps has none."""
+    """Return the mean rate. A run without steps has no rate."""
     known = [rate for rate in rates if rate]
     return f"{np.mean(known):,.0f}" if known else "-"
