@@ -8,7 +8,7 @@ RECIPE ?= digits
 # What `make torture` runs: tests that have a long form.
 TORTURE := tests/test_kills.py tests/test_damage.py tests/test_full_disk.py \
   tests/test_weights_file.py tests/test_fuzz_pictures.py tests/test_fuzz_flags.py \
-  tests/test_determinism.py tests/test_folding.py tests/test_cutting.py \
+  tests/test_determinism.py tests/test_folding.py tests/test_frozen_split.py \
   tests/test_peers.py tests/test_distribution.py
 
 .DEFAULT_GOAL := help

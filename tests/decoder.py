@@ -113,7 +113,7 @@ def decode(path: Path) -> str:
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
     height, width, channels = image.shape
-    fits = channels in (1, 3) and 0 < height * width <= picture_file.MOST_PIXELS
+    fits = channels in (1, 3) and 0 < height * width <= picture_file.MAX_PIXELS
     return PICTURE if image.dtype == np.uint8 and fits else f"{image.dtype} {image.shape}"
 
 

@@ -60,7 +60,7 @@ LONG_KINDS = {
     "recipe, by the clock": ("--seeds=0",),
 }
 
-PATIENCE_SECONDS = 300.0
+EXIT_DELAY_SECONDS = 300.0
 POLL_SECONDS = 0.003
 
 T, R = TypeVar("T"), TypeVar("R")
@@ -124,7 +124,9 @@ class Program:
         caught = re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
         return bool(caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
-    def wait_until(self, seen: Callable[[], bool | str], seconds: float = PATIENCE_SECONDS) -> bool:
+    def wait_until(
+        self, seen: Callable[[], bool | str], seconds: float = EXIT_DELAY_SECONDS
+    ) -> bool:
         """Wait for what is to be seen, or so long; return False where the process ended before."""
         until = time.monotonic() + seconds
         while self.process.poll() is None:
@@ -133,7 +135,7 @@ class Program:
             time.sleep(POLL_SECONDS)
         return False
 
-    def end(self, seconds: float = PATIENCE_SECONDS) -> Ended:
+    def end(self, seconds: float = EXIT_DELAY_SECONDS) -> Ended:
         """Wait until the process ends.
 
         Raises:

@@ -48,7 +48,7 @@ def small_model(seed: int = 1):
 def source_weights(seed: int = 5) -> Weights:
     """Return what a source of the classes a, b, c knows."""
     origin = Origin("bands", ("a", "b", "c"), "small_cnn", 8, 1)
-    return Weights(weights.tensors_of(small_model(seed)), origin)
+    return Weights(weights.get_tensors(small_model(seed)), origin)
 
 
 def setting(tmp_path, model=None, **flags) -> Setting:
@@ -133,7 +133,9 @@ def connected(*codes: str) -> list[Any]:
             text=True,
             cwd=ROOT / "tests",
         )
-        for code, environment in zip(codes, local_cluster.environments(len(codes)), strict=True)
+        for code, environment in zip(
+            codes, local_cluster.make_environments(len(codes)), strict=True
+        )
     ]
     try:
         told = [process.communicate(timeout=900) for process in processes]
@@ -187,7 +189,7 @@ def assert_continues_to_the_bit(tmp_path, prepare, given) -> None:
         own = given()
         prepared = prepare(own)
         train(prepared, own, folder, records)
-        return weights.digest(weights.tensors_of(prepared.model))
+        return weights.hash_tensors(weights.get_tensors(prepared.model))
 
     expected, records = Records(), Records(fail_at=15)
     whole = run(tmp_path / "whole", expected)

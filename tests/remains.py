@@ -28,8 +28,10 @@ def facts(workdir: Path) -> dict[str, str]:
         is_event_file = path.name.startswith("events.out.tfevents.")
         name = f"{path.parent.name}/events" if is_event_file else name
         # Features are the same to the bit, and so is what lists them.
-        is_whole = name.startswith("features/")
-        data = path.read_bytes() if is_whole else b"" if is_event_file else _without_times(path)
+        matches_sha256 = name.startswith("features/")
+        data = (
+            path.read_bytes() if matches_sha256 else b"" if is_event_file else _without_times(path)
+        )
         found[name] = hashlib.sha256(data).hexdigest()
     for folder in workdir.glob("*/checkpoints"):
         for path in [*sorted(folder.glob("*.json"))[-1:], *sorted(folder.glob("*.npz"))[-1:]]:

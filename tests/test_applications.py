@@ -13,7 +13,7 @@ import pytest
 
 from tl_keras.errors import DataError
 from tl_keras.models import applications, catalog
-from tl_keras.models.building import build, head_of, tensor_names
+from tl_keras.models.building import build, find_head, named_weights
 
 APPLICATIONS = [name for name, entry in catalog.MODELS.items() if entry.function]
 
@@ -117,8 +117,8 @@ def test_imagenet_weights_give_the_features_of_keras(name, shared_data, monkeypa
     wanted = stock(name, 224, weights=str(path))(preprocessed(name, images))
     assert np.allclose(ours(images)["features"], wanted, rtol=1e-4, atol=1e-4)
     fresh = make(name, 224)
-    assert np.array_equal(head_of(ours).kernel, head_of(fresh).kernel)
-    assert list(tensor_names(ours)) == list(tensor_names(fresh))
+    assert np.array_equal(find_head(ours).kernel, find_head(fresh).kernel)
+    assert list(named_weights(ours)) == list(named_weights(fresh))
 
 
 def photographs(shared_data):
@@ -199,25 +199,27 @@ def test_weights_file_says_which_file_goes_where(tmp_path, monkeypatch):
 
 def test_weights_file_does_not_wait_for_a_silent_server(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(applications, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(applications, "TIMEOUT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/vgg16.h5"
         entry = dataclasses.replace(catalog.find("vgg16"), weights=url)
         start = time.monotonic()
         with pytest.raises(DataError, match=r"no answer within 0.3 seconds|timed out"):
-            applications.weights_file("vgg16", entry, 224)
+            applications.find_weights_file("vgg16", entry, 224)
     assert time.monotonic() - start < 2
 
 
 def test_weights_file_names_a_size_whose_weights_are_there(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(applications, "_why_unreachable", lambda url: "no network")
+    monkeypatch.setattr(applications, "_find_download_problem", lambda url: "no network")
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "mobilenet_2_5_224_tf_no_top.h5").touch()
     entry = catalog.find("mobilenet_025")
-    with pytest.raises(DataError, match="mobilenet_2_5_128_.*or choose --image_size=224"):
-        applications.weights_file("mobilenet_025", entry, 128)
-    assert applications.weights_file("mobilenet_025", entry, 100).name.startswith("mobilenet_2_5_2")
+    with pytest.raises(DataError, match="mobilenet_2_5_128_.*, or choose --image_size=224"):
+        applications.find_weights_file("mobilenet_025", entry, 128)
+    assert applications.find_weights_file("mobilenet_025", entry, 100).name.startswith(
+        "mobilenet_2_5_2"
+    )
 
 
 @pytest.fixture
@@ -245,14 +247,14 @@ def test_weights_file_downloads_once_and_checks(store, tmp_path, monkeypatch):
         weights=address + "vgg16.h5",
         weights_hash=hashlib.md5(content).hexdigest(),
     )
-    path = applications.weights_file("vgg16", entry, 224)
+    path = applications.find_weights_file("vgg16", entry, 224)
     assert path == home / "models" / "vgg16.h5"
     assert path.read_bytes() == content
     (folder / "vgg16.h5").unlink()
-    assert applications.weights_file("vgg16", entry, 224) == path
+    assert applications.find_weights_file("vgg16", entry, 224) == path
     path.write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"vgg16.h5 is damaged, .*--model=vgg16: remove it"):
-        applications.weights_file("vgg16", entry, 224)
+    with pytest.raises(DataError, match=r"vgg16.h5 is damaged, .*--model=vgg16. Remove it"):
+        applications.find_weights_file("vgg16", entry, 224)
 
 
 def test_weights_file_keeps_no_damaged_download(store, tmp_path, monkeypatch):
@@ -261,11 +263,11 @@ def test_weights_file_keeps_no_damaged_download(store, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     entry = dataclasses.replace(catalog.find("vgg16"), weights=address + "vgg16.h5")
     with pytest.raises(DataError, match="cannot be downloaded .*hash does not match"):
-        applications.weights_file("vgg16", entry, 224)
+        applications.find_weights_file("vgg16", entry, 224)
     assert not list((tmp_path / "models").iterdir())
     missing = dataclasses.replace(entry, weights=address + "missing.h5")
     with pytest.raises(DataError, match="cannot be downloaded .*File not found"):
-        applications.weights_file("vgg16", missing, 224)
+        applications.find_weights_file("vgg16", missing, 224)
 
 
 def test_build_loads_weights_from_a_file_of_the_published_form(tmp_path, monkeypatch):

@@ -122,7 +122,7 @@ TEST_FILES = {
     "models/catalog": "test_models.py",
     "models/conv4": "test_models.py",
     "models/naming": "test_building.py",
-    "models/noise": "test_distribution.py",
+    "models/sharded_dropout": "test_distribution.py",
     "models/small_cnn": "test_models.py",
     "cli/flags": "test_options.py",
     "cli/comparison_flags": "test_comparison_options.py",

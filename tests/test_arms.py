@@ -134,9 +134,9 @@ def test_figures_of_the_source_are_of_the_weights_that_are_saved(tmp_path):
 
 def test_frozen_statistics_are_the_source_s_to_the_end(tmp_path):
     run(tmp_path, model="conv4", batch_norm="frozen", steps=20)
-    source = weights.tensors_of(keras.models.load_model(tmp_path / "source" / "model.keras"))
+    source = weights.get_tensors(keras.models.load_model(tmp_path / "source" / "model.keras"))
     models = {
-        arm: weights.tensors_of(keras.models.load_model(tmp_path / f"{arm}-0" / "model.keras"))
+        arm: weights.get_tensors(keras.models.load_model(tmp_path / f"{arm}-0" / "model.keras"))
         for arm in ("transfer", "scratch")
     }
     for name, value in source.items():
@@ -190,7 +190,7 @@ def test_weights_that_validated_best_are_kept_with_their_statistics(tmp_path):
         **{"source_learning_rate": 0.001, "precision": "float32"},
     )
     source, kept = (
-        weights.tensors_of(keras.models.load_model(tmp_path / name / "model.keras"))
+        weights.get_tensors(keras.models.load_model(tmp_path / name / "model.keras"))
         for name in ("source", "transfer-0")
     )
     body = [name for name in source if not name.startswith("head")]

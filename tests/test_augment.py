@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tl_keras.config.augmentation import parse
 from tl_keras.data import augment as augment_module
-from tl_keras.data.augment import augment, draw
+from tl_keras.data.augment import augment, draw_bits
 from tl_keras.errors import UsageError
 
 EVERYTHING = "shift:0.1,rotate:0.1,zoom:0.2,flip,crop:2,color:0.3"
@@ -41,12 +41,12 @@ def fix_draws(monkeypatch, *operations, **columns):
     for step, operation in enumerate(operations):
         row[10 + 3 * step] = int(((2 * layers.index(operation) + 1) / len(layers) - 1) * 2**31)
     monkeypatch.setattr(
-        augment_module, "draw", lambda keys, _: tf.constant([row] * len(keys), tf.int64)
+        augment_module, "draw_bits", lambda keys, _: tf.constant([row] * len(keys), tf.int64)
     )
 
 
 def reference_draw(key, count):
-    """Do in Python's whole numbers what `draw` does in tensors."""
+    """Do in Python's whole numbers what `draw_bits` does in tensors."""
     gamma = 0x9E3779B97F4A7C15
 
     def mix(number):
@@ -62,7 +62,7 @@ def reference_draw(key, count):
 
 def test_draw_is_splitmix64():
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (2**31 - 1, 10**6, 2**33), (3, 1, 7)]
-    assert draw(tf.constant(keys, tf.int64), 7).numpy().tolist() == [
+    assert draw_bits(tf.constant(keys, tf.int64), 7).numpy().tolist() == [
         reference_draw(key, 7) for key in keys
     ]
 
@@ -71,7 +71,7 @@ def test_draw_is_splitmix64():
 def test_draw_is_uniform_and_independent_when_one_number_counts_up(varying):
     keys = np.full((2**16, 3), 5)
     keys[:, varying] = np.arange(2**16)
-    draws = draw(tf.constant(keys), 10).numpy()
+    draws = draw_bits(tf.constant(keys), 10).numpy()
     counts = np.stack([np.bincount((column >> 24) + 128, minlength=256) for column in draws.T])
     # Chi-square of 255 degrees of freedom: a single one exceeds 347 with probability 1e-4.
     assert (((counts - 256) ** 2).sum(axis=1) / 256).max() < 347
@@ -183,7 +183,7 @@ def test_crop_cuts_every_window_out_of_the_padded_picture():
 
 
 def test_crop_refuses_to_lose_the_picture():
-    with pytest.raises(UsageError, match="crop:8 .* 8 x 9 pixels .* less than crop:8"):
+    with pytest.raises(UsageError, match="crop:8 .* 8 x 9 pixels. .* less than crop:8"):
         run(make_pictures(1, 8, 9), "crop:8")
 
 

@@ -58,9 +58,9 @@ def test_judge_sees_every_image_once(tmp_path, monkeypatch) -> None:
 def test_autoencoder_rebuilds_the_images_and_leaves_the_head(tmp_path) -> None:
     given = unlabelled(tmp_path, steps=150)
     prepared = autoencoder.prepare(given)
-    before, tensors = prepared.judge(given.images), weights.tensors_of(given.model)
+    before, tensors = prepared.judge(given.images), weights.get_tensors(given.model)
     records = train(prepared, given, tmp_path / "run")
-    after, learned = prepared.judge(given.images), weights.tensors_of(given.model)
+    after, learned = prepared.judge(given.images), weights.get_tensors(given.model)
     # The three bands are all that is not noise, and noise of 0 to 80 has a variance of 0.008.
     assert after["loss"] < 0.02 < 0.05 < before["loss"]
     assert records[-1][1]["train/loss"] < 0.02
@@ -76,7 +76,7 @@ def test_autoencoder_trains_on_all_images_without_their_labels(tmp_path) -> None
         prepared = autoencoder.prepare(given)
         assert prepared.task.streams["target"].count == 40
         train(prepared, given, tmp_path / str(len(found)))
-        found.append(weights.digest(weights.tensors_of(prepared.model)))
+        found.append(weights.hash_tensors(weights.get_tensors(prepared.model)))
     assert found[0] == found[1]
 
 

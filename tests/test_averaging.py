@@ -179,9 +179,9 @@ def test_validation_looks_at_the_average(tmp_path, plain, name):
 def test_average_leaves_frozen_weights_to_the_bit(tmp_path, name):
     model = small_model()
     building.set_trainable(model, Trainable.parse("head"))
-    before = weights.tensors_of(model)
+    before = weights.get_tensors(model)
     train(tmp_path, made.task(model), **AVERAGES[name][0])
-    after = weights.tensors_of(model)
+    after = weights.get_tensors(model)
     same = {key for key in before if np.array_equal(before[key], after[key])}
     assert same == {"conv/kernel", "conv/bias", "dense/kernel", "dense/bias"}
 
@@ -196,7 +196,7 @@ def test_run_with_an_average_continues_to_the_bit(tmp_path, name, killed_at, ear
         train(tmp_path / "killed", fail_at=killed_at, **flags)
     continued, records = train(tmp_path / "killed", **flags)
     assert records == expected
-    digests = [weights.digest(weights.tensors_of(task.model)) for task in (whole, continued)]
+    digests = [weights.hash_tensors(weights.get_tensors(task.model)) for task in (whole, continued)]
     assert digests[0] == digests[1]
 
 

@@ -13,7 +13,7 @@ from tl_keras.data.pipeline import Stream
 from tl_keras.methods import scratch
 from tl_keras.models import batch_statistics, building, norms, weights
 from tl_keras.models.batch_statistics import Measurer
-from tl_keras.models.operations import quicken
+from tl_keras.models.operations import use_fused_ops
 from tl_keras.training import statistics
 from tl_keras.training.averaging import Average
 from tl_keras.training.judging import Judge
@@ -34,13 +34,13 @@ def task_of(model: keras.Model, stream: Stream) -> Task:
 
 
 def moving(model: keras.Model) -> dict[str, np.ndarray]:
-    return {n: value for n, value in weights.tensors_of(model).items() if "moving" in n}
+    return {n: value for n, value in weights.get_tensors(model).items() if "moving" in n}
 
 
 def test_statistics_of_one_batch_are_its_mean_and_its_variance():
     inputs = keras.Input((4, 5, 3))
     model = keras.Model(inputs, keras.layers.BatchNormalization(name="norm")(inputs))
-    quicken(model)
+    use_fused_ops(model)
     images = np.random.default_rng(0).normal(3, [1, 2, 5], (7, 4, 5, 3)).astype(np.float32)
     found = Measurer(model).measure([tf.constant(images)])["norm"]
     np.testing.assert_allclose(found[0], images.mean((0, 1, 2)), rtol=1e-5)
@@ -53,12 +53,12 @@ def test_statistics_of_one_batch_are_its_mean_and_its_variance():
 def test_statistics_follow_layer_by_layer_and_leave_the_model_as_it_was():
     model = with_norms()
     images = tf.constant(made.pictures(60).images)
-    before = weights.digest(weights.tensors_of(model))
+    before = weights.hash_tensors(weights.get_tensors(model))
     found = Measurer(model).measure([images])
-    assert weights.digest(weights.tensors_of(model)) == before
+    assert weights.hash_tensors(weights.get_tensors(model)) == before
     batch_statistics.assign(model, found)
     # By its own statistics the batch comes out of each norm with mean 0 and variance 1.
-    for norm in batch_statistics.following(model):
+    for norm in batch_statistics.find_updating_norms(model):
         inside = keras.Model(model.input, norm.output)
         outputs = np.asarray(inside(images, training=False), np.float64)
         axes = tuple(range(outputs.ndim - 1))
@@ -77,7 +77,7 @@ def test_dropout_is_off_while_statistics_are_measured():
 def test_frozen_norms_keep_what_they_have():
     model = with_norms()
     building.set_trainable(model, Trainable.parse("last:2"))
-    assert [norm.name for norm in batch_statistics.following(model)] == ["dense_bn"]
+    assert [norm.name for norm in batch_statistics.find_updating_norms(model)] == ["dense_bn"]
     stream = Stream(*made.pictures(60), batch_size=16, seed=0)
     before = moving(model)
     statistics.keep(model, task_of(model, stream))
@@ -88,7 +88,7 @@ def test_frozen_norms_keep_what_they_have():
 def test_statistics_frozen_in_training_stay_while_scale_and_offset_train():
     model = with_norms()
     norms.freeze_statistics(model)
-    assert not batch_statistics.following(model)
+    assert not batch_statistics.find_updating_norms(model)
     before = moving(model)
     images = tf.constant(made.pictures(12).images)
     with tf.GradientTape() as tape:
@@ -174,8 +174,8 @@ def test_a_graph_is_made_once_for_all_looks_at_the_validation_images(tmp_path, m
     average = Average(given.training, 20, task.model.variables)
     judge = Judge(task, given.training, given.strategy, average, Schedule(given.training, 20))
     traced = []
-    entered = norms.measuring
-    monkeypatch.setattr(norms, "measuring", lambda: traced.append(1) or entered())
+    entered = norms.collect_moments
+    monkeypatch.setattr(norms, "collect_moments", lambda: traced.append(1) or entered())
     for _ in range(4):
         judge.look()
     assert len(traced) <= 2

@@ -11,8 +11,8 @@ import pytest
 
 from tl_keras.config.trainable import Trainable
 from tl_keras.errors import UsageError
-from tl_keras.models.building import build, head_of, named_body, set_trainable, tensor_names
-from tl_keras.models.operations import quicken
+from tl_keras.models.building import build, find_head, named_body, named_weights, set_trainable
+from tl_keras.models.operations import use_fused_ops
 
 
 def make(name, size=32, channels=3, body=3, **settings):
@@ -26,12 +26,12 @@ def pictures(size, channels, count=2):
 
 
 def values(model):
-    return {name: variable.numpy() for name, variable in tensor_names(model).items()}
+    return {name: variable.numpy() for name, variable in named_weights(model).items()}
 
 
 def test_small_cnn_has_the_layers_of_the_articles():
     model = make("small_cnn", 28, 1, 1, dense_units=128)
-    assert {name: tuple(one.shape) for name, one in tensor_names(model).items()} == {
+    assert {name: tuple(one.shape) for name, one in named_weights(model).items()} == {
         "conv/kernel": (3, 3, 1, 32),
         "conv/bias": (32,),
         "dense/kernel": (13 * 13 * 32, 128),
@@ -39,7 +39,7 @@ def test_small_cnn_has_the_layers_of_the_articles():
         "head/kernel": (128, 10),
         "head/bias": (10,),
     }
-    assert head_of(model).activation is keras.activations.linear
+    assert find_head(model).activation is keras.activations.linear
 
 
 def test_small_cnn_computes_what_it_says():
@@ -68,7 +68,7 @@ def test_small_cnn_sees_grey_the_same_in_one_channel_and_in_three(channels, body
 def test_applications_repeat_grey_to_three_channels(name):
     grey = pictures(32, 1)
     one, three = make(name, channels=1), make(name, channels=3)
-    assert list(tensor_names(one)) == list(tensor_names(three))
+    assert list(named_weights(one)) == list(named_weights(three))
     wanted = three(np.repeat(grey, 3, axis=-1))["logits"]
     assert np.array_equal(one(grey)["logits"], wanted)
 
@@ -141,15 +141,15 @@ def test_build_seeds_the_noise_of_dropout():
 @pytest.mark.parametrize("name", ["inception_v3", "xception", "convnext_tiny", "efficientnet_b0"])
 def test_tensor_names_do_not_depend_on_what_was_built_before(name):
     first, second = (make(name, 96) for _ in range(2))
-    assert list(tensor_names(first)) == list(tensor_names(second))
+    assert list(named_weights(first)) == list(named_weights(second))
     assert [one.name for one in first.layers] == [one.name for one in second.layers]
-    numbered = [key for key in tensor_names(first) if re.match(r"conv2d_\d+/kernel", key)]
+    numbered = [key for key in named_weights(first) if re.match(r"conv2d_\d+/kernel", key)]
     assert len(numbered) == {"inception_v3": 93, "xception": 3}.get(name, 0)
 
 
 def test_tensor_names_number_inception_as_a_fresh_process_does():
     make("inception_v3", 75, seed=None)
-    tensors = tensor_names(make("inception_v3", 75, seed=None))
+    tensors = named_weights(make("inception_v3", 75, seed=None))
     assert list(tensors)[-2:] == ["head/kernel", "head/bias"]
     # By creation, not by place: of the layers side by side, Keras lists a deeper branch first.
     shapes = [tuple(tensors[f"conv2d_{number}/kernel"].shape) for number in (5, 6, 7, 93)]
@@ -158,7 +158,7 @@ def test_tensor_names_number_inception_as_a_fresh_process_does():
 
 def test_tensor_names_leave_the_states_of_random_generators_out():
     model = make("efficientnet_b0")
-    assert len(model.variables) > len(model.weights) == len(tensor_names(model))
+    assert len(model.variables) > len(model.weights) == len(named_weights(model))
 
 
 @pytest.mark.parametrize(
@@ -180,10 +180,10 @@ def test_build_makes_a_model_that_keras_alone_loads(name, channels, tmp_path):
     for key, value in model(image).items():
         # Up to rounding: what Keras loads normalises in several operations, and ours in one.
         np.testing.assert_allclose(loaded(image)[key], value, rtol=1e-4, atol=1e-5)
-    quicken(loaded)
+    use_fused_ops(loaded)
     for key, value in model(image).items():
         assert np.array_equal(loaded(image)[key], value)
-    assert list(tensor_names(loaded)) == list(tensor_names(model))
+    assert list(named_weights(loaded)) == list(named_weights(model))
     with zipfile.ZipFile(path) as archive:
         assert b"tl_keras" not in archive.read("config.json")
 
@@ -222,7 +222,7 @@ def test_set_trainable_chooses_layers(spec, trains):
     model = make("small_cnn", 28)
     model.trainable = False
     assert set_trainable(model, Trainable.parse(spec)) == trains
-    names = {id(one): name for name, one in tensor_names(model).items()}
+    names = {id(one): name for name, one in named_weights(model).items()}
     assert [names[id(one)] for one in model.trainable_variables] == [
         f"{name}/{kind}" for name in trains for kind in ("kernel", "bias")
     ]

@@ -34,7 +34,7 @@ def test_first_process_is_the_chief(index) -> None:
 def test_process_that_enters_a_cluster_stays_in_it(monkeypatch) -> None:
     monkeypatch.setattr(cluster, "_current", cluster.current())
     joined = cluster.Cluster(None, 1, 3)
-    cluster.enter(joined)
+    cluster.set_current(joined)
     assert cluster.current() is joined
     # What names it is not looked at again.
     assert joining.join("auto", 0) is joined
@@ -42,11 +42,11 @@ def test_process_that_enters_a_cluster_stays_in_it(monkeypatch) -> None:
 
 @pytest.mark.parametrize("value", [None, 3, 0.1, "ä", [1, "a"], {"a": {"b": [True]}}])
 def test_process_alone_has_the_chiefs_value(value) -> None:
-    assert cluster.current().from_chief(value) == value
+    assert cluster.current().broadcast_from_chief(value) == value
 
 
 def test_value_is_what_json_gives_back_for_the_chief_too() -> None:
-    assert cluster.current().from_chief({"a": (1, 2)}) == {"a": [1, 2]}
+    assert cluster.current().broadcast_from_chief({"a": (1, 2)}) == {"a": [1, 2]}
 
 
 def test_process_alone_has_what_it_has() -> None:
@@ -57,7 +57,7 @@ def test_process_alone_has_what_it_has() -> None:
 
 @pytest.mark.parametrize("told", [False, True])
 def test_process_alone_decides_for_itself(told) -> None:
-    assert cluster.current().decide(told, 7) == (told, 7)
+    assert cluster.current().agree_on_stop(told, 7) == (told, 7)
 
 
 def test_process_alone_leaves_its_files_as_they_are(tmp_path) -> None:
@@ -73,16 +73,16 @@ def test_process_alone_leaves_its_files_as_they_are(tmp_path) -> None:
     [StoppedError("stopped"), tf.errors.UnavailableError(None, None, "gone"), KeyboardInterrupt()],
 )
 def test_process_alone_works_and_parts_from_nobody(error) -> None:
-    with cluster.current().working():
+    with cluster.current().run_together():
         pass
-    with pytest.raises(type(error)) as caught, cluster.current().working():
+    with pytest.raises(type(error)) as caught, cluster.current().run_together():
         raise error
     assert caught.value is error
 
 
-@pytest.mark.parametrize("error", cluster.LOST)
+@pytest.mark.parametrize("error", cluster.PEER_LOST_ERRORS)
 def test_error_of_the_connection_is_a_loss(error) -> None:
-    with pytest.raises(PeerLostError, match="is gone"), cluster.Cluster(None, 1, 2).working():
+    with pytest.raises(PeerLostError, match="is gone"), cluster.Cluster(None, 1, 2).run_together():
         raise error(None, None, "the connection is broken")
 
 
@@ -90,41 +90,43 @@ def test_error_of_the_connection_is_a_loss(error) -> None:
     "error", [tf.errors.ResourceExhaustedError(None, None, "memory"), DataError("a"), ValueError()]
 )
 def test_other_errors_are_what_they_are(error) -> None:
-    with pytest.raises(type(error)) as caught, cluster.Cluster(None, 1, 2).working():
+    with pytest.raises(type(error)) as caught, cluster.Cluster(None, 1, 2).run_together():
         raise error
     assert caught.value is error
 
 
 def test_connection_that_breaks_because_all_were_told_to_stop_is_no_loss(monkeypatch) -> None:
-    monkeypatch.setattr(cluster.interruption, "told", lambda within=0.0: True)
-    with pytest.raises(StoppedError), cluster.Cluster(None, 1, 2).working():
+    monkeypatch.setattr(cluster.interruption, "stop_requested", lambda seconds=0.0: True)
+    with pytest.raises(StoppedError), cluster.Cluster(None, 1, 2).run_together():
         raise tf.errors.UnavailableError(None, None, "gone")
 
 
 def test_loss_is_told_with_what_tensorflow_says_of_it() -> None:
     """It may be this process's own failure."""
     said = "{{function_node of_a_graph}} cuDNN found no algorithm\n" + "and more " * 99
-    told = str(cluster.lost(tf.errors.InternalError(None, None, said)))
-    assert told.startswith(f"{cluster.LOSS} (TensorFlow: cuDNN found no algorithm and more")
-    assert len(told) < len(cluster.LOSS) + 230
+    told = str(cluster.peer_lost_error(tf.errors.InternalError(None, None, said)))
+    assert told.startswith(
+        f"{cluster.PEER_LOST_MESSAGE} (TensorFlow: cuDNN found no algorithm and more"
+    )
+    assert len(told) < len(cluster.PEER_LOST_MESSAGE) + 230
     assert len(told.splitlines()) == 1
 
 
 # Two processes
 
-PIECE_BYTES = 1000
+CHUNK_BYTES = 1000
 # Sizes by name; the chief has these in its folder.
 COPIED = {
     "empty": 0,
     "a/empty.json": 0,
     "small": 1,
     "a/b/eight": 8,
-    "piece": PIECE_BYTES,
-    "a/piece and a byte": PIECE_BYTES + 1,
-    "a/ä.npy": 3 * PIECE_BYTES + 13,
+    "piece": CHUNK_BYTES,
+    "a/piece and a byte": CHUNK_BYTES + 1,
+    "a/ä.npy": 3 * CHUNK_BYTES + 13,
     "log.txt.old": 5,
 }
-ITS_OWN = (
+PRIVATE_FILES = (
     *("lock", "log.txt", "a/log.txt", "report.html", "events.out.tfevents.1", "a/events.out.2"),
     *("curves.png", "state.unfinished", "a/state.damaged"),
 )
@@ -160,11 +162,13 @@ def work_together(folder: Path) -> dict[str, Any]:
     index, found = joined.index, {}
     found["who"] = [index, joined.count, joined.is_chief, joined.strategy.num_replicas_in_sync]
     found["is current"] = cluster.current() is joined is joining.join("auto", 60)
-    with joined.working():
-        found["said"] = [joined.from_chief({"by": index, "n": (n, "ä")}) for n in range(3)]
+    with joined.run_together():
+        found["said"] = [
+            joined.broadcast_from_chief({"by": index, "n": (n, "ä")}) for n in range(3)
+        ]
         # Whether told, and how many steps this one would take.
         given = [(False, 5 + index), (index == 0, 0), (index == 1, 2**40), (True, 3)]
-        found["decided"] = [joined.decide(*one) for one in given]
+        found["decided"] = [joined.agree_on_stop(*one) for one in given]
         with told_of(found, "same"):
             joined.check_same("The labels", {"labels": (1, 2)})
         with told_of(found, "not the same"):
@@ -176,15 +180,15 @@ def work_together(folder: Path) -> dict[str, Any]:
             joined.check_flags({**flags, "steps": 3 + index}, ("workdir",))
         with told_of(found, "no flag is free"):
             joined.check_flags(flags, ())
-        cluster.PIECE_BYTES = PIECE_BYTES
+        cluster.CHUNK_BYTES = CHUNK_BYTES
         joined.copy_files(folder)
-        found["after"] = joined.from_chief(index)
+        found["after"] = joined.broadcast_from_chief(index)
     found["parted"] = joined._ended
-    with contextlib.suppress(StoppedError), joined.working():
+    with contextlib.suppress(StoppedError), joined.run_together():
         raise StoppedError("the workdir is in use")
     found["parted in the middle"] = joined._ended
-    cluster.interruption._told.set()
-    with contextlib.suppress(StoppedError), joined.working():
+    cluster.interruption._stop.set()
+    with contextlib.suppress(StoppedError), joined.run_together():
         raise StoppedError("all were told")
     found["parted again"] = joined._ended
     return found
@@ -194,7 +198,7 @@ def work_together(folder: Path) -> dict[str, Any]:
 def both(tmp_path_factory) -> list[tuple[dict[str, Any], Path]]:
     """What each of two processes found, and its folder; starting them takes seconds."""
     folders = [tmp_path_factory.mktemp(name) for name in ("chief", "other")]
-    for name, size in [*COPIED.items(), *((name, 3) for name in ITS_OWN)]:
+    for name, size in [*COPIED.items(), *((name, 3) for name in PRIVATE_FILES)]:
         path = folders[0] / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content(size))
@@ -231,13 +235,13 @@ def test_both_end_where_any_was_told_to_and_take_the_steps_of_the_chief(both) ->
 
 def test_what_is_not_the_same_is_told_of_where_it_is_not(both) -> None:
     assert each(both, "same") == [None, None]
-    told = "The labels are not what they are on the first process: give all of them the same"
+    told = "The labels differ from those of the first process. Give all processes the same"
     assert each(both, "not the same") == [None, ["DataError", told]]
 
 
 def test_flag_that_is_not_the_chiefs_is_told_of(both) -> None:
     told = (
-        "--steps=4: the first process was started with --steps=3; give all of them the same flags"
+        "--steps=4: the first process was started with --steps=3. Give all processes the same flags"
     )
     assert each(both, "flag") == [None, ["UsageError", told]]
 
@@ -263,7 +267,7 @@ def test_files_that_are_the_chiefs_own_are_not_copied(both) -> None:
 
 def test_files_of_the_chief_are_as_they_were(both) -> None:
     expected = {name: content(size) for name, size in COPIED.items()}
-    assert files_of(both[0][1]) == {**expected, **{name: content(3) for name in ITS_OWN}}
+    assert files_of(both[0][1]) == {**expected, **{name: content(3) for name in PRIVATE_FILES}}
 
 
 def test_both_go_on_after_all_that_and_part_together(both) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made import program
 
 from tl_keras.distributed import cluster_config
-from tl_keras.distributed.cluster_config import SLURM_TASKS, TF_CONFIG, named_by
+from tl_keras.distributed.cluster_config import SLURM_TASKS, TF_CONFIG, find_cluster_variable
 from tl_keras.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +37,7 @@ def indexed(index: object) -> str:
 def refusal(text: str) -> str:
     """Return what is said of a TF_CONFIG, which has to be refused."""
     with pytest.raises(UsageError) as caught:
-        named_by("auto", {TF_CONFIG: text})
+        find_cluster_variable("auto", {TF_CONFIG: text})
     return str(caught.value)
 
 
@@ -56,7 +56,7 @@ def refusal(text: str) -> str:
     ],
 )
 def test_sound_tf_config_names_a_cluster(strategy, text) -> None:
-    assert named_by(strategy, {TF_CONFIG: text}) == TF_CONFIG
+    assert find_cluster_variable(strategy, {TF_CONFIG: text}) == TF_CONFIG
 
 
 @pytest.mark.parametrize("strategy", ["auto", "multi_worker"])
@@ -65,11 +65,11 @@ def test_sound_tf_config_names_a_cluster(strategy, text) -> None:
 )
 def test_cluster_of_one_process_is_none(strategy, text) -> None:
     # Not even where Slurm counts more: TF_CONFIG was set by hand.
-    assert named_by(strategy, {TF_CONFIG: text, SLURM_TASKS: "2"}) == ""
+    assert find_cluster_variable(strategy, {TF_CONFIG: text, SLURM_TASKS: "2"}) == ""
 
 
 NO_CLUSTER = "has no 'cluster'"
-NO_TASK = "has no 'task' with the 'type' of one of its jobs"
+NO_TASK = "has no 'task' whose 'type' is one of its jobs"
 
 
 @pytest.mark.parametrize(
@@ -89,28 +89,28 @@ NO_TASK = "has no 'task' with the 'type' of one of its jobs"
         (json.dumps({"cluster": {}, "task": FIRST}), NO_CLUSTER),
         (json.dumps({"cluster": None, "task": FIRST}), NO_CLUSTER),
         (json.dumps({"cluster": TWO, "task": FIRST}), NO_CLUSTER),
-        (config({"worker": TWO, "ps": ["a:1"]}), "names a job 'ps', and there are only worker and"),
-        (config({"evaluator": TWO}), "names a job 'evaluator', and there are only worker and"),
+        (config({"worker": TWO, "ps": ["a:1"]}), "names a job 'ps'. Allowed are worker and"),
+        (config({"evaluator": TWO}), "names a job 'evaluator'. Allowed are worker and"),
         (config({"worker": []}), "has no list of addresses for 'worker'"),
         (config({"worker": "a:1"}), "has no list of addresses for 'worker'"),
         (config({"worker": {"0": "a:1"}}), "has no list of addresses for 'worker'"),
         (config({"worker": TWO, "chief": None}), "has no list of addresses for 'chief'"),
-        (of("a:1", "b"), "has an address 'b', which is no HOST:PORT"),
-        (of("a:1", "b:"), "has an address 'b:', which is no HOST:PORT"),
-        (of("a:1", ":1"), "has an address ':1', which is no HOST:PORT"),
-        (of("a:1", ""), "has an address '', which is no HOST:PORT"),
-        (of("a:1", "b:0"), "has an address 'b:0', which is no HOST:PORT"),
-        (of("a:1", "b:65536"), "has an address 'b:65536', which is no HOST:PORT"),
-        (of("a:1", "b:70000"), "has an address 'b:70000', which is no HOST:PORT"),
-        (of("a:1", "b:http"), "has an address 'b:http', which is no HOST:PORT"),
-        (of("a:1", "b:-1"), "has an address 'b:-1', which is no HOST:PORT"),
-        (of("a:1", "b:1\n"), "has an address 'b:1\\n', which is no HOST:PORT"),
-        (of("a:1", "b b:1"), "has an address 'b b:1', which is no HOST:PORT"),
-        (of("a:1", "grpc://b:1"), "has an address 'grpc://b:1', which is no HOST:PORT"),
-        (of("a:1", "::1:5"), "has an address '::1:5', which is no HOST:PORT"),
-        (of("a:1", 12345), "has an address 12345, which is no HOST:PORT"),
-        (of("a:1", None), "has an address None, which is no HOST:PORT"),
-        (of("a:1", ["b:1"]), "has an address ['b:1'], which is no HOST:PORT"),
+        (of("a:1", "b"), "has an address 'b', which is not HOST:PORT"),
+        (of("a:1", "b:"), "has an address 'b:', which is not HOST:PORT"),
+        (of("a:1", ":1"), "has an address ':1', which is not HOST:PORT"),
+        (of("a:1", ""), "has an address '', which is not HOST:PORT"),
+        (of("a:1", "b:0"), "has an address 'b:0', which is not HOST:PORT"),
+        (of("a:1", "b:65536"), "has an address 'b:65536', which is not HOST:PORT"),
+        (of("a:1", "b:70000"), "has an address 'b:70000', which is not HOST:PORT"),
+        (of("a:1", "b:http"), "has an address 'b:http', which is not HOST:PORT"),
+        (of("a:1", "b:-1"), "has an address 'b:-1', which is not HOST:PORT"),
+        (of("a:1", "b:1\n"), "has an address 'b:1\\n', which is not HOST:PORT"),
+        (of("a:1", "b b:1"), "has an address 'b b:1', which is not HOST:PORT"),
+        (of("a:1", "grpc://b:1"), "has an address 'grpc://b:1', which is not HOST:PORT"),
+        (of("a:1", "::1:5"), "has an address '::1:5', which is not HOST:PORT"),
+        (of("a:1", 12345), "has an address 12345, which is not HOST:PORT"),
+        (of("a:1", None), "has an address None, which is not HOST:PORT"),
+        (of("a:1", ["b:1"]), "has an address ['b:1'], which is not HOST:PORT"),
         (config({"chief": ["a:1", "b:1"], "worker": TWO}), "has more than one chief"),
         (of("a:1", "a:1"), "names an address twice"),
         (config({"chief": ["a:1"], "worker": ["b:1", "a:1"]}), "names an address twice"),
@@ -123,15 +123,15 @@ NO_TASK = "has no 'task' with the 'type' of one of its jobs"
         (config(task={"type": None, "index": 0}), NO_TASK),
         (config(task={"type": ["worker"], "index": 0}), NO_TASK),
         (config(task={"type": {"worker": 0}, "index": 0}), NO_TASK),
-        (config(task={"type": "worker"}), "has a task index None, and there are 0 to 1"),
-        (indexed(2), "has a task index 2, and there are 0 to 1"),
-        (indexed(-1), "has a task index -1, and there are 0 to 1"),
-        (indexed("first"), "has a task index 'first', and there are 0 to 1"),
-        (indexed(""), "has a task index '', and there are 0 to 1"),
+        (config(task={"type": "worker"}), "has a task index None. Allowed are 0 to 1"),
+        (indexed(2), "has a task index 2. Allowed are 0 to 1"),
+        (indexed(-1), "has a task index -1. Allowed are 0 to 1"),
+        (indexed("first"), "has a task index 'first'. Allowed are 0 to 1"),
+        (indexed(""), "has a task index ''. Allowed are 0 to 1"),
         (indexed("1" * 5000), "has a task index '111"),
-        (indexed(0.0), "has a task index 0.0, and there are 0 to 1"),
-        (indexed(True), "has a task index True, and there are 0 to 1"),
-        (indexed([0]), "has a task index [0], and there are 0 to 1"),
+        (indexed(0.0), "has a task index 0.0. Allowed are 0 to 1"),
+        (indexed(True), "has a task index True. Allowed are 0 to 1"),
+        (indexed([0]), "has a task index [0]. Allowed are 0 to 1"),
     ],
     ids=lambda value: value[:40],
 )
@@ -140,7 +140,7 @@ def test_wrong_tf_config_is_refused_with_its_reason(text, reason) -> None:
     assert told.startswith(f"TF_CONFIG={text[:200]}")
     assert reason in told
     assert told.endswith(
-        f"write it as in {cluster_config.EXAMPLE}, or unset it to train in one process"
+        f"Write it as in {cluster_config.EXAMPLE}, or unset it to train in one process"
     )
     assert len(told.splitlines()) == 1
 
@@ -163,18 +163,18 @@ def test_long_tf_config_is_not_printed_whole() -> None:
     "variables", [{TF_CONFIG: "{}"}, {TF_CONFIG: config()}, {SLURM_TASKS: "4"}]
 )
 def test_other_strategies_do_not_look(strategy, variables) -> None:
-    assert named_by(strategy, variables) == ""
+    assert find_cluster_variable(strategy, variables) == ""
 
 
 @pytest.mark.parametrize("strategy", ["auto", "multi_worker"])
 @pytest.mark.parametrize("tasks", ["2", "64"])
 def test_several_tasks_of_slurm_are_a_cluster(strategy, tasks) -> None:
-    assert named_by(strategy, {SLURM_TASKS: tasks}) == SLURM_TASKS
-    assert named_by(strategy, {SLURM_TASKS: tasks, TF_CONFIG: ""}) == SLURM_TASKS
+    assert find_cluster_variable(strategy, {SLURM_TASKS: tasks}) == SLURM_TASKS
+    assert find_cluster_variable(strategy, {SLURM_TASKS: tasks, TF_CONFIG: ""}) == SLURM_TASKS
 
 
 def test_tf_config_goes_before_slurm() -> None:
-    assert named_by("auto", {SLURM_TASKS: "4", TF_CONFIG: config()}) == TF_CONFIG
+    assert find_cluster_variable("auto", {SLURM_TASKS: "4", TF_CONFIG: config()}) == TF_CONFIG
 
 
 NONE = [
@@ -185,15 +185,15 @@ NONE = [
 
 @pytest.mark.parametrize("variables", NONE)
 def test_where_nothing_names_a_cluster_there_is_none(variables) -> None:
-    assert named_by("auto", variables) == ""
+    assert find_cluster_variable("auto", variables) == ""
 
 
 @pytest.mark.parametrize("variables", NONE)
 def test_cluster_that_is_asked_for_and_not_there_is_a_mistake(variables) -> None:
     with pytest.raises(UsageError) as caught:
-        named_by("multi_worker", variables)
+        find_cluster_variable("multi_worker", variables)
     told = str(caught.value)
-    assert told.startswith("--strategy=multi_worker finds no cluster: set TF_CONFIG, start it with")
+    assert told.startswith("--strategy=multi_worker finds no cluster. Set TF_CONFIG, start it with")
     assert "tl_keras.launch --workers=2" in told
     assert len(told.splitlines()) == 1
 
@@ -201,11 +201,11 @@ def test_cluster_that_is_asked_for_and_not_there_is_a_mistake(variables) -> None
 def test_variables_are_those_of_the_process(monkeypatch) -> None:
     monkeypatch.delenv(SLURM_TASKS, raising=False)
     monkeypatch.setenv(TF_CONFIG, config())
-    assert named_by("auto") == TF_CONFIG
+    assert find_cluster_variable("auto") == TF_CONFIG
     monkeypatch.delenv(TF_CONFIG)
-    assert named_by("auto") == ""
+    assert find_cluster_variable("auto") == ""
     monkeypatch.setenv(SLURM_TASKS, "2")
-    assert named_by("auto") == SLURM_TASKS
+    assert find_cluster_variable("auto") == SLURM_TASKS
 
 
 # Whatever stands there
@@ -230,7 +230,7 @@ CONFIGS = st.fixed_dictionaries(
 @example("[" * 5000 + "]" * 5000)
 def test_any_tf_config_is_answered(text) -> None:
     try:
-        assert named_by("auto", {TF_CONFIG: text}) in ("", TF_CONFIG)
+        assert find_cluster_variable("auto", {TF_CONFIG: text}) in ("", TF_CONFIG)
     except UsageError as error:
         assert str(error).startswith("TF_CONFIG=")
 
@@ -238,7 +238,7 @@ def test_any_tf_config_is_answered(text) -> None:
 @given(st.text() | st.integers().map(str))
 @example("1" * 5000)
 def test_any_number_of_tasks_is_answered(text) -> None:
-    assert named_by("auto", {SLURM_TASKS: text}) in ("", SLURM_TASKS)
+    assert find_cluster_variable("auto", {SLURM_TASKS: text}) in ("", SLURM_TASKS)
 
 
 # The command line
@@ -256,7 +256,7 @@ def test_nothing_heavy_is_loaded_to_read_it(monkeypatch, text) -> None:
     monkeypatch.setenv(TF_CONFIG, text)
     done = python(
         "import sys\nfrom tl_keras import errors\nfrom tl_keras.distributed import cluster_config\n"
-        "try: print(cluster_config.named_by('auto'))\n"
+        "try: print(cluster_config.find_cluster_variable('auto'))\n"
         "except errors.UsageError: print('refused')\n"
         "sys.exit(99 if 'tensorflow' in sys.modules or 'numpy' in sys.modules else 0)"
     )

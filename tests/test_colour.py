@@ -13,8 +13,8 @@ from tl_keras.data.splits import Split
 from tl_keras.methods import joint
 from tl_keras.methods.frozen_part import FrozenPart
 from tl_keras.models import building, model_file, weights
-from tl_keras.models.colour import in_colour
-from tl_keras.models.cutting import cut
+from tl_keras.models.colour import with_colour_input
+from tl_keras.models.frozen_split import split_frozen
 from tl_keras.models.weights import Origin, Weights
 
 SIZES = {"small_cnn": 8, "conv4": 8, "mobilenet_v2_035": 32}
@@ -57,7 +57,7 @@ def given(tmp_path, name="small_cnn", source=coloured, target=grey, **flags):
     model = build(name, int(images.labels.max()) + 1, images.images.shape[-1])
     source_model = build(name, len(classes), source_train.images.shape[-1], seed=5)
     origin = Origin("source", classes, name, size, 3)
-    known = Weights(weights.tensors_of(source_model), origin)
+    known = Weights(weights.get_tensors(source_model), origin)
     weights.copy(
         known, model, ("x", "y", "z")[: model.output["logits"].shape[-1]], "match", "--source=s"
     )
@@ -77,7 +77,7 @@ def given(tmp_path, name="small_cnn", source=coloured, target=grey, **flags):
 @pytest.mark.parametrize("name", SIZES)
 def test_in_colour_shares_the_weights_and_sees_the_colours(name) -> None:
     model = build(name, 3, channels=1)
-    seen = in_colour(model)
+    seen = with_colour_input(model)
     assert seen.input.shape == (None, SIZES[name], SIZES[name], 3)
     assert {id(one) for one in seen.weights} == {id(one) for one in model.weights}
     images = grey(6, SIZES[name]).images
@@ -86,7 +86,7 @@ def test_in_colour_shares_the_weights_and_sees_the_colours(name) -> None:
         np.testing.assert_array_equal(seen(repeated)[key], value)
     # As the model does that is built for colours.
     other = build(name, 3, channels=3, seed=9)
-    weights.assign(other, weights.tensors_of(model))
+    weights.assign(other, weights.get_tensors(model))
     colours = coloured(6, SIZES[name]).images
     np.testing.assert_array_equal(seen(colours)["logits"], other(colours)["logits"])
     assert np.ptp(seen(colours)["logits"], axis=0).max() > 0
@@ -94,7 +94,7 @@ def test_in_colour_shares_the_weights_and_sees_the_colours(name) -> None:
 
 def test_in_colour_leaves_what_repeats_no_channel() -> None:
     model = build("small_cnn", 3, channels=3)
-    assert in_colour(model) is model
+    assert with_colour_input(model) is model
 
 
 HEAD = {"trainable": "head", "learning_rate": 0.1}
@@ -139,10 +139,10 @@ def assert_is_saved_whole(tmp_path, own, prepared) -> None:
 def test_frozen_part_sees_the_colours_and_repeats_grey(tmp_path, name, spec) -> None:
     own = given(tmp_path, name, trainable=spec)
     joint.prepare(own)
-    frozen = cut(own.model).frozen
+    frozen = split_frozen(own.model).frozen
     part = FrozenPart(own, frozen)
     other = build(name, 3, channels=3)
-    weights.assign(other, weights.tensors_of(own.model))
+    weights.assign(other, weights.get_tensors(own.model))
     tensor = other.get_layer(frozen.layers[-1].name).output
     wanted = keras.Model(other.input, tensor)
     for images in (own.images.images[:7], own.source_images.images[:9]):

@@ -26,7 +26,7 @@ FOUND = {
 
 
 def test_table_has_a_row_a_method_and_a_column_a_number_of_labels():
-    text = curves.markdown("a -> b", FOUND, (5, None), 0.4321)
+    text = curves.format_markdown("a -> b", FOUND, (5, None), 0.4321)
     lines = text.splitlines()
     assert lines[0] == "### a -> b"
     assert "Before any training on the target: 43.21 %." in lines
@@ -36,7 +36,7 @@ def test_table_has_a_row_a_method_and_a_column_a_number_of_labels():
 
 
 def test_tables_beside_finetune_and_scratch_mark_what_is_sure_and_name_the_losers():
-    text = curves.markdown("", FOUND, (5, None), None)
+    text = curves.format_markdown("", FOUND, (5, None), None)
     assert "Before any training" not in text
     beside, scratch = text.split("Difference from ")[1:]
     assert beside.startswith("finetune") and scratch.startswith("scratch")
@@ -47,14 +47,14 @@ def test_tables_beside_finetune_and_scratch_mark_what_is_sure_and_name_the_loser
 
 
 def test_one_seed_has_neither_deviation_nor_interval():
-    text = curves.markdown("", {"l2": {1: right(0.5)}}, (1,), None)
+    text = curves.format_markdown("", {"l2": {1: right(0.5)}}, (1,), None)
     assert "| l2             | 50.00 (0.71) |" in text
     assert "Difference" not in text
 
 
 def test_missing_runs_are_told_by_a_dash():
     found = {**FOUND, "bss": {5: right(0.7, 0.7, 0.7)}}
-    text = curves.markdown("", found, (5, None), None)
+    text = curves.format_markdown("", found, (5, None), None)
     assert "| bss            | 70.00 ± 0.00 (0.65) | -                   |" in text
 
 
@@ -63,7 +63,7 @@ def test_difference_of_seeds_that_agree_is_not_sure_on_a_few_images():
         name: {5: {seed: np.arange(20) < number for seed in range(3)}}
         for name, number in (("scratch", 18), ("finetune", 19))
     }
-    text = curves.markdown("", found, (5,), None)
+    text = curves.format_markdown("", found, (5,), None)
     assert "+5.00 (" in text and "▲ |" not in text
     assert "Worse than finetune: none." in text
 

@@ -56,13 +56,13 @@ def norm_net(synchronised: bool = True) -> keras.Model:
     kernel = keras.initializers.GlorotUniform(seed=9)
     head = keras.layers.Dense(3, kernel_initializer=kernel, name="head")
     model = keras.Model(image, {"features": features, "logits": head(features)})
-    operations.quicken(model, synchronised=synchronised)
+    operations.use_fused_ops(model, synchronised=synchronised)
     return model
 
 
 def train(replicas: int, steps: int) -> dict:
     """Return what each case records, how much of the test it gets right, and what it ends with."""
-    distribution.start(replicas)
+    distribution.configure_devices(replicas)
     joining.join("auto", 60)
     strategy = distribution.make_strategy("auto", replicas)
     found = {"replicas": strategy.num_replicas_in_sync}
@@ -84,7 +84,7 @@ def train(replicas: int, steps: int) -> dict:
             logits = prepared.predict(test)
             assert len(logits) == 47
             right = int((logits.argmax(axis=1) == test.labels).sum())
-        tensors = weights.tensors_of(prepared.model)
+        tensors = weights.get_tensors(prepared.model)
         found[name] = records, right, {n: v.tolist() for n, v in tensors.items()}
     return found
 
@@ -136,7 +136,7 @@ def test_replicas_that_share_batches_come_to_what_one_does(
 
 def norms_of(synchronised: bool) -> dict:
     """Return what two replicas train: the kernels, and the statistics that each of them has."""
-    distribution.start(2)
+    distribution.configure_devices(2)
     strategy = distribution.make_strategy("auto", 2)
     with strategy.scope():
         model = norm_net(synchronised)
@@ -202,17 +202,17 @@ def test_replicas_are_on_as_many_gpus_as_are_asked_for(
 
 
 def test_gpus_that_are_not_there_are_named(monkeypatch):
-    with pytest.raises(UsageError, match="--strategy=mirrored finds no GPU here; try it .* --repl"):
+    with pytest.raises(UsageError, match="--strategy=mirrored finds no GPU. Try it .* --repl"):
         distribution.make_strategy("mirrored")
     gpus(monkeypatch, 2)
-    with pytest.raises(UsageError, match="--replicas=3 asks for more GPUs than there are: 2"):
+    with pytest.raises(UsageError, match="--replicas=3 is more than the number of GPUs, 2"):
         distribution.make_strategy("auto", 3)
 
 
 def test_tpu_that_is_not_there_is_told_of():
-    with pytest.raises(UsageError, match="--strategy=tpu finds no TPU here"):
+    with pytest.raises(UsageError, match="--strategy=tpu finds no TPU"):
         distribution.make_strategy("tpu")
-    with pytest.raises(UsageError, match="--replicas=2 is for processors and GPUs"):
+    with pytest.raises(UsageError, match="--replicas=2 cannot be combined with --strategy=tpu"):
         distribution.make_strategy("tpu", 2)
 
 
@@ -230,7 +230,7 @@ def test_processor_of_a_cluster_is_not_divided(monkeypatch):
     monkeypatch.setattr(cluster, "current", lambda: joined)
     for name in ("auto", "multi_worker"):
         assert distribution.make_strategy(name) is joined.strategy
-        with pytest.raises(UsageError, match="--replicas=2 is for a process alone"):
+        with pytest.raises(UsageError, match="--replicas=2 cannot be used in a cluster"):
             distribution.make_strategy(name, 2)
 
 
@@ -239,20 +239,22 @@ def test_memory_of_gpus_grows_as_it_is_needed(monkeypatch):
     calls = []
     grow = lambda *given: calls.append(given)  # noqa: E731
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", grow)
-    distribution.start(2)
+    distribution.configure_devices(2)
     assert calls == [("gpu 0", True), ("gpu 1", True)]
 
 
 def test_processor_is_not_divided_once_it_is_in_use():
     tf.zeros(1)
-    with pytest.raises(UsageError, match="--replicas=2: TensorFlow is in use already with 1 logi"):
-        distribution.start(2)
-    distribution.start(0)
+    with pytest.raises(
+        UsageError, match="--replicas=2: TensorFlow is already initialized with 1 logi"
+    ):
+        distribution.configure_devices(2)
+    distribution.configure_devices(0)
 
 
 def test_each_replica_needs_an_example(tmp_path):
     given = setting(tmp_path, batch_size=3)
     task = catalog.METHODS["finetune"].prepare(given).task
     shared = types.SimpleNamespace(num_replicas_in_sync=4)
-    with pytest.raises(UsageError, match="a batch of 3 images has none for some of 4 replicas"):
+    with pytest.raises(UsageError, match="a batch of 3 images is too small for 4 replicas"):
         Loop(task, given.training, shared, tmp_path, Records(), "test")

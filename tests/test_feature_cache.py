@@ -214,7 +214,7 @@ def test_feature_cache_without_room_ends_between_two_pieces_where_it_is_told_to(
 ):
     monkeypatch.setattr(feature_cache, "EXAMPLES_A_PIECE", 2)
     computed = []
-    monkeypatch.setattr(interruption, "told", lambda: len(computed) == 4)
+    monkeypatch.setattr(interruption, "stop_requested", lambda: len(computed) == 4)
     cache = FeatureCache(Room(tmp_path, 0), {}, (2,), np.float32)
     with pytest.raises(StoppedError):
         cache.rows(np.arange(9), lambda chosen: computed.extend(chosen) or squares(chosen))

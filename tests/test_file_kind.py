@@ -12,7 +12,7 @@ import pytest
 from tl_keras.errors import DataError
 from tl_keras.models import file_structure
 
-TORCH = "is a PyTorch file, which is a pickle, which is code, and we run none"
+TORCH = "is a PyTorch file. It is a pickle and may contain code, which is not executed"
 
 
 def archive(*names: str, compression: int = zipfile.ZIP_STORED) -> bytes:
@@ -45,11 +45,11 @@ OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + pickle.dumps(1001
         ("a.h5", archive("archive/data.pkl", compression=zipfile.ZIP_DEFLATED), TORCH),
         ("a.h5", OLD_TORCH, TORCH),
         ("a.pt", pickle.dumps({"a": 1}, protocol=2), TORCH),
-        ("a.h5", pickle.dumps({"a": 1}), "is a pickle, which is code, and we run none"),
+        ("a.h5", pickle.dumps({"a": 1}), "is a pickle. It may contain code, which is not executed"),
         ("a.safetensors", safetensors(), "is a safetensors file"),
         ("a.npy", numpy_file(np.save), "is a numpy file"),
-        ("a.npz", numpy_file(np.savez), "is an archive of numpy"),
-        ("a.npz", numpy_file(np.savez_compressed), "is an archive of numpy"),
+        ("a.npz", numpy_file(np.savez), "is a numpy archive"),
+        ("a.npz", numpy_file(np.savez_compressed), "is a numpy archive"),
     ],
 )
 def test_file_of_another_library_is_named(name, content, words, tmp_path):

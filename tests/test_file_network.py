@@ -86,7 +86,7 @@ def test_layer_that_computes_otherwise_is_refused(
             [keras.Input((64, 64, 3)), network, L.GlobalAveragePooling2D(), L.Dense(2)]
         )
     told = refusal(network, mobilenet, tmp_path / ending)
-    assert words in told and "Choose the --model it was made with" in told
+    assert words in told and "Choose the --model that it was saved from" in told
 
 
 def test_resnet_with_another_activation_is_refused_whatever_its_name(tmp_path):

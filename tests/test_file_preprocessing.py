@@ -60,7 +60,7 @@ def assert_survives(model, prepared, name, path, pixels, expected) -> None:
     again, prepared_again = ours(own, name)
     assert_features(again, expected, pixels)
     assert prepared_again == prepared
-    weights.save(path.with_name("own.weights.h5"), weights.tensors_of(model), origin)
+    weights.save(path.with_name("own.weights.h5"), weights.get_tensors(model), origin)
     assert_features(ours(path.with_name("own.weights.h5"), name)[0], expected, pixels)
 
 
@@ -310,7 +310,7 @@ def test_flag_may_not_contradict_our_own_file(tmp_path):
         "small_cnn", 3, image_size=8, input_channels=1, body_channels=1, dense_units=8
     )
     origin = Origin("letters", ("a", "b", "c"), "small_cnn", 8, 1)
-    weights.save(tmp_path / "a.h5", weights.tensors_of(model), origin)
+    weights.save(tmp_path / "a.h5", weights.get_tensors(model), origin)
     with pytest.raises(UsageError, match="contradicts"):
         ours(tmp_path / "a.h5", "small_cnn", 1, 1, 8, source_preprocessing="none")
 
@@ -320,12 +320,12 @@ def test_flag_may_not_contradict_our_own_file(tmp_path):
     [
         ([L.Resizing(64, 64, name="mine")], "by 'mine', a Resizing, resizes to 64x64"),
         ([L.Resizing(64, 64)], ", a Resizing, resizes to 64x64"),
-        ([L.CenterCrop(31, 31)], ", a CenterCrop, is no preprocessing"),
+        ([L.CenterCrop(31, 31)], ", a CenterCrop, is not supported as preprocessing"),
         ([L.UnitNormalization()], ", a UnitNormalization, is no"),
         ([L.Rescaling(0.0)], "a scale of 0 is not within"),
         ([L.Rescaling(1e30)], "constants"),
-        ([lambda x: keras.ops.sqrt(x)], ", a Sqrt, is no preprocessing"),
-        ([lambda x: x / keras.ops.max(x)], ", a Max, is no preprocessing"),
+        ([lambda x: keras.ops.sqrt(x)], ", a Sqrt, is not supported as preprocessing"),
+        ([lambda x: x / keras.ops.max(x)], ", a Max, is not supported as preprocessing"),
         ([lambda x: keras.ops.take(x, [0, 2, 1], axis=-1)], "a Take"),
         ([lambda x: keras.ops.concatenate([x[..., 1:], x[..., :1]], -1)], "in the order 1, 2, 0"),
     ],
@@ -342,7 +342,7 @@ def test_preprocessing_that_is_not_understood_is_refused_by_name(layers, words, 
     assert words in told and "--source_preprocessing" in told and "\n" not in told
 
 
-def test_account_leaves_out_the_constants_of_the_model(tmp_path):
+def test_copy_report_leaves_out_the_constants_of_the_model(tmp_path):
     network = keras.applications.EfficientNetB0(include_top=False, weights=None)
     network.save_weights(tmp_path / "a.weights.h5")
     model = building.build(

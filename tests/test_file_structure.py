@@ -59,7 +59,7 @@ def test_read_gives_our_own_description(path):
 
 def test_texts_may_be_of_fixed_length_as_keras_2_wrote_them(path):
     write(path, layer_names=np.array([b"conv", b"conv2d_1"]), weight_names=np.zeros(0))
-    texts = file_structure.look(path).texts[""]
+    texts = file_structure.inspect(path).texts[""]
     assert texts == {"layer_names": ["conv", "conv2d_1"], "weight_names": []}
 
 
@@ -182,15 +182,15 @@ def _no_utf8(file):
         (_soft_link, "a link at 'a'"),
         (_dangling_link, "a link at 'a'"),
         (_external_link, "a link at 'a'"),
-        (_two_names, "by another name too"),
-        (_circle, "'conv/a' by another name too"),
-        (_circle_of_the_root, "'conv/a' by another name too"),
-        (_virtual, "'a' in pieces, compressed or in another file"),
-        (_in_another_file, "'a' in pieces, compressed or in another file"),
-        (_never_written, "'a' of 3,000,000,000 bytes, which the file of"),
-        (_compressed, "'a' in pieces, compressed or in another file"),
-        (_in_pieces, "'a' in pieces, compressed or in another file"),
-        (_in_the_header, "'a' in pieces, compressed or in another file"),
+        (_two_names, "under two names"),
+        (_circle, "'conv/a' under two names"),
+        (_circle_of_the_root, "'conv/a' under two names"),
+        (_virtual, "'a' in chunks, compressed or in another file"),
+        (_in_another_file, "'a' in chunks, compressed or in another file"),
+        (_never_written, "'a' of 3,000,000,000 bytes, more than the file of"),
+        (_compressed, "'a' in chunks, compressed or in another file"),
+        (_in_pieces, "'a' in chunks, compressed or in another file"),
+        (_in_the_header, "'a' in chunks, compressed or in another file"),
         (_texts, "'a' of object"),
         (_lists, "'a' of object"),
         (_references, "'a' of object"),
@@ -201,20 +201,20 @@ def _no_utf8(file):
         (_odd_floats, "plain numbers"),
         (_nothing, "plain numbers"),
         (_type, "'a', which is no tensor"),
-        (_numbers_for_names, "an attribute 'layer_names' of '/' that is no text"),
-        (_lists_for_names, "an attribute 'layer_names' of '/' that is no text"),
-        (_reference_for_name, "an attribute 'name' of '/conv' that is no text"),
+        (_numbers_for_names, "an attribute 'layer_names' of '/' that is not text"),
+        (_lists_for_names, "an attribute 'layer_names' of '/' that is not text"),
+        (_reference_for_name, "an attribute 'name' of '/conv' that is not text"),
         (_no_utf8, "is damaged"),
     ],
 )
 def test_look_refuses_what_keras_never_writes(path, add, words):
     write(path)
-    file_structure.look(path)
+    file_structure.inspect(path)
     with h5py.File(path, "a") as file:
         add(file)
     assert path.stat().st_size < 20_000
     with pytest.raises(DataError) as caught:
-        file_structure.look(path)
+        file_structure.inspect(path)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -224,14 +224,14 @@ def test_look_refuses_tensors_that_lie_in_the_same_place(path):
         for number in range(3):
             file[str(number)] = np.ones(500)
     data = path.read_bytes()
-    starts = [stored.start for stored in file_structure.look(path).tensors.values()]
+    starts = [stored.start for stored in file_structure.inspect(path).tensors.values()]
     length = (len(data) - min(starts)) // 8
     replaced = {start: min(starts) for start in starts} | {500: length, 4000: 8 * length}
     for old, new in replaced.items():
         data = data.replace(old.to_bytes(8, "little"), new.to_bytes(8, "little"))
     path.write_bytes(data)
-    with pytest.raises(DataError, match=f"of {8 * length:,} bytes, which the file of"):
-        file_structure.look(path)
+    with pytest.raises(DataError, match=f"of {8 * length:,} bytes, more than the file of"):
+        file_structure.inspect(path)
 
 
 def test_look_refuses_to_say_more_than_the_file_holds(path):
@@ -242,18 +242,18 @@ def test_look_refuses_to_say_more_than_the_file_holds(path):
     with h5py.File(path, "a") as file:
         # As many names as there are letters in a path: 200 groups have 100,000 in all.
         assert path.stat().st_size > 100_000
-    file_structure.look(path)
-    walk = file_structure._Walk(0, 90_000)
+    file_structure.inspect(path)
+    walk = file_structure._Walker(0, 90_000)
     with h5py.File(path) as file, pytest.raises(DataError, match="names that are too long"):
-        walk.all_of(file)
+        walk.visit_all(file)
 
 
 def test_look_refuses_long_names(path):
     write(path, layer_names=["n" * 1001])
     with pytest.raises(DataError, match="names that are too long"):
-        file_structure.look(path)
+        file_structure.inspect(path)
     write(path, layer_names=["n" * 1000])
-    file_structure.look(path)
+    file_structure.inspect(path)
 
 
 class Harm:
@@ -270,8 +270,8 @@ class Harm:
 def test_look_refuses_a_pickle_and_runs_nothing(path):
     trace = path.with_name("trace")
     path.write_bytes(pickle.dumps(Harm(trace)))
-    with pytest.raises(DataError, match="is a pickle, which is code, and we run none"):
-        file_structure.look(path)
+    with pytest.raises(DataError, match="is a pickle. It may contain code, which is not executed"):
+        file_structure.inspect(path)
     assert not trace.exists()
 
 
@@ -291,7 +291,7 @@ def test_look_refuses_a_pickle_and_runs_nothing(path):
 def test_look_refuses_what_is_no_weights_file(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=words):
-        file_structure.look(tmp_path / name)
+        file_structure.inspect(tmp_path / name)
 
 
 def test_read_stops_a_library_that_computes_for_ever(path):
@@ -311,7 +311,7 @@ def test_read_tells_of_a_process_that_came_to_a_bad_end(path, monkeypatch):
     with pytest.raises(DataError, match="is damaged"):
         file_structure.read(path)
     monkeypatch.setattr(sys, "executable", str(path))
-    with pytest.raises(DataError, match="cannot be looked at: Permission denied"):
+    with pytest.raises(DataError, match="cannot be parsed: Permission denied"):
         file_structure.read(path)
 
 

@@ -149,7 +149,7 @@ def test_read_state_refuses_whatever_bit_is_flipped(tmp_path) -> None:
             # A blank may become a line break, or an "e" an "E": the values are what counts.
             assert files.read_state(path) == values
         except DataError as error:
-            assert "state.json is damaged" in str(error) and "remove it" in str(error)
+            assert "state.json is damaged" in str(error) and "Remove it" in str(error)
             refused += 1
     assert refused > 0.9 * len(data) * 8
 
@@ -161,11 +161,11 @@ def test_read_state_tells_of_a_file_that_is_not_there(tmp_path) -> None:
 
 def test_is_whole_tells_files_by_what_they_hold(tmp_path) -> None:
     sha256 = files.write_bytes(tmp_path / "file", b"data")
-    assert files.is_whole(tmp_path / "file", sha256)
+    assert files.matches_sha256(tmp_path / "file", sha256)
     assert sha256 == files.sha256(tmp_path / "file")
     (tmp_path / "file").write_bytes(b"date")
-    assert not files.is_whole(tmp_path / "file", sha256)
-    assert not files.is_whole(tmp_path / "none", sha256)
+    assert not files.matches_sha256(tmp_path / "file", sha256)
+    assert not files.matches_sha256(tmp_path / "none", sha256)
     with pytest.raises(DataError, match="none cannot be read"):
         files.sha256(tmp_path / "none")
 
@@ -179,5 +179,5 @@ def test_set_aside_keeps_the_file_under_another_name(tmp_path) -> None:
 
 def test_expanded_knows_the_home_folder_and_leaves_what_is_none(monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/somewhere")
-    assert files.expanded("~/data") == Path("/somewhere/data")
-    assert files.expanded("~nobody-of-that-name/data") == Path("~nobody-of-that-name/data")
+    assert files.expand_user("~/data") == Path("/somewhere/data")
+    assert files.expand_user("~nobody-of-that-name/data") == Path("~nobody-of-that-name/data")

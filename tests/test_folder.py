@@ -199,7 +199,7 @@ def test_folder_ignores_hidden_files_and_files_that_are_no_pictures(
     dataset = open_folder(tmp_path)
     assert dataset.class_names == ("a", "b")
     assert len(dataset.read("train", 6).images) == 10
-    assert logged == [f"{tmp_path}: 3 files that are no pictures are ignored"]
+    assert logged == [f"{tmp_path}: 3 files that are no images are ignored"]
 
 
 def huge_png(path: Path) -> None:
@@ -262,7 +262,7 @@ def test_folder_leaves_out_as_many_corrupt_pictures_as_it_may_and_logs_them(
         assert (test.images[:, 0, 0, 0].tolist(), test.labels.tolist()) == ([0, 1, 1], [0, 0, 1])
         (message,) = logged
         assert message.startswith(
-            f"{tmp_path}: pictures that cannot be used are left out (3 in all): 'train/a/1.png'"
+            f"{tmp_path}: unusable images are skipped (3 in all): 'train/a/1.png'"
             " (not a picture, by its content), 'train/b/huge.png' ("
         )
         assert "'test/b/0.png' (not a picture, by its content)" in message
@@ -292,7 +292,7 @@ def test_folder_refuses_a_class_of_which_all_training_pictures_are_corrupt(tmp_p
     make_splits(tmp_path, "a", "b")
     for path in (tmp_path / "train" / "b").iterdir():
         path.write_text("x")
-    with pytest.raises(DataError, match="without a training picture: 'b'"):
+    with pytest.raises(DataError, match="without a training image: 'b'"):
         open_folder(tmp_path, max_bad_images=5)
 
 
@@ -350,7 +350,7 @@ def test_folder_names_a_picture_that_goes_missing_later(tmp_path: Path) -> None:
         ((), (), "has no class"),
         (("a",), ("a",), "only the class 'a'"),
         (("a", "b"), ("a", "c", "d"), "lacks: 'c', 'd'"),
-        (("a", "b"), (), "no test picture"),
+        (("a", "b"), (), "no test image"),
     ],
 )
 def test_folder_refuses_classes_that_cannot_be_learnt(
@@ -374,7 +374,7 @@ def test_folder_refuses_a_class_without_a_training_picture(tmp_path: Path) -> No
     make_splits(tmp_path, "a", "b")
     (tmp_path / "train" / "c").mkdir()
     (tmp_path / "train" / "c" / "notes.txt").write_text("none yet")
-    with pytest.raises(DataError, match="without a training picture: 'c'"):
+    with pytest.raises(DataError, match="without a training image: 'c'"):
         open_folder(tmp_path)
 
 
@@ -409,9 +409,9 @@ def test_folder_that_is_missing_or_has_no_path_is_refused(tmp_path: Path) -> Non
     ("made", "told"),
     [
         ((), "has no class"),
-        (("train/a", "train/b", "test/a"), "has classes without a training picture: 'a', 'b'"),
+        (("train/a", "train/b", "test/a"), "has classes without a training image: 'a', 'b'"),
         (("a/1.png",), "has only the class 'a'"),
-        (("a/1.png", "b/1.png", "c/notes.txt"), "without a training picture: 'c'"),
+        (("a/1.png", "b/1.png", "c/notes.txt"), "without a training image: 'c'"),
         (("a/1.png", "b/1.png", "b/bad.png"), "'b/bad.png' (not a picture, by its content)"),
     ],
 )
@@ -451,7 +451,7 @@ def test_program_leaves_out_corrupt_pictures_and_says_so(
     assert main.main(["tl_keras", *words]) == 65
     capfd.readouterr()
     assert main.main(["tl_keras", *words, "--max_bad_images=1"]) == 0
-    told = "that cannot be used are left out (1 in all): 'train/a/bad.png' (not a picture, by"
+    told = "unusable images are skipped (1 in all): 'train/a/bad.png' (not a picture, by"
     # Source and target are one folder, which is looked at once.
     assert capfd.readouterr().err.count(told) == 1
     assert told in (tmp_path / "work" / "log.txt").read_text()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from tl_keras.models import building, catalog
-from tl_keras.models.feature_maps import frozen_copy
-from tl_keras.models.folding import folded
+from tl_keras.models.feature_maps import copy_frozen
+from tl_keras.models.folding import fold_norms
 
 NORM = keras.layers.BatchNormalization
 
@@ -67,7 +67,7 @@ def test_folded_model_is_the_same_function_with_fewer_layers(rounds):
     for name in rounds(QUICK, sorted(catalog.MODELS)):
         model = made(name)
         before = {v.path: v.numpy() for v in model.variables}
-        less = folded(model)
+        less = fold_norms(model)
         assert_same(model, less)
         assert norms(less) == LEFT.get(name, norms(less)) <= norms(model)
         assert all(np.array_equal(v.numpy(), before[v.path]) for v in model.variables)
@@ -80,7 +80,7 @@ def test_folded_model_without_its_norms_would_be_another_function():
         if isinstance(layer, NORM):
             layer.moving_mean.assign(layer.moving_mean + 0.1)
     with pytest.raises(AssertionError):
-        assert_same(made("conv4"), folded(model))
+        assert_same(made("conv4"), fold_norms(model))
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_kernel_takes_in_the_norm_behind_it(layer, parts):
     model = keras.Model(pictures, {"features": norm(x)})
     random = np.random.default_rng(0)
     norm.set_weights([random.uniform(0.5, 1.5, one.shape) for one in norm.get_weights()])
-    assert norms(folded(model)) == 0
-    assert_same(model, folded(model))
+    assert norms(fold_norms(model)) == 0
+    assert_same(model, fold_norms(model))
 
 
 def _activated(pictures: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
@@ -135,11 +135,11 @@ def test_norm_stays_where_it_cannot_be_taken_in(network):
     norm = model.get_layer("norm")
     random = np.random.default_rng(0)
     norm.set_weights([random.uniform(0.5, 1.5, one.shape) for one in norm.get_weights()])
-    assert norms(folded(model)) == 1
-    assert_same(model, folded(model))
+    assert norms(fold_norms(model)) == 1
+    assert_same(model, fold_norms(model))
 
 
 def test_copy_of_a_model_with_constants_of_its_own_is_the_same_function():
     # EfficientNet's preprocessing has constants that are made of its weights.
     model = made("efficientnet_b0")
-    assert_same(model, frozen_copy(model))
+    assert_same(model, copy_frozen(model))

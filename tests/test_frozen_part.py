@@ -14,8 +14,8 @@ from tl_keras.errors import StoppedError, UsageError
 from tl_keras.methods import catalog, feature_cache
 from tl_keras.methods.frozen_part import FrozenPart
 from tl_keras.models import weights
-from tl_keras.models.cutting import cut
-from tl_keras.models.precision import Precision, compute_in
+from tl_keras.models.frozen_split import split_frozen
+from tl_keras.models.precision import Precision, set_compute_dtype
 from tl_keras.runtime import interruption
 from tl_keras.training.loop import Loop
 
@@ -38,12 +38,12 @@ def run(folder, **flags):
     given = dataclasses.replace(
         setting(folder, **{"steps": 12, **flags}), augmentation=parse(augment), precision=precision
     )
-    compute_in(given.model, given.precision.training)
+    set_compute_dtype(given.model, given.precision.training)
     prepared, records = catalog.find(given.config.method).prepare(given), Records()
     loop = Loop(prepared.task, given.training, given.strategy, folder / name, records, "test")
     loop.run()
     figures = [{k: v for k, v in values.items() if k != "train/stage"} for _, values in records]
-    return figures, weights.tensors_of(prepared.model)
+    return figures, weights.get_tensors(prepared.model)
 
 
 def assert_close(one, other, close=CLOSE):
@@ -129,7 +129,7 @@ def test_run_that_is_stopped_while_a_stage_is_computed_is_saved_and_continued(
     stopped = tmp_path / "stopped"
     del computed[:]
     with monkeypatch.context() as told, pytest.raises(StoppedError):
-        told.setattr(interruption, "told", lambda: len(computed) == 3)
+        told.setattr(interruption, "stop_requested", lambda: len(computed) == 3)
         run(stopped, name="run", **flags)
     assert [path.stem for path in (stopped / "run/checkpoints").glob("*.npz")] == ["0000000008"]
     continued, _ = run(stopped, name="run", **flags)
@@ -152,14 +152,14 @@ def test_features_that_are_stopped_while_they_are_computed_are_continued(
         told.setattr(
             interruption,
             "told",
-            lambda: len(computed) == 3 and not saves.append(interruption._saves.is_set()),
+            lambda: len(computed) == 3 and not saves.append(interruption._is_graceful.is_set()),
         )
         run(stopped, name="run", **flags)
     assert (computed, saves) == ([8, 8, 8], [True])
     continued, weights_continued = run(stopped, name="run", **flags)
     assert computed[3:] == [6, 8, 2]
     assert continued == whole
-    assert weights.digest(weights_continued) == weights.digest(weights_whole)
+    assert weights.hash_tensors(weights_continued) == weights.hash_tensors(weights_whole)
 
 
 def test_rows_are_the_same_to_the_bit_whatever_else_is_computed_with_them(tmp_path):
@@ -185,7 +185,7 @@ def test_features_without_room_come_to_the_same_bits(tmp_path, computed, caplog,
             name = folder / f"run-{seed}"
             Loop(prepared.task, given.training, given.strategy, name, records, "test").run()
             logits = prepared.predict(pictures(25, seed=9))
-            found.append((list(records), weights.digest(weights.tensors_of(prepared.model))))
+            found.append((list(records), weights.hash_tensors(weights.get_tensors(prepared.model))))
             found.append(logits.tobytes())
         sizes = [p.stat().st_size for p in (folder / "features").rglob("*") if p.is_file()]
         return found, sum(sizes)
@@ -230,7 +230,7 @@ def test_log_says_what_is_kept_and_what_has_no_room(tmp_path, caplog, monkeypatc
 def part_of(given):
     """Return the frozen part of a setting's model, of which the head trains alone."""
     catalog.METHODS["finetune"].prepare(given)
-    return FrozenPart(given, cut(given.model).frozen)
+    return FrozenPart(given, split_frozen(given.model).frozen)
 
 
 def test_views_are_the_augmentations_of_their_epochs_and_come_in_turn(tmp_path):
@@ -259,7 +259,7 @@ def test_what_is_large_is_read_from_disk(tmp_path, monkeypatch, frozen):
     )
     part, stream = part_of(given), given.stream(given.images, np.arange(9, 35))
     in_memory = part.stream(stream)
-    monkeypatch.setattr(pipeline, "COPIED_BYTES", 0)
+    monkeypatch.setattr(pipeline, "MAX_COPY_BYTES", 0)
     mapped = part.stream(stream)
     assert isinstance(mapped.inputs, np.memmap) and not isinstance(in_memory.inputs, np.memmap)
     for one, other in zip(mapped.batches().take(5), in_memory.batches().take(5), strict=True):
@@ -276,7 +276,7 @@ def test_tensors_are_kept_in_the_precision_that_pays(tmp_path, monkeypatch):
     found = part.of(given.images, np.array([3, 20, 1]))
     assert found.images.dtype == tf.bfloat16.as_numpy_dtype
     np.testing.assert_array_equal(found.labels, given.images.labels[[3, 20, 1]])
-    exact = cut(given.model).frozen(given.images.images[[3, 20, 1]])
+    exact = split_frozen(given.model).frozen(given.images.images[[3, 20, 1]])
     np.testing.assert_allclose(found.images.astype(np.float32), exact, rtol=0.05, atol=0.05)
 
 

@@ -172,8 +172,8 @@ def test_to_grey_agrees_with_pillow() -> None:
 def test_over_white_mixes_by_alpha() -> None:
     pixels = np.array([[10, 20, 30, 0], [10, 20, 30, 255], [0, 100, 200, 128]], np.uint8)
     expected = [[255, 255, 255], [10, 20, 30], [127, 177, 227]]
-    np.testing.assert_array_equal(images.over_white(pixels), expected)
-    np.testing.assert_array_equal(images.over_white(np.array([[7, 0]], np.uint8)), [[255]])
+    np.testing.assert_array_equal(images.composite_on_white(pixels), expected)
+    np.testing.assert_array_equal(images.composite_on_white(np.array([[7, 0]], np.uint8)), [[255]])
 
 
 def test_resize_averages_when_it_shrinks() -> None:

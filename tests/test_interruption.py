@@ -26,7 +26,8 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT]
 SCRIPT = """
 import ctypes, logging, os, sys, time
 from types import SimpleNamespace
-from tl_keras import console, interruption
+from tl_keras.cli import console
+from tl_keras.runtime import interruption
 
 def ready():
     print("ready", flush=True)
@@ -83,13 +84,13 @@ def test_process_that_saves_nothing_ends_at_once(number, waiting) -> None:
 
 
 SAVING = """
-with interruption.saving():
+with interruption.graceful_stop():
     ready()
-    while not interruption.told():
+    while not interruption.stop_requested():
         time.sleep(0.01)
     time.sleep(0.5)
     print("saved")
-    raise interruption.stop()
+    raise interruption.stopped_error()
 """
 
 
@@ -101,7 +102,7 @@ def test_process_that_saves_ends_when_it_has_saved(number) -> None:
 
 STUCK = """
 interruption.GRACE_SECONDS = {grace}
-with interruption.saving():
+with interruption.graceful_stop():
     ready()
     ctypes.CDLL(None).sleep(60)
     ctypes.CDLL(None).sleep(60)
@@ -130,7 +131,7 @@ def test_signal_that_comes_while_the_last_state_is_saved_ends_the_process_after_
     # The promise to look is over when the signal was answered by waiting for it.
     process = started(
         "interruption.GRACE_SECONDS = 1.0\n"
-        "with interruption.saving():\n    ready()\n    time.sleep(0.5)\n"
+        "with interruption.graceful_stop():\n    ready()\n    time.sleep(0.5)\n"
         "print('saved', flush=True)\ntime.sleep(60)"
     )
     code, out, err, seconds = ended(process, signal.SIGTERM)
@@ -139,7 +140,7 @@ def test_signal_that_comes_while_the_last_state_is_saved_ends_the_process_after_
 
 
 def test_process_that_is_done_within_the_grace_time_is_done() -> None:
-    process = started("with interruption.saving():\n    ready()\n    time.sleep(1)")
+    process = started("with interruption.graceful_stop():\n    ready()\n    time.sleep(1)")
     code, out, err, seconds = ended(process, signal.SIGTERM)
     assert (code, out, err) == (0, "done\n", "")
     assert seconds < 5
@@ -179,8 +180,8 @@ def test_handlers_are_as_they_were_when_nobody_listens_any_more() -> None:
     descriptors = len([*OPEN.iterdir()])
     threads = threading.active_count()
     for _ in range(3):
-        with interruption.listening():
-            assert not interruption.told()
+        with interruption.handle_signals():
+            assert not interruption.stop_requested()
             assert signal.getsignal(signal.SIGTERM) is not before[0]
     assert [signal.getsignal(number) for number in SIGNALS] == before
     assert len([*OPEN.iterdir()]) == descriptors
@@ -191,7 +192,7 @@ def test_thread_that_is_not_the_first_may_not_set_handlers_and_does_without() ->
     found = []
 
     def listen() -> None:
-        with interruption.listening():
+        with interruption.handle_signals():
             found.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=listen)
@@ -209,7 +210,7 @@ def test_signals_that_a_library_took_are_python_s_again(number) -> None:
         ctypes.CDLL(None).signal(int(number), ctypes.c_void_p(1))  # SIG_IGN, unseen by Python
         os.kill(os.getpid(), number)
         assert heard == []
-        interruption.listen_again()
+        interruption.restore_handlers()
         os.kill(os.getpid(), number)
         assert heard == [number]
     finally:

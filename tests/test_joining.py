@@ -69,7 +69,7 @@ def test_tf_config_says_who_is_there(monkeypatch) -> None:
     jobs = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
     config = {"cluster": jobs, "task": {"type": "worker", "index": 1}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-    assert joining._of_tf_config() == (jobs, "worker", 1)
+    assert joining._members_from_tf_config() == (jobs, "worker", 1)
 
 
 # Slurm
@@ -83,7 +83,7 @@ def slurm(monkeypatch, nodes: str, tasks: str, index: int, **others: str) -> Mem
         monkeypatch.setenv(f"SLURM_{name}", value)
     for name, value in others.items():
         monkeypatch.setenv(name, value)
-    return joining._of_slurm()
+    return joining._members_from_slurm()
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_task_that_runs_elsewhere_is_refused(monkeypatch, nodes, index, node, ex
 
 def meet_and_stay(addresses: list[str], own: int, all_met: threading.Barrier) -> None:
     """Meet, and then answer at the own port until all have met, as TensorFlow does."""
-    joining.meet(addresses, own, 20)
-    with joining._listening(addresses[own]):
+    joining.wait_for_peers(addresses, own, 20)
+    with joining._hold_port(addresses[own]):
         all_met.wait(20)
 
 
@@ -164,7 +164,7 @@ def test_process_that_finds_all_there_does_not_wait(capfd) -> None:
     addresses = free_addresses(3)
     started = time.monotonic()
     with answered(addresses[0]), answered(addresses[2]):
-        joining.meet(addresses, 1, 20)
+        joining.wait_for_peers(addresses, 1, 20)
     assert time.monotonic() - started < 2
     assert capfd.readouterr().err == ""
 
@@ -173,15 +173,15 @@ def test_process_is_there_while_it_waits_and_its_port_is_free_again_after_it() -
     addresses = free_addresses(2)
     port = int(addresses[0].rpartition(":")[2])
     with ThreadPoolExecutor(1) as pool:
-        met = pool.submit(joining.meet, addresses, 0, 20)
+        met = pool.submit(joining.wait_for_peers, addresses, 0, 20)
         time.sleep(0.3)
-        assert joining._absence(addresses[0]) is None
+        assert joining._connection_error(addresses[0]) is None
         assert not met.done()
         with answered(addresses[1]):
             met.result(20)
-    assert isinstance(joining._absence(addresses[0]), ConnectionRefusedError)
+    assert isinstance(joining._connection_error(addresses[0]), ConnectionRefusedError)
     # On all interfaces; a server of TensorFlow's does not ask for a port that was just in use.
-    with joining._listening(addresses[0]), pytest.raises(OSError, match="in use"):
+    with joining._hold_port(addresses[0]), pytest.raises(OSError, match="in use"):
         socket.create_server(("127.0.0.1", port)).close()
 
 
@@ -190,13 +190,14 @@ def test_process_that_does_not_come_is_named(absent) -> None:
     addresses = free_addresses(3)
     started = time.monotonic()
     with answered(addresses[2 - absent]), pytest.raises(PeerLostError) as caught:
-        joining.meet(addresses, 1, 0.5)
+        joining.wait_for_peers(addresses, 1, 0.5)
     assert 0.5 <= time.monotonic() - started < 3
     told = str(caught.value)
     assert told.startswith(
-        f"process {absent} at {addresses[absent]} did not come within --startup_timeout=0.5 seconds"
+        f"process {absent} at {addresses[absent]} did not start within --startup_timeout=0.5"
+        " seconds"
     )
-    assert "Connection refused" in told and "start all of them" in told
+    assert "Connection refused" in told and "Start all processes" in told
     assert caught.value.exit_code == 76
 
 
@@ -204,16 +205,16 @@ def test_port_is_free_again_where_one_did_not_come() -> None:
     addresses = free_addresses(2)
     for _ in range(2):
         with pytest.raises(PeerLostError):
-            joining.meet(addresses, 0, 0)
+            joining.wait_for_peers(addresses, 0, 0)
 
 
 def test_host_that_is_unknown_is_a_mistake() -> None:
     addresses = [*free_addresses(1), "no-such-host.invalid:12345"]
     with pytest.raises(UsageError) as caught:
-        joining.meet(addresses, 0, 0)
+        joining.wait_for_peers(addresses, 0, 0)
     told = str(caught.value)
     assert told.startswith(f"process 1 at {addresses[1]}: there is no such host (")
-    assert told.endswith("; correct it")
+    assert told.endswith(". Correct the address")
 
 
 @pytest.mark.parametrize("host", ["no..host", ".host", "x" * 64])
@@ -222,50 +223,50 @@ def test_host_whose_name_is_none_is_a_mistake(host) -> None:
     addresses = [*free_addresses(1), f"{host}:12345"]
     config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": 0}}
     with pytest.raises(UsageError, match=re.escape(addresses[1])):
-        cluster_config.named_by("auto", {"TF_CONFIG": json.dumps(config)})
-        joining.meet(addresses, 0, 0)
+        cluster_config.find_cluster_variable("auto", {"TF_CONFIG": json.dumps(config)})
+        joining.wait_for_peers(addresses, 0, 0)
 
 
 def test_port_that_another_program_has_is_a_mistake() -> None:
     addresses = free_addresses(2)
     port = addresses[1].rpartition(":")[2]
     with answered(addresses[0]), answered(addresses[1]), pytest.raises(UsageError) as caught:
-        joining.meet(addresses, 1, 20)
+        joining.wait_for_peers(addresses, 1, 20)
     told = str(caught.value)
-    assert told.startswith(f"port {port} of this process, {addresses[1]}, cannot be had: ")
+    assert told.startswith(f"port {port} of this process, {addresses[1]}, cannot be opened: ")
     assert "in use" in told
 
 
 def test_process_that_waits_long_says_for_whom_and_once(monkeypatch, capfd) -> None:
-    monkeypatch.setattr(joining, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(joining, "NOTICE_SECONDS", 0.0)
     addresses = free_addresses(3)
     with answered(addresses[0]), pytest.raises(PeerLostError):
-        joining.meet(addresses, 1, 0.5)
+        joining.wait_for_peers(addresses, 1, 0.5)
     out, err = capfd.readouterr()
     assert (out, err) == ("", f"waiting for process 2 at {addresses[2]}, 0 s at most\n")
 
 
 def test_process_that_waits_for_a_moment_says_nothing(capfd) -> None:
     with pytest.raises(PeerLostError):
-        joining.meet(free_addresses(2), 1, 0.5)
+        joining.wait_for_peers(free_addresses(2), 1, 0.5)
     assert capfd.readouterr() == ("", "")
 
 
 # Before TensorFlow connects them
 
 
-@pytest.mark.parametrize("named_by", ["TF_CONFIG", "SLURM_STEP_NUM_TASKS"])
-def test_all_have_to_be_there_before_tensorflow_connects_them(monkeypatch, named_by) -> None:
+@pytest.mark.parametrize("variable", ["TF_CONFIG", "SLURM_STEP_NUM_TASKS"])
+def test_all_have_to_be_there_before_tensorflow_connects_them(monkeypatch, variable) -> None:
     """The time that is left is for TensorFlow, and a process that is missing is told of here."""
     addresses = free_addresses(2)
     members = Members({"worker": addresses}, "worker", 0)
     other = Members({"worker": ["nobody:1", "nothing:1"]}, "worker", 0)
-    by_slurm = named_by == "SLURM_STEP_NUM_TASKS"
-    monkeypatch.setattr(joining, "_of_slurm", lambda: members if by_slurm else other)
-    monkeypatch.setattr(joining, "_of_tf_config", lambda: other if by_slurm else members)
-    monkeypatch.setattr(joining, "_connected", lambda *_: pytest.fail("they are connected"))
-    monkeypatch.setattr(joining, "_in_use", lambda: False)
-    monkeypatch.setattr(cluster_config, "named_by", lambda strategy: named_by)
+    by_slurm = variable == "SLURM_STEP_NUM_TASKS"
+    monkeypatch.setattr(joining, "_members_from_slurm", lambda: members if by_slurm else other)
+    monkeypatch.setattr(joining, "_members_from_tf_config", lambda: other if by_slurm else members)
+    monkeypatch.setattr(joining, "_connect", lambda *_: pytest.fail("they are connected"))
+    monkeypatch.setattr(joining, "_is_initialized", lambda: False)
+    monkeypatch.setattr(cluster_config, "find_cluster_variable", lambda strategy: variable)
     with pytest.raises(PeerLostError, match=re.escape(addresses[1])):
         joining.join("auto", 0.2)
     assert cluster.current().count == 1
@@ -273,7 +274,9 @@ def test_all_have_to_be_there_before_tensorflow_connects_them(monkeypatch, named
 
 def test_cluster_cannot_be_joined_by_what_has_computed_already(monkeypatch) -> None:
     tf.zeros(1)
-    monkeypatch.setattr(cluster_config, "named_by", lambda strategy: "TF_CONFIG")
-    monkeypatch.setattr(joining, "meet", lambda *_: pytest.fail("the others go on without this"))
+    monkeypatch.setattr(cluster_config, "find_cluster_variable", lambda strategy: "TF_CONFIG")
+    monkeypatch.setattr(
+        joining, "wait_for_peers", lambda *_: pytest.fail("the others go on without this")
+    )
     with pytest.raises(UsageError, match="TF_CONFIG names a cluster, and TensorFlow is in use"):
         joining.join("auto", 0.2)

@@ -83,19 +83,25 @@ def test_backend_that_is_not_tensorflow_is_refused_before_that_is_loaded(tmp_pat
     done = python(code, tmp_path, KERAS_BACKEND=backend)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"tl_keras: KERAS_BACKEND={backend}, and tl_keras works with tensorflow alone: set"
-        " KERAS_BACKEND=tensorflow where Python is started\n"
+        f"tl_keras: KERAS_BACKEND={backend}, and tl_keras needs tensorflow. Set"
+        " KERAS_BACKEND=tensorflow before Python starts\n"
     )
 
 
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ('{"backend": "torch"}', "has the backend 'torch', and tl_keras works with tensorflow"),
-        ('{"floatx": "bfloat16"}', "has floatx='bfloat16', and Keras takes float16 or float32 or"),
-        ('{"epsilon": 1}', "has epsilon=1, and Keras takes a number such as 1e-07"),
-        ('{"image_data_format": ["x"]}', "has image_data_format=['x'], and Keras takes channels_"),
-        ("[]", "holds no settings by name"),
+        ('{"backend": "torch"}', "has the backend 'torch', and tl_keras needs tensorflow"),
+        (
+            '{"floatx": "bfloat16"}',
+            "has floatx='bfloat16', and Keras accepts float16 or float32 or",
+        ),
+        ('{"epsilon": 1}', "has epsilon=1, and Keras accepts a number such as 1e-07"),
+        (
+            '{"image_data_format": ["x"]}',
+            "has image_data_format=['x'], and Keras accepts channels_",
+        ),
+        ("[]", "is no JSON object"),
     ],
 )
 def test_keras_json_that_cannot_be_used_is_refused_in_one_line(tmp_path, config, told):

@@ -77,7 +77,7 @@ def test_runs_killed_at_random_moments_continue_to_the_bit(references, tmp_path,
 
 
 def test_every_named_point_is_placed() -> None:
-    placed = re.compile(r'faults\.reached\("([^"]+)"\)')
+    placed = re.compile(r'crash_points\.maybe_crash\("([^"]+)"\)')
     texts = [path.read_text() for path in sorted((ROOT / "tl_keras").rglob("*.py"))]
     assert sorted(placed.findall("".join(texts))) == sorted(crash_points.POINTS)
 

@@ -34,14 +34,14 @@ def data_dir(tmp_path, monkeypatch) -> str:
 def passes(monkeypatch) -> list[str]:
     """The splits of which the labels were read without the pictures."""
     found: list[str] = []
-    examples = tfds_reader.examples
+    examples = tfds_reader.read_examples
 
     def counted(source, stored, chosen, *, size=0, labels_only=False):
         if labels_only:
             found.append(stored)
         return examples(source, stored, chosen, size=size, labels_only=labels_only)
 
-    monkeypatch.setattr(tfds_reader, "examples", counted)
+    monkeypatch.setattr(tfds_reader, "read_examples", counted)
     return found
 
 
@@ -75,16 +75,16 @@ def test_digits_lend_no_row_of_the_head_to_classes_without_names(data_dir) -> No
         )  # fmt: skip
 
     origin = Origin("mnist", catalog.DIGITS, "small_cnn", 8, 1)
-    source, target = Weights(weights.tensors_of(model(10, 1)), origin), model(2, 2)
-    head = weights.tensors_of(target)["head/kernel"]
+    source, target = Weights(weights.get_tensors(model(10, 1)), origin), model(2, 2)
+    head = weights.get_tensors(target)["head/kernel"]
     account = weights.copy(source, target, names, "match", "--source=mnist")
-    np.testing.assert_array_equal(weights.tensors_of(target)["head/kernel"], head)
+    np.testing.assert_array_equal(weights.get_tensors(target)["head/kernel"], head)
     assert (account.matched, account.fresh, account.skipped) == ((), names, catalog.DIGITS)
     lines = str(account).splitlines()
     assert lines[1].split() == ["matched", "0"]
     assert lines[2].split() == ["skipped", "10", *(f"{name}," for name in range(9)), "9"]
     assert lines[3].split() == ["fresh", "2", "made_nameless/0,", "made_nameless/1"]
-    own = Weights(weights.tensors_of(model(2, 3)), dataclasses.replace(origin, class_names=names))
+    own = Weights(weights.get_tensors(model(2, 3)), dataclasses.replace(origin, class_names=names))
     assert weights.copy(own, target, names, "match", "--source=x").matched == names
 
 
@@ -99,7 +99,7 @@ def test_validation_split_stands_in_for_a_test_split_without_labels(
 ) -> None:
     dataset = reading.open_dataset("made_unjudged", data_dir=data_dir)
     assert np.bincount(dataset.read("test", 8).labels).tolist() == [10, 10]
-    told = "made_unjudged: tested on 'validation', for 'test' has no labels"
+    told = "made_unjudged: tested on 'validation', because 'test' has no labels"
     assert told in log.text
     del passes[:]
     log.clear()
@@ -114,9 +114,9 @@ def test_validation_split_stands_in_for_a_test_split_without_labels(
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        ("made_untestable", "has no labels in its split 'test' (all are -1): choose another"),
+        ("made_untestable", "has no labels in its split 'test' (all are -1). Choose another"),
         ("made_stray", "has the label -1, outside its 2 classes (1 of 20 examples of split 'test'"),
-        ("made_unlabelled", "has no labels in its split 'train' (all are -1): choose another"),
+        ("made_unlabelled", "has no labels in its split 'train' (all are -1). Choose another"),
     ],
 )
 @pytest.mark.parametrize("flag", ["source", "target"])
@@ -128,7 +128,7 @@ def test_missing_labels_are_refused_before_anything_trains(
         experiment.run(config(tmp_path, **given))
     assert not [*tmp_path.glob("work/*/metrics.jsonl"), *tmp_path.glob("work/*/checkpoints")]
     assert str(caught.value).startswith(f"dataset '{target}' in ") and told in str(caught.value)
-    assert "choose another dataset" in str(caught.value) and "\n" not in str(caught.value)
+    assert "Choose another dataset" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

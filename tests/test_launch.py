@@ -26,7 +26,7 @@ from tl_keras.runtime import interruption
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
-PATIENCE_SECONDS = 30.0
+EXIT_DELAY_SECONDS = 30.0
 
 # The command line
 
@@ -130,7 +130,7 @@ Make = Callable[[str], None]
 
 def wait_for(*paths: Path) -> None:
     """Wait until there are all of these files."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + EXIT_DELAY_SECONDS
     while not all(path.exists() for path in paths):
         assert time.monotonic() < deadline, paths
         time.sleep(0.01)
@@ -217,13 +217,13 @@ def test_program_that_is_asked_for_runs(stand_in, tmp_path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_cores_are_divided_among_the_processes(stand_in, tmp_path, monkeypatch, workers) -> None:
     mine = os.sched_getaffinity(0)
-    divide_cores = local_cluster.divide_cores
+    pin_to_cores = local_cluster.pin_to_cores
 
     def divide(pid, number, workers):
-        divide_cores(pid, number, workers)
+        pin_to_cores(pid, number, workers)
         (tmp_path / f"divided{number}").touch()
 
-    monkeypatch.setattr(local_cluster, "divide_cores", divide)
+    monkeypatch.setattr(local_cluster, "pin_to_cores", divide)
     # They are given when the process is there already.
     stand_in(
         "wait_for(f'divided{index}')\n"
@@ -239,7 +239,7 @@ def test_cores_are_divided_among_the_processes(stand_in, tmp_path, monkeypatch, 
 def test_report_that_cannot_be_written_is_told(stand_in, tmp_path) -> None:
     stand_in("leave(f'ready{index}')\nprint('the report')")
     with Path("/dev/full").open("wb") as full, launched(tmp_path, stdout=full) as process:
-        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+        _, err = process.communicate(timeout=EXIT_DELAY_SECONDS)
     assert process.returncode == 73
     assert err == "tl_keras: the output cannot be written: No space left on device\n"
 
@@ -332,7 +332,7 @@ def test_one_that_is_killed_is_a_loss_even_where_the_others_do_well(stand_in) ->
 
 
 def test_all_have_an_end_where_one_was_killed(stand_in, monkeypatch) -> None:
-    monkeypatch.setattr(local_cluster, "LOSS_SECONDS", 1.0)
+    monkeypatch.setattr(local_cluster, "PEER_LOSS_SECONDS", 1.0)
     stand_in(
         f"{STOPS}wait_for('ready0', 'ready1')\n"
         "if index: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)"
@@ -354,13 +354,13 @@ def test_process_that_does_not_listen_is_killed(stand_in, monkeypatch, stopped) 
 
 def test_processes_have_time_to_end() -> None:
     assert local_cluster.END_SECONDS > interruption.GRACE_SECONDS + 5
-    assert local_cluster.LOSS_SECONDS > 3 * joining.HEARTBEAT_SECONDS
+    assert local_cluster.PEER_LOSS_SECONDS > 3 * joining.HEARTBEAT_SECONDS
 
 
 def test_processes_that_run_are_ended_where_another_cannot_be_started(
     stand_in, tmp_path, monkeypatch
 ) -> None:
-    started = local_cluster._started
+    started = local_cluster._start_process
 
     def start(command, variables, number, workers):
         if number:
@@ -368,7 +368,7 @@ def test_processes_that_run_are_ended_where_another_cannot_be_started(
             raise BlockingIOError("no more processes")
         return started(command, variables, number, workers)
 
-    monkeypatch.setattr(local_cluster, "_started", start)
+    monkeypatch.setattr(local_cluster, "_start_process", start)
     stand_in(f"{DEAF}time.sleep(60)")
     with pytest.raises(BlockingIOError):
         run()
@@ -380,7 +380,8 @@ def launched(
 ) -> Iterator[subprocess.Popen[str]]:
     """Start the launcher itself, and wait until both of what stands in for our program run."""
     code = (
-        f"import sys; from tl_keras import launch; sys.executable = {sys.executable!r};"
+        f"import sys; from tl_keras import launch;"
+        f"from tl_keras.distributed import local_cluster; sys.executable = {sys.executable!r};"
         f"{code}sys.exit(launch.main(['launch', '--workers=2']))"
     )
     process = subprocess.Popen(
@@ -423,7 +424,7 @@ def test_signal_is_passed_on(stand_in, tmp_path, number) -> None:
     )
     with answering(number, signal.default_int_handler), launched(tmp_path) as process:
         process.send_signal(number)
-        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        out, err = process.communicate(timeout=EXIT_DELAY_SECONDS)
     assert (process.returncode, out) == (75, "")
     assert sorted(err.splitlines()) == ["[0] stopped", "[1] stopped"]
 
@@ -432,7 +433,7 @@ def test_what_nohup_starts_outlives_its_terminal(stand_in, tmp_path) -> None:
     stand_in("leave(f'ready{index}')\ntime.sleep(1)\nprint('the report')")
     with answering(signal.SIGHUP, signal.SIG_IGN), launched(tmp_path) as process:
         process.send_signal(signal.SIGHUP)
-        out, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        out, _ = process.communicate(timeout=EXIT_DELAY_SECONDS)
     assert (process.returncode, out) == (0, "the report\n")
 
 
@@ -450,7 +451,7 @@ def test_second_signal_is_passed_on_too(stand_in, tmp_path) -> None:
         time.sleep(0.3)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE_SECONDS)
+        process.communicate(timeout=EXIT_DELAY_SECONDS)
     assert process.returncode == 75
 
 
@@ -463,5 +464,5 @@ def test_process_that_does_not_listen_to_a_signal_is_killed_when_another_does(
     )
     with launched(tmp_path, "local_cluster.END_SECONDS = 1.0;") as process:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE_SECONDS)
+        process.communicate(timeout=EXIT_DELAY_SECONDS)
     assert process.returncode == 75

@@ -50,7 +50,7 @@ def test_loop_continues_to_the_bit(tmp_path, training, killed_at):
     continued, again, _ = train(tmp_path / "killed", training, records)
     assert again.steps == result.steps
     assert records == expected
-    digests = [weights.digest(weights.tensors_of(task.model)) for task in (whole, continued)]
+    digests = [weights.hash_tensors(weights.get_tensors(task.model)) for task in (whole, continued)]
     assert digests[0] == digests[1]
 
 
@@ -105,8 +105,8 @@ def test_loop_trains_nothing_where_no_steps_are_asked_for(tmp_path):
     task, result, records = train(tmp_path, Training(epochs=0))
     fresh = made.task()
     assert result.steps == 0 and records == []
-    assert weights.digest(weights.tensors_of(task.model)) == weights.digest(
-        weights.tensors_of(fresh.model)
+    assert weights.hash_tensors(weights.get_tensors(task.model)) == weights.hash_tensors(
+        weights.get_tensors(fresh.model)
     )
 
 
@@ -122,9 +122,9 @@ def test_loop_leaves_what_is_not_listed_to_the_bit(tmp_path):
     task = made.task()
     building.set_trainable(task.model, Trainable.parse("head"))
     task = Task(task.model, task.model.trainable_variables, task.streams, task.objective)
-    before = weights.tensors_of(task.model)
+    before = weights.get_tensors(task.model)
     Loop(task, ADAM_COSINE, tf.distribute.get_strategy(), tmp_path, Records(), "test").run()
-    after = weights.tensors_of(task.model)
+    after = weights.get_tensors(task.model)
     same = {name for name in before if np.array_equal(before[name], after[name])}
     assert same == {"conv/kernel", "conv/bias", "dense/kernel", "dense/bias"}
 

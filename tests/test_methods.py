@@ -62,10 +62,10 @@ def test_method_learns_the_pictures(tmp_path, name):
 )
 def test_finetune_moves_what_is_trainable_and_nothing_else(tmp_path, trainable, moving):
     given = setting(tmp_path, trainable=trainable)
-    before = weights.tensors_of(given.model)
+    before = weights.get_tensors(given.model)
     prepared = catalog.METHODS["finetune"].prepare(given)
     train(prepared, given, tmp_path / "run")
-    after = weights.tensors_of(prepared.model)
+    after = weights.get_tensors(prepared.model)
     moved = {n.split("/")[0] for n in before if not np.array_equal(before[n], after[n])}
     assert moved == moving
 
@@ -74,10 +74,10 @@ def test_l2sp_stays_nearer_to_the_source_than_plain_finetuning(tmp_path):
     distances = {}
     for name in ("finetune", "l2sp"):
         given = setting(tmp_path, penalty="l2sp:5" if name == "l2sp" else "")
-        start = weights.tensors_of(given.model)
+        start = weights.get_tensors(given.model)
         prepared = catalog.METHODS[name].prepare(given)
         train(prepared, given, tmp_path / name)
-        end = weights.tensors_of(prepared.model)
+        end = weights.get_tensors(prepared.model)
         distances[name] = sum(np.sum((end[n] - start[n]) ** 2) for n in end if "head" not in n)
     assert distances["l2sp"] < 0.5 * distances["finetune"]
 
@@ -172,10 +172,10 @@ def test_features_are_computed_in_the_time_of_the_run_and_not_for_a_finished_one
 @pytest.mark.parametrize("method", ["features", "features:7"])
 def test_features_leave_the_body_as_it_is_and_give_one_whole_model(tmp_path, method):
     given = setting(tmp_path, method=method)
-    before = weights.tensors_of(given.model)
+    before = weights.get_tensors(given.model)
     prepared = catalog.METHODS["features"].prepare(given)
     train(prepared, given, tmp_path / "run")
-    after = weights.tensors_of(prepared.model)
+    after = weights.get_tensors(prepared.model)
     for name in ("conv/kernel", "conv/bias", "dense/kernel", "dense/bias"):
         np.testing.assert_array_equal(before[name], after[name])
     assert ("head_hidden/kernel" in after) == (method != "features")

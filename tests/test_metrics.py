@@ -15,7 +15,7 @@ PROBABILITIES = np.array(
 
 
 def classified(dtype=np.float64, shift=0.0):
-    return metrics.classification(LABELS, (np.log(PROBABILITIES) + shift).astype(dtype), NAMES)
+    return metrics.classify(LABELS, (np.log(PROBABILITIES) + shift).astype(dtype), NAMES)
 
 
 def test_classification_equals_hand_computed_numbers():
@@ -40,7 +40,7 @@ def test_classification_keeps_its_loss_where_logits_are_huge():
 
 def test_classification_adds_up_half_precision_in_double():
     logits = np.zeros((30000, 2), np.float16)
-    found = metrics.classification(np.zeros(30000, int), logits, ("a", "b"))
+    found = metrics.classify(np.zeros(30000, int), logits, ("a", "b"))
     assert found.loss == pytest.approx(math.log(2), abs=1e-12)
 
 
@@ -55,7 +55,7 @@ def test_classification_refuses_a_model_that_diverged(broken):
     logits = np.zeros((3, 3))
     logits[1, 2] = broken
     with pytest.raises(DivergedError, match="1 of 3 images.*--learning_rate.*another --workdir$"):
-        metrics.classification(np.array([0, 1, 2]), logits, NAMES)
+        metrics.classify(np.array([0, 1, 2]), logits, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_classification_refuses_a_model_that_diverged(broken):
 )
 def test_classification_refuses_what_does_not_fit(labels, shape):
     with pytest.raises(ValueError, match="expected labels"):
-        metrics.classification(np.array(labels, int), np.zeros(shape), NAMES)
+        metrics.classify(np.array(labels, int), np.zeros(shape), NAMES)
 
 
 def test_spread_is_the_sample_standard_deviation():

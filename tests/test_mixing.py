@@ -9,7 +9,7 @@ from scipy import stats
 
 from tl_keras.config.augmentation import parse
 from tl_keras.data import augment, mixing
-from tl_keras.data.pipeline import PARTNERS, PICTURES, Stream
+from tl_keras.data.pipeline import IMAGE_ORDER, PARTNER_ORDER, Stream
 from tl_keras.methods import catalog
 from tl_keras.training.loop import Loop
 
@@ -100,7 +100,7 @@ def test_cutmix_takes_boxes_of_the_drawn_size_from_everywhere(monkeypatch):
     pairs = np.stack([np.zeros((count, side, side, 1)), np.ones((count, side, side, 1))])
     row = np.zeros((count, mixing.CHOICE + 1), np.int64)
     row[:, mixing.WEIGHT] = np.linspace(-(2**31), 2**31 - 1, count).astype(np.int64)
-    monkeypatch.setattr(augment, "draw", lambda keys, _: tf.constant(row))
+    monkeypatch.setattr(augment, "draw_bits", lambda keys, _: tf.constant(row))
     found, _ = mixed("cutmix:1", pairs.astype(np.uint8))
     # Beta(1, 1) is uniform: the quantile is the draw itself.
     drawn = ((row[:, mixing.WEIGHT] + 2**31) // 2**16 + 0.5) / 2**16
@@ -137,8 +137,8 @@ def test_label_rows_hold_the_share_of_each_class():
 
 
 def drawn_weights(alpha):
-    draws = augment.draw(make_keys(5000, seed=11), mixing.CHOICE + 1)
-    return mixing.weights(draws, alpha).numpy().astype(np.float64)
+    draws = augment.draw_bits(make_keys(5000, seed=11), mixing.CHOICE + 1)
+    return mixing.draw_weights(draws, alpha).numpy().astype(np.float64)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 1.0, 3.0, 10.0])
@@ -160,11 +160,11 @@ def test_weights_have_the_mean_and_the_variance_of_beta(alpha):
 
 
 def test_weights_do_not_follow_from_what_augmentation_draws():
-    draws = augment.draw(make_keys(2**14), mixing.CHOICE + 1).numpy()
-    columns = [augment.FLIP, augment.SHIFT_X, mixing.FIRST - 1]
+    draws = augment.draw_bits(make_keys(2**14), mixing.CHOICE + 1).numpy()
+    columns = [augment.FLIP, augment.SHIFT_X, mixing.FIRST_COLUMN - 1]
     columns += [mixing.WEIGHT, mixing.CENTER_X, mixing.CENTER_Y, mixing.CHOICE]
     together = np.corrcoef(draws[:, columns].T)
-    assert len(set(columns)) == 7 and mixing.FIRST > augment.RANDAUGMENT + 3 * 9
+    assert len(set(columns)) == 7 and mixing.FIRST_COLUMN > augment.RANDAUGMENT + 3 * 9
     assert np.abs(together - np.eye(7)).max() < 4.5 / 2**7
 
 
@@ -206,7 +206,7 @@ def test_mixed_batch_is_made_of_the_pictures_of_two_orders(text):
     of = stream(text, 24)
     images, rows = taken(of, 1)
     zero = tf.constant(0, tf.int64)
-    (own, epochs), (others, _) = of.order(zero, zero, 1), of.order(zero, zero, 1, PARTNERS)
+    (own, epochs), (others, _) = of.order(zero, zero, 1), of.order(zero, zero, 1, PARTNER_ORDER)
     assert sorted(others.numpy()) == list(range(24)) and (own != others).numpy().any()
     keys = of.keys(own, epochs)
     pair = [tf.constant(IMAGES[indices.numpy()]) for indices in (own, others)]
@@ -224,7 +224,9 @@ def test_partners_are_drawn_from_all_pictures_evenly():
     epochs = 1000
     of = stream("mixup:0.2", 24 * epochs)
     zero = tf.constant(0, tf.int64)
-    own, partners = (of.order(zero, zero, 1, number)[0].numpy() for number in (PICTURES, PARTNERS))
+    own, partners = (
+        of.order(zero, zero, 1, number)[0].numpy() for number in (IMAGE_ORDER, PARTNER_ORDER)
+    )
     met = np.zeros((24, 24))
     np.add.at(met, (own, partners), 1)
     # Each two should meet 1000 / 24 times, with a variance of about that.

@@ -138,7 +138,7 @@ def write(path, members, compression=zipfile.ZIP_STORED) -> None:
 
 def refusal(path) -> str:
     with pytest.raises(DataError) as caught:
-        file_structure.look(path)
+        file_structure.inspect(path)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
     return str(caught.value)
@@ -160,7 +160,7 @@ def test_find_weights_finds_them_wherever_they_lie(path, members):
 @pytest.mark.parametrize("missing", ["config.json", "metadata.json", "model.weights.h5"])
 def test_find_weights_refuses_another_zip_file(path, members, missing):
     write(path, {name: content for name, content in members.items() if name != missing})
-    assert refusal(path) == f"is a zip file without {missing}, and so no .keras archive"
+    assert refusal(path) == f"is a zip file without {missing}, and not a .keras archive"
 
 
 def test_find_weights_refuses_a_few_bytes_that_unpack_to_gigabytes(path, members):
@@ -186,7 +186,7 @@ def test_find_weights_refuses_members_that_lie_in_the_same_place(path, members):
         struct.pack_into("<II", data, at + 20, first.file_size, first.file_size)
         struct.pack_into("<I", data, at + 42, first.header_offset)
     path.write_bytes(data)
-    assert refusal(path) == "has members of more bytes than the archive"
+    assert refusal(path) == "has members that are larger than the archive"
 
 
 def test_find_weights_refuses_an_encrypted_archive(path, members):
@@ -239,7 +239,7 @@ def test_find_weights_refuses_a_damaged_description_of_the_model(path, members, 
 
 
 def test_find_weights_refuses_a_description_of_gigabytes(path, members, monkeypatch):
-    monkeypatch.setattr(model_file, "MOST_TEXT_BYTES", 1000)
+    monkeypatch.setattr(model_file, "MAX_TEXT_BYTES", 1000)
     write(path, members)
     assert refusal(path).startswith("has a config.json of")
 
@@ -272,13 +272,13 @@ def test_find_weights_refuses_a_model_with_code_of_others(path, members, part, w
     config["config"]["layers"].pop()
     config["compile_config"] = {"loss": part}
     write(path, {**members, "config.json": json.dumps(config)})
-    file_structure.look(path)
+    file_structure.inspect(path)
 
 
 def test_find_weights_compares_the_checksum_of_the_tensors(path, members):
     write(path, members)
     data = bytearray(path.read_bytes())
-    data[file_structure.look(path).tensors["layers/dense/vars/0"].start + 7] ^= 1
+    data[file_structure.inspect(path).tensors["layers/dense/vars/0"].start + 7] ^= 1
     path.write_bytes(data)
     assert "Bad CRC-32" in refusal(path)
 

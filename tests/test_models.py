@@ -8,7 +8,7 @@ import pytest
 
 from tl_keras.errors import UsageError
 from tl_keras.models import catalog
-from tl_keras.models.building import INITIALIZERS, build, tensor_names
+from tl_keras.models.building import INITIALIZERS, build, named_weights
 
 # Of the body, without head, for colour images of the model's own size: the published counts.
 PARAMETERS = {
@@ -86,7 +86,7 @@ def test_catalog_has_every_application():
 @pytest.mark.parametrize("name", catalog.MODELS)
 def test_build_has_the_published_number_of_parameters(name, shaped):
     model = shaped(name, catalog.find(name).image_size)
-    tensors = tensor_names(model)
+    tensors = named_weights(model)
     head = 10 * (model.output["features"].shape[-1] + 1)
     assert sum(math.prod(one.shape) for one in tensors.values()) == PARAMETERS[name] + head
     assert len(tensors) == len(model.weights)
@@ -113,7 +113,7 @@ def make_conv4(channels=1, seed=1, size=28):
 
 def test_conv4_has_four_normalised_convolutions_and_a_normalised_dense_layer():
     model = make_conv4()
-    shapes = {name: tuple(one.shape) for name, one in tensor_names(model).items()}
+    shapes = {name: tuple(one.shape) for name, one in named_weights(model).items()}
     kernels = {name: shape for name, shape in shapes.items() if name.endswith("kernel")}
     assert kernels == {
         "conv1/kernel": (3, 3, 1, 32),
@@ -144,7 +144,7 @@ def test_conv4_has_the_weights_and_the_dropout_of_its_seed():
     first, again, other = (make_conv4(size=12, seed=seed) for seed in (1, 1, 2))
     for wanted, same in zip(first.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(wanted, same)
-    kernels = [tensor_names(one)["dense/kernel"].numpy() for one in (first, other)]
+    kernels = [named_weights(one)["dense/kernel"].numpy() for one in (first, other)]
     assert not np.allclose(*kernels)
     outputs = [one(images, training=True)["features"] for one in (first, again)]
     np.testing.assert_array_equal(*outputs)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tl_keras.models.operations import quicken
+from tl_keras.models.operations import use_fused_ops
 
 
 def pair(shape=(4, 5, 3), **settings) -> tuple[keras.Model, keras.Model]:
@@ -19,7 +19,7 @@ def pair(shape=(4, 5, 3), **settings) -> tuple[keras.Model, keras.Model]:
         random = np.random.default_rng(0)
         for weight in models[-1].weights:
             weight.assign(random.uniform(0.5, 1.5, weight.shape))
-    quicken(models[1])
+    use_fused_ops(models[1])
     return models[0], models[1]
 
 
@@ -139,5 +139,5 @@ def test_what_is_no_plain_norm_stays_keras_own():
         keras.layers.BatchNormalization(synchronized=True),
     ]
     outputs = [norm(inputs) for norm in norms]
-    quicken(keras.Model(inputs, outputs))
+    use_fused_ops(keras.Model(inputs, outputs))
     assert all("call" not in vars(norm) for norm in norms)

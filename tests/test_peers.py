@@ -18,7 +18,7 @@ from tl_keras.distributed import cluster, local_cluster
 from tl_keras.errors import PeerLostError, StoppedError
 from tl_keras.runtime import interruption
 
-LOST, STOPPED = f"tl_keras: {cluster.LOSS}", f"tl_keras: {interruption.MESSAGE}"
+LOST, STOPPED = f"tl_keras: {cluster.PEER_LOST_MESSAGE}", f"tl_keras: {interruption.MESSAGE}"
 # Until the others have ended; then the frozen one is killed.
 SECONDS_TO_FIND_OUT = 30.0
 KINDS_TOGETHER = ("finetune", "features", "joint")
@@ -109,7 +109,7 @@ def test_others_end_when_one_is_lost_and_all_continue_to_the_bit(
 def test_one_that_never_comes_is_not_waited_for_longer_than_is_said(tmp_path, rounds, tally):
     tries = rounds(1, 10)
     for index in range(tries):
-        environment = list(local_cluster.environments(2))[index % 2]
+        environment = list(local_cluster.make_environments(2))[index % 2]
         addresses = json.loads(environment["TF_CONFIG"])["cluster"]["worker"]
         command = [sys.executable, "-m", "tl_keras.main", "--startup_timeout=2"]
         done = subprocess.run(
@@ -123,7 +123,9 @@ def test_one_that_never_comes_is_not_waited_for_longer_than_is_said(tmp_path, ro
         )
         assert (done.returncode, done.stdout) == (PeerLostError.exit_code, "")
         absent = 1 - index % 2
-        told = f"tl_keras: process {absent} at {addresses[absent]} did not come within --startup_ti"
+        told = (
+            f"tl_keras: process {absent} at {addresses[absent]} did not start within --startup_ti"
+        )
         assert done.stderr.startswith(told), done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert not (tmp_path / str(index)).exists()

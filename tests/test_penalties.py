@@ -21,8 +21,8 @@ from tl_keras.methods import catalog, delta
 from tl_keras.methods.penalty import Added, added_to
 from tl_keras.methods.setting import Setting
 from tl_keras.models import building, weights
-from tl_keras.models.feature_maps import feature_maps
-from tl_keras.models.precision import compute_in
+from tl_keras.models.feature_maps import find_feature_maps
+from tl_keras.models.precision import set_compute_dtype
 from tl_keras.models.weights import Weights
 from tl_keras.training.loop import Loop
 
@@ -51,14 +51,14 @@ class Case(NamedTuple):
 
     def named(self):
         """Return what trains: variables by name, the source's head too."""
-        names = building.tensor_names(self.given.model)
+        names = building.named_weights(self.given.model)
         extra = {f"source_head/{v.name}": v for v in self.added.variables}
         return {n: v for n, v in names.items() if v.trainable} | extra
 
     def tensors(self):
         """Return all weights as they are, float64."""
         extra = {f"source_head/{v.name}": v.numpy() for v in self.added.variables}
-        return wide(weights.tensors_of(self.given.model) | extra)
+        return wide(weights.get_tensors(self.given.model) | extra)
 
 
 def wide(tensors):
@@ -67,9 +67,9 @@ def wide(tensors):
 
 def case_of(folder, penalty, precision="float32", **flags):
     given = setting(folder, penalty=penalty, **flags)
-    compute_in(given.model, precision)
+    set_compute_dtype(given.model, precision)
     building.set_trainable(given.model, given.config.trainable)
-    start = wide(weights.tensors_of(given.model))
+    start = wide(weights.get_tensors(given.model))
     case = Case(given, added_to(given), start)
     disturb(case.named().values())
     return case
@@ -219,7 +219,7 @@ def test_penalty_of_weights_leaves_out_what_is_frozen(tmp_path, name, trainable)
     case = case_of(tmp_path, flag(name), trainable=trainable)
     assert len(case.named()) < 6
     # As far from the source as anything, and from zero.
-    building.tensor_names(case.given.model)["dense/bias"].assign(np.full(8, 9.0))
+    building.named_weights(case.given.model)["dense/bias"].assign(np.full(8, 9.0))
     wanted = FORMULAS[name](case, case.tensors(), None, *STRENGTHS[name])
     assert float(terms(case.added, pictures(2).images)[name]) == pytest.approx(wanted, rel=1e-5)
 
@@ -230,7 +230,7 @@ def given_model(folder, name, size, penalty):
         name, 3, image_size=size, input_channels=1, body_channels=1, dense_units=8, seed=1
     )
     given = setting(folder, model=model, penalty=penalty)
-    known = Weights(weights.tensors_of(model), given.source.origin)
+    known = Weights(weights.get_tensors(model), given.source.origin)
     return dataclasses.replace(given, source_weights=known, image_size=size)
 
 
@@ -239,7 +239,9 @@ def test_penalties_are_zero_at_the_source_though_dropout_and_statistics_differ(
     tmp_path, monkeypatch, model, size
 ):
     given = given_model(tmp_path, model, size, ",".join(["l2sp:1:0", *map(flag, COMPARING)]))
-    rises = {name: np.arange(maps.shape[-1]) for name, maps in feature_maps(given.model).items()}
+    rises = {
+        name: np.arange(maps.shape[-1]) for name, maps in find_feature_maps(given.model).items()
+    }
     monkeypatch.setattr(delta, "loss_rises", lambda setting: rises)
     added = added_to(given)
     images = np.repeat(np.repeat(pictures(6).images, size // 8, axis=1), size // 8, axis=2)
@@ -270,9 +272,9 @@ def test_distill_trains_the_head_of_the_source(tmp_path):
 
 def test_delta_weighs_a_channel_that_the_loss_needs_more_than_a_dead_one(tmp_path):
     given = setting(tmp_path, penalty="delta")
-    kernel = building.tensor_names(given.model)["conv/kernel"]
+    kernel = building.named_weights(given.model)["conv/kernel"]
     kernel.assign(np.ones(kernel.shape) * (np.arange(32) == 5))
-    dense = building.tensor_names(given.model)["dense/kernel"]
+    dense = building.named_weights(given.model)["dense/kernel"]
     dense.assign(np.abs(dense.numpy()))
     rises = delta.loss_rises(given)
     assert list(rises) == ["conv"] and rises["conv"].shape == (32,)

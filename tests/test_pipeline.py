@@ -11,7 +11,7 @@ from made import sharing
 
 from tl_keras.config.augmentation import parse
 from tl_keras.data import pipeline
-from tl_keras.data.pipeline import PARTNERS, PICTURES, Stream
+from tl_keras.data.pipeline import IMAGE_ORDER, PARTNER_ORDER, Stream
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 6, 6, 1), np.uint8)
 LABELS = np.arange(24)
@@ -34,7 +34,7 @@ def taken(of: Stream, steps: int, first_step: int = 0, replicas: int = 1) -> lis
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31 - 1))
 @settings(max_examples=25)
 def test_stream_brings_every_example_once_an_epoch(count, batch_size, seed) -> None:
-    of = stream(count, batch_size, seed).fitted()
+    of = stream(count, batch_size, seed).clamp_batch_size()
     epochs = 3
     steps = -(-epochs * count // of.batch_size)
     batches = taken(of, steps)
@@ -66,7 +66,7 @@ def test_stream_has_the_same_order_again() -> None:
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 100), st.sampled_from([1, 2]))
 @settings(max_examples=15)
 def test_stream_continues_at_any_step(count, batch_size, first_step, replicas) -> None:
-    of = stream(max(count, replicas), max(batch_size, replicas)).fitted()
+    of = stream(max(count, replicas), max(batch_size, replicas)).clamp_batch_size()
     whole = taken(of, first_step + 3, replicas=replicas)
     parts = zip(whole[first_step * replicas :], taken(of, 3, first_step, replicas), strict=True)
     assert all(np.array_equal(one, other) for one, other in parts)
@@ -81,7 +81,7 @@ def test_stream_continues_after_millions_of_steps() -> None:
 @given(st.integers(4, 40), st.integers(4, 40), st.sampled_from([2, 3, 4]))
 @settings(max_examples=20)
 def test_shares_of_the_replicas_make_up_the_batch_of_one(count, batch_size, replicas) -> None:
-    of = stream(count, batch_size, 5).fitted()
+    of = stream(count, batch_size, 5).clamp_batch_size()
     shares = taken(of, 3, replicas=replicas)
     assert {len(share) - of.batch_size // replicas for share in shares} <= {0, 1}
     assert np.concatenate(shares).tolist() == np.concatenate(taken(of, 3)).tolist()
@@ -102,7 +102,7 @@ def test_processes_have_the_shares_of_their_replicas(processes, local) -> None:
 
 @given(st.integers(1, 100), st.integers(1, 200))
 def test_fitted_batch_is_filled_by_the_examples(count, batch_size) -> None:
-    assert stream(count, batch_size).fitted().batch_size == min(count, batch_size)
+    assert stream(count, batch_size).clamp_batch_size().batch_size == min(count, batch_size)
 
 
 AUGMENTATIONS = ["flip", "shift:0.3,rotate:0.2,zoom:0.2", "crop:2,color:0.5", "randaugment:2"]
@@ -164,7 +164,7 @@ def test_stream_of_what_stays_where_it_is_gives_the_same(text, on_disk, monkeypa
         return list(of.batches().take(4).as_numpy_iterator())
 
     copied = batches(IMAGES)
-    monkeypatch.setattr(pipeline, "COPIED_BYTES", 0)
+    monkeypatch.setattr(pipeline, "MAX_COPY_BYTES", 0)
     for inputs in (IMAGES, on_disk(IMAGES)):
         for (images, labels), (same, same_labels) in zip(copied, batches(inputs), strict=True):
             assert np.array_equal(images, same)
@@ -173,10 +173,10 @@ def test_stream_of_what_stays_where_it_is_gives_the_same(text, on_disk, monkeypa
 
 @pytest.mark.parametrize("copied", [0, 2**20])
 def test_features_from_disk_are_the_same_as_from_memory(on_disk, monkeypatch, copied) -> None:
-    monkeypatch.setattr(pipeline, "COPIED_BYTES", copied)
+    monkeypatch.setattr(pipeline, "MAX_COPY_BYTES", copied)
     array = features(11)
     for inputs in (array, on_disk(array)):
-        parts = list(pipeline.in_order(inputs, 4, 0).as_numpy_iterator())
+        parts = list(pipeline.sequential_batches(inputs, 4, 0).as_numpy_iterator())
         assert np.array_equal(np.concatenate(parts)[:11], array)
 
 
@@ -192,7 +192,7 @@ def test_images_come_in_the_size_that_is_asked_for(size, channels) -> None:
     assert np.abs(found.numpy() - expected).max() <= 0.5 + 1e-3
     if size == 6:
         assert np.array_equal(found, images[labels])
-    evaluated = next(iter(pipeline.in_order(images[labels], 8, size)))
+    evaluated = next(iter(pipeline.sequential_batches(images[labels], 8, size)))
     assert np.array_equal(evaluated, found)
 
 
@@ -200,7 +200,7 @@ def test_resizing_keeps_black_and_white() -> None:
     """Values outside 0 to 255 would come back as the opposite colour."""
     images = np.zeros((2, 8, 8, 1), np.uint8)
     images[1] = 255
-    found = next(iter(pipeline.in_order(images, 2, 13))).numpy()
+    found = next(iter(pipeline.sequential_batches(images, 2, 13))).numpy()
     assert (found[0] == 0).all()
     assert (found[1] == 255).all()
 
@@ -211,12 +211,14 @@ def test_in_order_brings_each_example_once_and_repeats_the_last(
     count, batch_size, replicas
 ) -> None:
     of_processes = [
-        pipeline.in_order(features(count), batch_size, 0, sharing(replicas, replicas, process))
+        pipeline.sequential_batches(
+            features(count), batch_size, 0, sharing(replicas, replicas, process)
+        )
         for process in range(replicas)
     ]
     rounds = zip(*(one.as_numpy_iterator() for one in of_processes), strict=True)
     parts = [part[:, 0].astype(int) for one in rounds for part in one]
-    together = pipeline.in_order(features(count), batch_size, 0, sharing(replicas))
+    together = pipeline.sequential_batches(features(count), batch_size, 0, sharing(replicas))
     for part, same in zip(parts, together.as_numpy_iterator(), strict=True):
         np.testing.assert_array_equal(part, same[:, 0])
     assert len({len(part) for part in parts}) == 1
@@ -238,7 +240,7 @@ def test_stream_of_some_examples_is_a_stream_of_a_copy_of_them():
         np.testing.assert_array_equal(labels, same_labels)
 
 
-def orders(seed, epochs, number=PICTURES):
+def orders(seed, epochs, number=IMAGE_ORDER):
     """Return the order of 24 examples in each epoch of `epochs`, as a set."""
     stream = Stream(IMAGES, LABELS, 24, seed)
     zero = tf.constant(0, tf.int64)
@@ -248,7 +250,7 @@ def orders(seed, epochs, number=PICTURES):
     }
 
 
-@pytest.mark.parametrize("number", [PICTURES, PARTNERS])
+@pytest.mark.parametrize("number", [IMAGE_ORDER, PARTNER_ORDER])
 def test_no_order_comes_again_after_256_epochs_or_256_seeds(number):
     assert len(orders(3, range(600), number)) == 600
     assert not orders(3, range(50), number) & orders(259, range(50), number)

@@ -14,7 +14,7 @@ from tl_keras.methods import catalog
 from tl_keras.models import building, precision
 from tl_keras.models import catalog as models
 from tl_keras.models.naming import leaves
-from tl_keras.models.precision import choose, compute_in
+from tl_keras.models.precision import choose, set_compute_dtype
 from tl_keras.training.checkpoints import Checkpoints
 from tl_keras.training.loop import Loop
 
@@ -83,7 +83,7 @@ def test_model_in_bfloat16_is_nearly_the_same_function_and_can_be_brought_back(n
     images = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
     exact = model(images)
     config = model.get_config()
-    compute_in(model, "bfloat16")
+    set_compute_dtype(model, "bfloat16")
     found = model(images)
     assert {weight.dtype for weight in model.weights} <= {"float32", "uint32", "int64"}
     assert "bfloat16" in {layer.compute_dtype for layer in leaves(model)}
@@ -91,7 +91,7 @@ def test_model_in_bfloat16_is_nearly_the_same_function_and_can_be_brought_back(n
         assert found[key].dtype == tf.float32
         scale = np.abs(wanted).max()
         assert 0 < np.abs(found[key] - wanted).max() < 0.1 * scale
-    compute_in(model, "float32")
+    set_compute_dtype(model, "float32")
     assert model.get_config() == config
     np.testing.assert_array_equal(model(images)["logits"], exact["logits"])
 
@@ -101,7 +101,7 @@ def test_training_in_16_bits_learns_what_float32_does(tmp_path, name):
     losses = {}
     for each in ("float32", name):
         given = setting(tmp_path, trainable="all", steps=30, clip_norm=1.0, learning_rate=0.003)
-        compute_in(given.model, each)
+        set_compute_dtype(given.model, each)
         prepared, records = catalog.METHODS["finetune"].prepare(given), Records()
         folder = tmp_path / each
         Loop(prepared.task, given.training, given.strategy, folder, records, "test").run()
@@ -112,7 +112,7 @@ def test_training_in_16_bits_learns_what_float32_does(tmp_path, name):
 
 def test_scale_of_the_loss_is_kept_in_checkpoints_and_from_stage_to_stage(tmp_path):
     given = setting(tmp_path, method="lp_ft", trainable="all", steps=20)
-    compute_in(given.model, "float16")
+    set_compute_dtype(given.model, "float16")
     prepared = catalog.METHODS["lp_ft"].prepare(given)
     loop = Loop(prepared.task, given.training, given.strategy, tmp_path, Records(), "test")
     scale = loop._optimizer.dynamic_scale
@@ -128,7 +128,7 @@ def test_scale_of_the_loss_is_kept_in_checkpoints_and_from_stage_to_stage(tmp_pa
 
 def test_a_step_whose_gradients_leave_float16_is_passed_over(tmp_path):
     given = setting(tmp_path, trainable="all", steps=1)
-    compute_in(given.model, "float16")
+    set_compute_dtype(given.model, "float16")
     prepared = catalog.METHODS["finetune"].prepare(given)
     loop = Loop(prepared.task, given.training, given.strategy, tmp_path, Records(), "test")
     before = given.model.get_weights()

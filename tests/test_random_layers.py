@@ -34,7 +34,7 @@ def train(folder, fail_at=None, **flags):
 
 
 def digest(task):
-    return weights.digest(weights.tensors_of(task.model))
+    return weights.hash_tensors(weights.get_tensors(task.model))
 
 
 def test_dropout_of_a_continued_run_is_that_of_an_uninterrupted_one(tmp_path):

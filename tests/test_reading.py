@@ -134,7 +134,7 @@ def test_damaged_dataset_says_which_folder_to_delete(damage: str, tmp_path: Path
         reading.open_dataset("emnist/mnist", data_dir=str(tmp_path)).read("test", 0)
     message = str(raised.value)
     assert str(tmp_path) in message
-    assert "no split train" in message if damage == "split" else "delete that folder" in message
+    assert "no split train" in message if damage == "split" else "Delete that folder" in message
     assert "\n" not in message
     assert "{{" not in message
 
@@ -188,7 +188,7 @@ def test_transparent_dataset_lies_on_white(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("made_untrained", "no split train: it has test"), ("made_single", "has 1 classes")],
+    [("made_untrained", "no split train. It has test"), ("made_single", "has 1 classes")],
 )
 def test_dataset_that_teaches_nothing_is_refused(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
@@ -196,5 +196,7 @@ def test_dataset_that_teaches_nothing_is_refused(name: str, message: str, tmp_pa
 
 
 def test_unknown_framing_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="--framing=square: choose one of auto, mnist, none"):
+    with pytest.raises(
+        UsageError, match="--framing=square is not known. Choose one of auto, mnist, none"
+    ):
         reading.open_dataset("digits", framing="square")

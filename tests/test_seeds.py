@@ -10,7 +10,7 @@ import tensorflow as tf
 import tl_keras
 from tl_keras.config import from_flat
 from tl_keras.data import augment, splits
-from tl_keras.data.pipeline import PARTNERS, PICTURES, Stream
+from tl_keras.data.pipeline import IMAGE_ORDER, PARTNER_ORDER, Stream
 from tl_keras.models import building, weights
 from tl_keras.runtime import seeds
 
@@ -45,9 +45,9 @@ def model_of(role: str, seed: int = 0):
 
 def test_source_and_target_of_one_seed_have_other_weights_and_other_dropout():
     first, second = (model_of(role) for role in ROLES)
-    for name, value in weights.tensors_of(first).items():
+    for name, value in weights.get_tensors(first).items():
         if "kernel" in name:
-            other = weights.tensors_of(second)[name]
+            other = weights.get_tensors(second)[name]
             assert abs(np.corrcoef(value.ravel(), other.ravel())[0, 1]) < 5 / value.size**0.5
     states = [
         tuple(layer.seed_generator.state.numpy())
@@ -69,7 +69,9 @@ def test_no_two_purposes_of_a_run_share_a_key(tmp_path):
             keys += [seeds.derive(seed, role, "split")]
             for name in ("target", "source", "test"):
                 of = given.stream(given.images, name=name)
-                keys += [seeds.derive(of.seed, one) for one in (PICTURES, PARTNERS, "statistics")]
+                keys += [
+                    seeds.derive(of.seed, one) for one in (IMAGE_ORDER, PARTNER_ORDER, "statistics")
+                ]
                 for view in (0, 1):
                     viewed = Stream(of.inputs, of.labels, 4, of.seed, view=view)
                     zero = tf.zeros(1, tf.int64)
@@ -84,7 +86,7 @@ def test_draws_of_different_keys_are_independent():
     for key in keys:
         epochs = tf.range(400, dtype=tf.int64)
         own = tf.stack([tf.fill([400], tf.constant(key, tf.int64)), epochs, epochs % 7], axis=1)
-        rows.append(augment.draw(own, 3).numpy().ravel() / 2**31)
+        rows.append(augment.draw_bits(own, 3).numpy().ravel() / 2**31)
     correlations = np.corrcoef(rows)[np.triu_indices(64, 1)]
     assert np.abs(correlations).max() < 5 / 1200**0.5
     assert np.std(correlations) * 1200**0.5 == pytest.approx(1, abs=0.1)

@@ -8,14 +8,14 @@ import pytest
 import tensorflow as tf
 from scipy.stats import chi2
 
-from tl_keras.data.pipeline import PARTNERS, PICTURES, Stream
+from tl_keras.data.pipeline import IMAGE_ORDER, PARTNER_ORDER, Stream
 
 SEEDS, EPOCHS = range(4), 12
 # Images, and a size of batches that divides them.
 SIZES = {10: 5, 50: 10, 1000: 100, 54000: 100}
 
 
-def orders_of(count: int, which: str = PICTURES) -> np.ndarray:
+def orders_of(count: int, which: str = IMAGE_ORDER) -> np.ndarray:
     """Return which image stands where, (seeds, epochs, count)."""
     images = np.zeros((count, 1, 1, 1), np.uint8)
     zero = tf.constant(0, tf.int64)
@@ -103,5 +103,5 @@ def test_batches_of_data_stored_by_class_hold_the_classes_as_chance_has_it(order
 
 @pytest.mark.parametrize("count", [10, 1000])
 def test_partners_are_shuffled_as_well_and_apart_from_the_pictures(count):
-    pictures, partners = (orders_of(count, which) for which in (PICTURES, PARTNERS))
+    pictures, partners = (orders_of(count, which) for which in (IMAGE_ORDER, PARTNER_ORDER))
     assert_like_normal(correlation_scores(pictures, partners))

@@ -142,7 +142,7 @@ def test_objective_does_not_depend_on_the_labels(tmp_path) -> None:
         given = dataclasses.replace(given, images=given.images._replace(labels=labels))
         prepared = simclr.prepare(given)
         train(prepared, given, tmp_path / str(len(found)))
-        found.append(weights.digest(weights.tensors_of(prepared.model)))
+        found.append(weights.hash_tensors(weights.get_tensors(prepared.model)))
     assert found[0] == found[1]
 
 
@@ -155,14 +155,14 @@ def test_all_images_train_and_none_validates(tmp_path) -> None:
 def test_simclr_learns_to_tell_the_images_apart(tmp_path) -> None:
     given = unlabelled(tmp_path, steps=150, batch_size=40)
     prepared = simclr.prepare(given)
-    before, head = prepared.judge(given.images), weights.tensors_of(given.model)["head/kernel"]
+    before, head = prepared.judge(given.images), weights.get_tensors(given.model)["head/kernel"]
     records = train(prepared, given, tmp_path / "run")
     after = prepared.judge(given.images)
     assert set(after) == {"contrastive_accuracy", "loss"}
     assert after["loss"] < before["loss"] - 0.5
     assert after["contrastive_accuracy"] > before["contrastive_accuracy"]
     assert {"train/loss", "train/contrastive_accuracy"} <= set(records[-1][1])
-    np.testing.assert_array_equal(weights.tensors_of(given.model)["head/kernel"], head)
+    np.testing.assert_array_equal(weights.get_tensors(given.model)["head/kernel"], head)
 
 
 def test_simclr_starts_from_its_seed_whatever_was_built_before(tmp_path) -> None:
@@ -198,7 +198,7 @@ def losses_and_weights(strategy: tf.distribute.Strategy) -> list:
         training=Training(steps=12, batch_size=16, learning_rate=0.01, clip_norm=0.5),
     )
     records = train(simclr.prepare(given), given, Path(tempfile.mkdtemp()))
-    tensors = weights.tensors_of(model)
+    tensors = weights.get_tensors(model)
     return [strategy.num_replicas_in_sync, records, tensors["conv/kernel"].ravel().tolist()]
 
 

@@ -56,10 +56,12 @@ def told(runs, source=SOURCE, images=2000, more=None, config=None, **settings):
         "config": config,
         "source": source,
         "runs": runs,
-        "summary": summary.summarise(runs, correct_of(runs, images), summary.covers(config)),
+        "summary": summary.summarise(
+            runs, correct_of(runs, images), summary.describe_coverage(config)
+        ),
         **(more or {}),
     }
-    return summary.table(report)
+    return summary.format_table(report)
 
 
 def verdict_of(text):

@@ -37,8 +37,8 @@ def hparams(events, part):
 
 def test_scalars_have_their_name_step_and_value(tmp_path):
     with EventLog(tmp_path) as log:
-        log.scalars(10, {"train/loss": 0.5, "train/accuracy": 0.25})
-        log.scalars(20, {"train/loss": math.nan})
+        log.add_scalars(10, {"train/loss": 0.5, "train/accuracy": 0.25})
+        log.add_scalars(20, {"train/loss": math.nan})
     events = read(tmp_path)
     assert points(events, "train/accuracy") == [(10, 0.25)]
     (first, second) = points(events, "train/loss")
@@ -52,10 +52,10 @@ def test_event_log_replaces_the_events_of_its_own_folder_only(tmp_path):
     other = tmp_path / "transfer-0"
     for folder in (tmp_path, other):
         with EventLog(folder) as log:
-            log.scalars(1, {"train/loss": 9.0})
+            log.add_scalars(1, {"train/loss": 9.0})
     (tmp_path / "metrics.jsonl").write_text("kept")
     with EventLog(tmp_path) as log:
-        log.scalars(1, {"train/loss": 1.0})
+        log.add_scalars(1, {"train/loss": 1.0})
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
     assert points(read(tmp_path), "train/loss")[0] == (1, 1.0)
     assert points(read(other), "train/loss") == [(1, 9.0)]
@@ -70,7 +70,7 @@ def test_event_log_under_a_file_is_a_write_error(tmp_path):
 
 def test_config_text_is_a_table_in_which_no_value_breaks_a_row(tmp_path):
     with EventLog(tmp_path) as log:
-        log.config_text({"trainable": "conv|dense", "seeds": (0, 1), "shots": 5, "n": None})
+        log.add_config({"trainable": "conv|dense", "seeds": (0, 1), "shots": 5, "n": None})
     assert texts(read(tmp_path), "config").splitlines() == [
         "| flag | value |",
         "| --- | --- |",
@@ -83,7 +83,7 @@ def test_config_text_is_a_table_in_which_no_value_breaks_a_row(tmp_path):
 
 def test_text_is_in_the_text_tab(tmp_path):
     with EventLog(tmp_path) as log:
-        log.text("account", "copied **all**", 3)
+        log.add_text("account", "copied **all**", 3)
     events = read(tmp_path)
     assert texts(events, "account") == "copied **all**"
     assert events.SummaryMetadata("account").plugin_data.plugin_name == "text"
@@ -93,10 +93,10 @@ def test_pictures_are_pngs_with_a_tag_and_a_step_of_their_own(tmp_path):
     images = np.zeros((4, 6, 6, 1), np.uint8)
     labels, predictions = np.array([0, 1, 2, 0]), np.array([0, 1, 1, 2])
     with EventLog(tmp_path) as log:
-        log.batch_picture(images, labels, NAMES, 0)
-        log.confusion(np.eye(3, dtype=int), NAMES, 7)
-        log.misclassified(images, labels, predictions, NAMES, 8, np.full(4, 0.5))
-        log.pairs("rebuilt", images, images, ("image", "rebuilt"), 9)
+        log.add_batch(images, labels, NAMES, 0)
+        log.add_confusion(np.eye(3, dtype=int), NAMES, 7)
+        log.add_mistakes(images, labels, predictions, NAMES, 8, np.full(4, 0.5))
+        log.add_pairs("rebuilt", images, images, ("image", "rebuilt"), 9)
     events = read(tmp_path)
     for name, step in (("batch", 0), ("confusion", 7), ("misclassified", 8), ("rebuilt", 9)):
         (event,) = events.Tensors(f"visuals/{name}")
@@ -111,7 +111,7 @@ def test_histograms_count_all_finite_values(tmp_path):
     kernel = np.arange(60.0).reshape(3, 4, 5)
     kernel[0, 0, :2] = np.nan, np.inf
     with EventLog(tmp_path) as log:
-        log.histograms({"dense/kernel": kernel, "empty": np.zeros(0)}, 5)
+        log.add_histograms({"dense/kernel": kernel, "empty": np.zeros(0)}, 5)
     (event,) = read(tmp_path).Tensors("weights/dense/kernel")
     buckets = tensor_util.make_ndarray(event.tensor_proto)
     assert event.step == 5
@@ -121,7 +121,7 @@ def test_histograms_count_all_finite_values(tmp_path):
 
 def test_hparams_start_and_end_a_session_named_after_the_run_s_folder(tmp_path):
     with EventLog(tmp_path / "transfer-3") as log:
-        log.hparams(
+        log.add_hparams(
             {
                 "arm": "transfer", "seed": np.int64(3), "learning_rate": 0.5, "baseline": True,
                 "seeds": (3, 4), "none": None, "target": "folder:\udcff",
@@ -146,8 +146,8 @@ def test_hparams_start_and_end_a_session_named_after_the_run_s_folder(tmp_path):
 
 def test_hparams_writes_no_point_twice(tmp_path):
     with EventLog(tmp_path) as log:
-        log.scalars(90, {"test/accuracy": 0.75})
-        log.hparams({"seed": 0}, {"test/accuracy": 0.75, "test/loss": 0.5}, 90)
+        log.add_scalars(90, {"test/accuracy": 0.75})
+        log.add_hparams({"seed": 0}, {"test/accuracy": 0.75, "test/loss": 0.5}, 90)
     events = read(tmp_path)
     assert points(events, "test/accuracy") == [(90, 0.75)]
     assert points(events, "test/loss") == [(90, 0.5)]

@@ -35,10 +35,10 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", "is not known"),
         ("../mnist", "is not known"),
         ("huggingface:mnist", "is not known"),
-        ("emnist/lettres", "no such configuration; choose one of balanced, .*letters"),
-        ("mnist/letters", "no such configuration; leave it out"),
+        ("emnist/lettres", "no such configuration. Choose one of balanced, .*letters"),
+        ("mnist/letters", "no such configuration. Leave it out"),
         ("mnist:9.9.9", "cannot be loaded at version 9.9.9"),
-        ("imdb_reviews", r"not one of classified images.*text \(Text\)"),
+        ("imdb_reviews", r"no classified images.*text \(Text\)"),
     ],
 )
 def test_unknown_dataset_is_a_usage_error_in_one_line(name: str, message: str) -> None:
@@ -55,18 +55,18 @@ def test_missing_file_without_network_names_url_and_folder(offline: None, tmp_pa
         reading.open_dataset("usps", data_dir=str(tmp_path))
     message = str(raised.value)
     url = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/usps.t.bz2"
-    assert f"put usps.t.bz2 from {url} into {manual}" in message
+    assert f"Put usps.t.bz2 from {url} into {manual}" in message
     assert "usps.bz2 from" not in message
     assert not (tmp_path / "usps").exists()
 
 
 def test_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    monkeypatch.setattr(tfds_prepare, "_SECONDS", 0.2)
+    monkeypatch.setattr(tfds_prepare, "_CONNECT_SECONDS", 0.2)
     host = f"127.0.0.1:{listener.getsockname()[1]}"
     with listener:
-        assert tfds_prepare._unreachable({("http", host)}) == set()
-    assert tfds_prepare._unreachable({("http", host)}) == {("http", host)}
+        assert tfds_prepare._find_unreachable({("http", host)}) == set()
+    assert tfds_prepare._find_unreachable({("http", host)}) == {("http", host)}
     given_up = threading.Event()
 
     def wait(*_: object) -> socket.socket:
@@ -74,7 +74,7 @@ def test_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         raise TimeoutError
 
     monkeypatch.setattr(socket, "create_connection", wait)
-    assert tfds_prepare._unreachable({("http", host)}) == {("http", host)}
+    assert tfds_prepare._find_unreachable({("http", host)}) == {("http", host)}
     given_up.set()
 
 
@@ -102,8 +102,8 @@ def test_first_folder_that_holds_a_dataset_wins(
 ) -> None:
     names = [tmp_path / name for name in ("given", "environment", "home/tensorflow_datasets")]
     monkeypatch.setenv("TFDS_DATA_DIR", str(names[1]))
-    assert tfds_prepare.roots(str(names[0])) == names
-    assert tfds_prepare.roots("") == names[1:]
+    assert tfds_prepare.search_folders(str(names[0])) == names
+    assert tfds_prepare.search_folders("") == names[1:]
     reading.open_dataset("made_tall", data_dir=str(names[2]))
     builder = tfds_prepare.find_builder("made_tall", str(names[0]))
     assert Path(builder.data_dir) == names[2] / "made_tall" / "1.0.0"

@@ -99,7 +99,7 @@ def run(folder, **flags):
     prepared = catalog.find(given.config.method).prepare(given)
     records = Records()
     Loop(prepared.task, given.training, given.strategy, folder, records, "test").run()
-    return records, weights.digest(weights.tensors_of(prepared.model))
+    return records, weights.hash_tensors(weights.get_tensors(prepared.model))
 
 
 def test_penalties_together_are_terms_of_the_loss_and_are_recorded(tmp_path):

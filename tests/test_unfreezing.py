@@ -16,7 +16,7 @@ class Snapshots(Records):
 
     def __init__(self, given, task):
         super().__init__()
-        self.variables = building.tensor_names(given.model)
+        self.variables = building.named_weights(given.model)
         # The source's head of `joint` is no part of the model.
         own = {id(variable) for variable in self.variables.values()}
         for variable in task.variables:
@@ -156,7 +156,7 @@ def test_staged_run_continues_to_the_bit_wherever_it_is_killed(tmp_path, flags, 
     assert records == expected
     for variable, again in zip(task.variables, task_again.variables, strict=True):
         np.testing.assert_array_equal(variable.numpy(), again.numpy())
-    digests = [weights.digest(weights.tensors_of(one.model)) for one in (given, given_again)]
+    digests = [weights.hash_tensors(weights.get_tensors(one.model)) for one in (given, given_again)]
     assert digests[0] == digests[1]
 
 
@@ -217,7 +217,7 @@ def test_stages_that_the_model_has_not_are_refused(tmp_path, flags, message):
 def test_multipliers_fall_by_group_from_the_head(tmp_path, trainable):
     flags = {"layer_lr_decay": 0.5, "head_lr_multiplier": 4.0, "trainable": trainable}
     given, task = prepare(tmp_path, conv4(), **flags)
-    names = {id(v): name for name, v in building.tensor_names(given.model).items()}
+    names = {id(v): name for name, v in building.named_weights(given.model).items()}
     found = {names[id(v)]: m for v, m in zip(task.variables, task.multipliers, strict=True)}
     assert set(found) == {names[id(v)] for v in given.model.trainable_variables}
     steps = groups.steps_from_head(given.model)

@@ -77,7 +77,7 @@ def test_usps_refuses_a_damaged_or_swollen_file(
     with pytest.raises(DataError, match="cannot be unpacked"):
         usps.read_libsvm(path, "train")
     path.write_bytes(whole)
-    monkeypatch.setattr(usps, "LARGEST_TEXT", 5000)
+    monkeypatch.setattr(usps, "MAX_TEXT_BYTES", 5000)
     with pytest.raises(DataError, match="more than 5000 bytes"):
         usps.read_libsvm(path, "train")
     with pytest.raises(DataError, match="cannot be unpacked"):

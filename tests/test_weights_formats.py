@@ -52,7 +52,7 @@ def read(path, model):
 
 
 def body_of(model) -> dict[str, np.ndarray]:
-    tensors = weights.tensors_of(model)
+    tensors = weights.get_tensors(model)
     return {name: value for name, value in tensors.items() if not name.startswith("head/")}
 
 
@@ -108,7 +108,7 @@ def test_mobilenet_of_keras_is_taken_over(save, network, mobilenet, tmp_path, ca
     save(network, tmp_path / "a.h5")
     with caplog.at_level(logging.INFO):
         found = read(tmp_path / "a.h5", mobilenet)
-    assert_same(found, weights.tensors_of(network), body_of(mobilenet))
+    assert_same(found, weights.get_tensors(network), body_of(mobilenet))
     skipped = [one.message for one in caplog.records if "skipped" in one.message]
     if network.layers[-1].name == "predictions":
         assert skipped[0].startswith(f"{FLAG}: skipped 2 tensors: ")
@@ -120,7 +120,9 @@ def test_mobilenet_of_keras_is_taken_over(save, network, mobilenet, tmp_path, ca
 def test_mobilenet_inside_a_users_model_is_taken_over(save, network, mobilenet, tmp_path):
     on_top = [keras.layers.Flatten(), keras.layers.Dense(5)]
     save(keras.Sequential([keras.Input((32, 32, 3)), network, *on_top]), tmp_path / "a.h5")
-    assert_same(read(tmp_path / "a.h5", mobilenet), weights.tensors_of(network), body_of(mobilenet))
+    assert_same(
+        read(tmp_path / "a.h5", mobilenet), weights.get_tensors(network), body_of(mobilenet)
+    )
 
 
 def test_layers_that_keras_numbered_are_taken_over(tmp_path):
@@ -134,7 +136,7 @@ def test_layers_that_keras_numbered_are_taken_over(tmp_path):
     on_top = [keras.layers.Flatten(), keras.layers.Dense(2)]
     _weights(keras.Sequential([network, *on_top]), tmp_path / "a.h5")
     model = built("nasnet_mobile")
-    assert_same(read(tmp_path / "a.h5", model), weights.tensors_of(network), body_of(model))
+    assert_same(read(tmp_path / "a.h5", model), weights.get_tensors(network), body_of(model))
 
 
 @every_format
@@ -151,7 +153,7 @@ def test_sequential_with_layers_of_the_same_names_is_taken_over(save, tmp_path, 
     )
     save(own, tmp_path / "a.h5")
     with caplog.at_level(logging.INFO):
-        assert_same(read(tmp_path / "a.h5", small_model()), weights.tensors_of(own), BODY)
+        assert_same(read(tmp_path / "a.h5", small_model()), weights.get_tensors(own), BODY)
     assert f"{FLAG}: skipped 2 tensors: " in caplog.text
 
 
@@ -159,7 +161,7 @@ def test_weights_of_keras_applications_are_taken_over(shared_data, mobilenet):
     name = catalog.find("mobilenet_v2_035").weights_file(224)
     known = built(image_size=224, weights="imagenet")
     found = read(shared_data / "keras_home" / "models" / name, mobilenet)
-    assert_same(found, weights.tensors_of(known), body_of(mobilenet))
+    assert_same(found, weights.get_tensors(known), body_of(mobilenet))
 
 
 def test_weights_of_keras_applications_with_their_classifier_are_taken_over(shared_data):
@@ -169,7 +171,7 @@ def test_weights_of_keras_applications_with_their_classifier_are_taken_over(shar
 
 
 def test_whole_numbers_of_our_own_file_must_fit(tmp_path, efficientnet):
-    tensors = weights.tensors_of(efficientnet)
+    tensors = weights.get_tensors(efficientnet)
     origin = Origin("letters", ("a", "b", "c"), "efficientnet_b0", 32, 3)
     for count in (np.int32(7), np.uint64(2**63)):
         tensors["normalization/count"] = count
@@ -189,8 +191,8 @@ def test_constants_of_the_preprocessing_stay_those_of_the_model(tmp_path, effici
     found = read(tmp_path / "a.weights.h5", model)
     assert set(found) == set(body_of(model))
     for name in ("mean", "variance", "count"):
-        expected = weights.tensors_of(model)[f"normalization/{name}"]
+        expected = weights.get_tensors(model)[f"normalization/{name}"]
         np.testing.assert_array_equal(found[f"normalization/{name}"], expected)
     assert found["normalization/variance"].max() < 0.06
-    kernel = naming.tensor_names(network)["stem_conv/kernel"].numpy()
+    kernel = naming.named_weights(network)["stem_conv/kernel"].numpy()
     np.testing.assert_array_equal(found["stem_conv/kernel"], kernel)

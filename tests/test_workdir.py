@@ -211,7 +211,7 @@ def test_workdir_tells_of_a_damaged_config(config, text) -> None:
     claimed(config)
     path = Path(config.workdir) / "config.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=r"config\.json is damaged: .*; remove it"):
+    with pytest.raises(DataError, match=r"config\.json is damaged: .*\. Remove it"):
         Workdir(config)
     assert path.read_text() == text
 

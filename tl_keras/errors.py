@@ -1,35 +1,36 @@
-"""The failures a user can mend, each with the exit code a script can act on."""
+"""Errors that a user can fix, each with an exit code for scripts."""
 
 
 class TransferError(Exception):
-    """A failure that is told in one line; `exit_code` is what the process ends with."""
+    """An error that is reported in one line. The process ends with `exit_code`."""
 
     exit_code = 1
 
 
 class UsageError(TransferError):
-    """A flag, or a combination of flags, that cannot be carried out."""
+    """An invalid flag or combination of flags."""
 
     exit_code = 2
 
 
 class DataError(TransferError):
-    """A dataset or a weights file that is missing, damaged, or does not fit."""
+    """A dataset or a weights file that is missing, damaged, or does not match."""
 
     exit_code = 65
 
 
 class DivergedError(TransferError):
-    """A training whose loss, weights or outputs are not finite; its checkpoints are intact."""
+    """The loss, weights or outputs of a training are not finite. Its checkpoints are intact."""
 
     exit_code = 70
 
     def __init__(self, found: str, *, is_trained: bool = False):
-        """Tell what was found, and what to do.
+        """Make the message: what was found, and what to do.
 
         Args:
             found: such as "the loss is not finite at step 5 of 50".
-            is_trained: whether all steps were taken, so that no checkpoint leads elsewhere.
+            is_trained: whether all steps were taken, so that resuming from a checkpoint cannot
+                help.
         """
         place = "in another --workdir"
         if not is_trained:
@@ -57,6 +58,6 @@ class StoppedError(TransferError):
 
 
 class PeerLostError(TransferError):
-    """Another process that shares the work is gone; all of them started again continue it."""
+    """Another process of the cluster is gone. Start all of them again to continue."""
 
     exit_code = 76

@@ -17,8 +17,8 @@ from tl_keras.config.pace import Pace
 from tl_keras.config.trainable import Trainable
 from tl_keras.data.catalog import DIGITS
 from tl_keras.data.dataset import Dataset, ImageSet
+from tl_keras.data.fingerprints import DataFingerprints
 from tl_keras.data.pipeline import NO_AUGMENTATION
-from tl_keras.data.seals import Seals
 from tl_keras.distributed import distribution, joining
 from tl_keras.experiment.experiment import start_tensorflow
 from tl_keras.experiment.setup import Images, Plan
@@ -166,7 +166,7 @@ def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> Plan:
         return ImageSet(pictures.pictures(images, size, channels), pictures.labels(images))
 
     root = Path(tempfile.mkdtemp())
-    seals = Seals(root / "data.json")
+    seals = DataFingerprints(root / "data.json")
     return Plan(
         config=config,
         strategy=distribution.make_strategy(config.strategy, config.replicas),

@@ -19,7 +19,7 @@ from experiments.benchmarks.turns import FailedError, Measure
 
 ROOT = Path(__file__).resolve().parents[2]
 # Whoever says nothing for so long is taken for hanging.
-PATIENCE_SECONDS = 3600.0
+EXIT_DELAY_SECONDS = 3600.0
 # It ends with its parent, however that does.
 _SPIN = """
 import os, sys
@@ -59,7 +59,7 @@ class Worker:
         name: str,
         function: str,
         arguments: Mapping[str, Any],
-        patience: float = PATIENCE_SECONDS,
+        patience: float = EXIT_DELAY_SECONDS,
     ):
         """Have `function`, such as "package.module:name", called with `arguments` in a process."""
         self.name = name
@@ -153,7 +153,7 @@ class Ran(NamedTuple):
     peak_mb: float
 
 
-def run(words: Sequence[str], folder: Path, patience: float = PATIENCE_SECONDS) -> Ran:
+def run(words: Sequence[str], folder: Path, patience: float = EXIT_DELAY_SECONDS) -> Ran:
     """Run Python with `words` to its end.
 
     Args:

@@ -87,7 +87,7 @@ def run(name: str, workers: int) -> list[float]:
     code = f"from experiments.benchmarks import together; together.work({name!r})"
     processes: list[subprocess.Popen] = []
     try:
-        for number, variables in enumerate(local_cluster.environments(workers)):
+        for number, variables in enumerate(local_cluster.make_environments(workers)):
             process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 env={"TF_CPP_MIN_LOG_LEVEL": "3", **variables},
@@ -96,7 +96,7 @@ def run(name: str, workers: int) -> list[float]:
                 text=True,
             )
             processes.append(process)
-            local_cluster.divide_cores(process.pid, number, workers)
+            local_cluster.pin_to_cores(process.pid, number, workers)
         told = [process.communicate() for process in processes]
     finally:
         for process in processes:

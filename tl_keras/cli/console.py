@@ -50,7 +50,7 @@ def answer(
             _print(help_text(any(word.endswith("-helpfull") for word in argv)))
             return 0
         debug = settings.debug
-        with interruption.listening():
+        with interruption.handle_signals():
             if text := work(settings):
                 _print(text)
         return 0
@@ -92,7 +92,7 @@ def look_ahead(config: Config) -> bool:
         TransferError: see tl_keras.errors.
     """
     keras_defaults.check_backend()
-    in_cluster = bool(cluster_config.named_by(config.strategy))
+    in_cluster = bool(cluster_config.find_cluster_variable(config.strategy))
     look_at_weights(config)
     find_datasets([config.target, *([config.source] if reads_source(config) else [])], config)
     return in_cluster
@@ -126,7 +126,7 @@ def look_at_weights(config: Config) -> None:
     try:
         # What cannot be opened at all is told of where it is opened.
         with contextlib.suppress(OSError):
-            path = files.expanded(config.source_weights)
+            path = files.expand_user(config.source_weights)
             if path.is_file():
                 file_structure.read(path)
     except DataError as error:

@@ -1,8 +1,8 @@
-"""Pictures: datasets by name, how they are read, split, framed and augmented, and batches of them.
+"""Image datasets: by name, how they are read, split, framed and augmented, and input pipelines.
 
-`catalog` has a row for each known dataset. A dataset that is no row and no folder of pictures is
-looked up in tensorflow-datasets. A new one is a row; where its files are read in a new way, it is
-also a module, which `reading.open_dataset` calls.
+`catalog` has a row for each known dataset. Other names are folders (`folder:PATH`) or datasets of
+tensorflow-datasets. To add a dataset, add a row. If its files need a new reader, add a module and
+call it in `reading.open_dataset`.
 
 It may import `config`, `errors`, `runtime` and `storage`.
 """

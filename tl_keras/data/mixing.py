@@ -1,6 +1,6 @@
-"""Two training pictures made one, and their labels with them: mixup and cutmix.
+"""mixup and cutmix: two training images and their labels become one.
 
-Picture x_i with label y_i (one-hot) and its partner x_j, y_j become, pixel by pixel,
+Image x_i with label y_i (one-hot) and its partner x_j, y_j become, pixel by pixel,
 
     x = m x_i + (1 - m) x_j    and    y = s y_i + (1 - s) y_j,    s = the mean of m.
 
@@ -8,13 +8,12 @@ mixup:A (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018): 
 all pixels, drawn of Beta(A, A).
 cutmix:A (Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
 Features", ICCV 2019): m is 0 in a box and 1 around it. The box has sqrt(1 - w) of each side, with w
-of Beta(A, A); its centre is uniform over the picture, beyond whose edges it does not go. s is what
-is left of the picture after that.
-Where both are asked for, each pair gets one of them, either with probability 1/2.
+of Beta(A, A). Its centre is uniform over the image, and it is clipped at the edges. s is computed
+after clipping. With both, each pair gets one of them, with probability 1/2 each.
 
-keras.layers.MixUp and CutMix draw one order of the batch that they are given for its partners:
-a picture would depend on how many replicas share a batch. Their CutMix has no A either, and takes
-for s the area before the box is brought to whole pixels. So the formulas stand here.
+keras.layers.MixUp and CutMix are not used. They permute the local batch, so an image would depend
+on the number of replicas. Their CutMix has no A, and computes s before the box is rounded to whole
+pixels.
 """
 
 import functools
@@ -26,10 +25,12 @@ from scipy.special import betaincinv
 from tl_keras.config.augmentation import OPERATIONS, Augmentation
 from tl_keras.data import augment
 
-# Columns of a picture's random numbers, behind all that its augmentation may take: switching one
-# on does not change what the other does.
-FIRST = augment.RANDAUGMENT + augment.COLUMNS_PER_OPERATION * int(OPERATIONS["randaugment"].high)
-WEIGHT, CENTER_X, CENTER_Y, CHOICE = range(FIRST, FIRST + 4)
+# Columns of an image's random numbers, behind all columns of the augmentation, so that neither
+# changes the draws of the other.
+FIRST_COLUMN = augment.RANDAUGMENT + augment.COLUMNS_PER_OPERATION * int(
+    OPERATIONS["randaugment"].high
+)
+WEIGHT, CENTER_X, CENTER_Y, CHOICE = range(FIRST_COLUMN, FIRST_COLUMN + 4)
 
 QUANTILES = 2**16
 
@@ -37,7 +38,7 @@ QUANTILES = 2**16
 def mix(
     images: tf.Tensor, partners: tf.Tensor, keys: tf.Tensor, augmentation: Augmentation
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mix every picture with its partner, as the picture's key alone decides.
+    """Mix every image with its partner, as the image's key decides.
 
     Args:
         images: (batch, height, width, channels) uint8.
@@ -46,22 +47,22 @@ def mix(
         augmentation: says mixup, cutmix or both.
 
     Returns:
-        images: the same shape, uint8, and shares: (batch,) float32, what part of each is of
-        `images`; the rest is of `partners`.
+        images: the same shape, uint8, and shares: (batch,) float32, the share s of `images` in
+            each; the rest is of `partners`.
     """
-    draws = augment.draw(keys, CHOICE + 1)
+    draws = augment.draw_bits(keys, CHOICE + 1)
     if augmentation.mixup:
-        shares = weights(draws, augmentation.mixup)
+        shares = draw_weights(draws, augmentation.mixup)
         mask = shares[:, None, None, None]
     if augmentation.cutmix:
-        outside, area_shares = _boxes(draws, augmentation.cutmix, tf.shape(images)[1:3])
+        outside, area_shares = _draw_boxes(draws, augmentation.cutmix, tf.shape(images)[1:3])
         if augmentation.mixup:
             is_box = draws[:, CHOICE] < 0
             mask = tf.where(is_box[:, None, None, None], outside, mask)
             shares = tf.where(is_box, area_shares, shares)
         else:
             mask, shares = outside, area_shares
-    # One sum of two products: nothing that a graph could reorder, and the last bit with it.
+    # One sum of two products, which a graph cannot reorder.
     mixed = mask * tf.cast(images, tf.float32) + (1.0 - mask) * tf.cast(partners, tf.float32)
     return tf.ensure_shape(tf.cast(tf.round(mixed), tf.uint8), images.shape), shares
 
@@ -69,49 +70,49 @@ def mix(
 def mix_labels(
     labels: tf.Tensor, partner_labels: tf.Tensor, shares: tf.Tensor, num_classes: int
 ) -> tf.Tensor:
-    """Return (batch, num_classes) float32, the target probabilities of mixed pictures.
+    """Return (batch, num_classes) float32, the target probabilities of mixed images.
 
     Args:
         labels: (batch,) int64.
         partner_labels: (batch,) int64.
-        shares: (batch,) float32, what part of each picture is of `labels`.
-        num_classes: how many classes there are.
+        shares: (batch,) float32, the share of `labels` in each image.
+        num_classes: number of classes.
     """
     wanted, others = (tf.one_hot(one, num_classes) for one in (labels, partner_labels))
     return shares[:, None] * wanted + (1.0 - shares[:, None]) * others
 
 
-def weights(draws: tf.Tensor, alpha: float) -> tf.Tensor:
+def draw_weights(draws: tf.Tensor, alpha: float) -> tf.Tensor:
     """Return (batch,) float32, distributed as Beta(alpha, alpha)."""
-    quantiles = tf.constant(_quantiles(alpha), tf.float32)
-    return tf.gather(quantiles, augment.whole(draws, WEIGHT, QUANTILES))
+    quantiles = tf.constant(_beta_quantiles(alpha), tf.float32)
+    return tf.gather(quantiles, augment.draw_integers(draws, WEIGHT, QUANTILES))
 
 
 @functools.lru_cache
-def _quantiles(alpha: float) -> np.ndarray:
-    """Return (QUANTILES,) float64, values of Beta(alpha, alpha) that are equally likely.
+def _beta_quantiles(alpha: float) -> np.ndarray:
+    """Return (QUANTILES,) float64, equally likely quantiles of Beta(alpha, alpha).
 
-    A table, because neither tf.random nor tf.math has a Beta that follows from a key.
+    A table, because TensorFlow has no stateless Beta distribution.
     """
     return betaincinv(alpha, alpha, (np.arange(QUANTILES) + 0.5) / QUANTILES)
 
 
-def _boxes(draws: tf.Tensor, alpha: float, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _draw_boxes(draws: tf.Tensor, alpha: float, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the mask m of cutmix, (batch, height, width, 1) float32, and its mean, (batch,)."""
-    halves = tf.constant(0.5 * np.sqrt(1.0 - _quantiles(alpha)), tf.float64)
-    half = tf.gather(halves, augment.whole(draws, WEIGHT, QUANTILES))
+    halves = tf.constant(0.5 * np.sqrt(1.0 - _beta_quantiles(alpha)), tf.float64)
+    half = tf.gather(halves, augment.draw_integers(draws, WEIGHT, QUANTILES))
     inside, sides = [], []
     for axis, column in enumerate((CENTER_Y, CENTER_X)):
         length = tf.cast(size[axis], tf.int64)
         reach = tf.cast(half * tf.cast(length, tf.float64), tf.int64)
-        center = augment.whole(draws, column, length)
+        center = augment.draw_integers(draws, column, length)
         first, end = tf.maximum(center - reach, 0), tf.minimum(center + reach, length)
         places = tf.range(length)
         inside.append((places >= first[:, None]) & (places < end[:, None]))
         sides.append(end - first)
     rows, columns = inside
     outside = ~(rows[:, :, None, None] & columns[:, None, :, None])
-    # In whole numbers up to one division, so that a share is exactly that of the pixels.
+    # Integers up to one division, so that a share is exactly the share of the pixels.
     pixels = tf.cast(size[0] * size[1], tf.int64)
     shares = (pixels - sides[0] * sides[1]) / pixels
     return tf.cast(outside, tf.float32), tf.cast(shares, tf.float32)

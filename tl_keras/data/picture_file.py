@@ -1,7 +1,7 @@
-"""Decode one picture file of any common format to 8 bits, grey or colour.
+"""Decode one image file of any common format to 8 bits, grey or colour.
 
-A file may be damaged, or made to do harm: each ends in a picture or in a PictureError, and takes no
-more memory and time than a picture of 50 million pixels may. tests/test_fuzz_pictures.py tries it.
+A file may be damaged or malicious. It is decoded or raises a PictureError, and needs at most the
+memory and time of an image of 50 million pixels. tests/test_fuzz_pictures.py tests it.
 """
 
 import io
@@ -14,42 +14,42 @@ from PIL import BmpImagePlugin, IcoImagePlugin, Image, ImageOps, PngImagePlugin
 
 from tl_keras.data import images
 
-# No others: Pillow hands PostScript to another program, and reads formats nobody photographs in.
+# Other formats of Pillow are rare in photography, and PostScript runs another program.
 FORMATS = (
     "AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP",
 )  # fmt: skip
-# Nothing in a TGA says that it is one: any file that begins with zeros may look like it.
+# A TGA has no signature: any file that begins with zeros may look like one.
 FORMATS_BY_EXTENSION = {".tga": ("TGA",)}
 EXTENSIONS = (
     ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe",
     ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-MOST_PIXELS = 50_000_000
-# What JPEG can hold. Framing a line of 50 million pixels would take 10 GB.
-MOST_SIDE = 65_535
-# A picture of the most pixels with four channels of 16 bits takes 0.4 GB where nothing is packed.
-MOST_BYTES = 1_000_000_000
-# Ten are common. A scan of a few bytes goes through all pixels again: a file of a megabyte could
-# keep the decoder busy for many minutes.
-MOST_SCANS = 100
-# The beginning of a part of a JPEG: not a byte of 255 among its pixels, nor one that restarts them.
+MAX_PIXELS = 50_000_000
+# The limit of JPEG. Framing a line of 50 million pixels would take 10 GB.
+MAX_SIDE = 65_535
+# An uncompressed image of MAX_PIXELS with four channels of 16 bits has 0.4 GB.
+MAX_BYTES = 1_000_000_000
+# Ten are common. Each scan, even of a few bytes, makes the decoder visit all pixels again: a file
+# of a megabyte could take many minutes.
+MAX_SCANS = 100
+# The start of a JPEG segment, but no stuffed byte of 255 in the pixels and no restart marker.
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-# Pixels that are brought to 8 bits at a time, in numbers of up to 64 bits.
-_BAND = 1 << 20
+# Pixels that are converted to 8 bits at a time, in numbers of up to 64 bits.
+_BAND_PIXELS = 1 << 20
 
 
 class PictureError(Exception):
-    """A picture that cannot be used, with the reason; the file's name is the caller's to add."""
+    """An unusable image, with the reason. The caller adds the file's name."""
 
 
 class NotAPictureError(PictureError):
-    """A file that is no picture, and has no extension that says so."""
+    """A file that is no image and has no image extension."""
 
 
-class _File(io.BufferedReader):
-    """A file of which no more is read than there is.
+class _SizedReader(io.BufferedReader):
+    """A file whose reads are limited to its size.
 
-    Python makes room for what is asked for, and damaged files have Pillow ask for gigabytes.
+    Python allocates the requested size, and Pillow requests gigabytes for some damaged files.
     """
 
     def __init__(self, path: Path):
@@ -60,29 +60,29 @@ class _File(io.BufferedReader):
         self.seek(0)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return what comes next: `size` bytes, or what is left if that is less, or asked for."""
+        """Return the next `size` bytes, or all that are left."""
         left = max(0, self.size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def load(path: Path) -> np.ndarray:
-    """Decode a picture.
+    """Decode an image file.
 
-    Transparency is laid over white; palettes, CMYK and 16 bits come to 8 bits a channel; of an
-    animation the first frame counts; the orientation that a camera noted is applied.
+    Transparency is composited on white. Palettes, CMYK and 16 bits become 8 bits per channel. Of an
+    animation, the first frame is used. The EXIF orientation is applied.
 
     Returns:
-        (height, width, 1 or 3) uint8; 1 where the file stores grey.
+        (height, width, 1 or 3) uint8, with 1 channel if the file stores grey.
 
     Raises:
-        PictureError: if it is corrupt, cannot be opened, holds floating point numbers, or has a
-            header that declares more than 50 million pixels, or 65,535 in a line: nothing is
-            decoded before.
-        NotAPictureError: if it is no picture and does not claim to be one.
-        MemoryError: if there is not enough for a picture of that size.
+        PictureError: the file is corrupt, cannot be opened, holds floating point numbers, or
+            declares more than 50 million pixels or a side of more than 65,535. The header is
+            checked before anything is decoded.
+        NotAPictureError: the file is no image and has no image extension.
+        MemoryError: there is not enough memory for the image.
     """
     try:
-        with _File(path) as file, _open(file, path.suffix.lower()) as picture:
+        with _SizedReader(path) as file, _open(file, path.suffix.lower()) as picture:
             _check(picture, file)
             picture.load()
             _turn_upright(picture)
@@ -90,26 +90,26 @@ def load(path: Path) -> np.ndarray:
     except (PictureError, MemoryError):
         raise
     except Exception as error:  # damaged files make Pillow raise nearly anything
-        raise PictureError(_reason(error)) from error
+        raise PictureError(_describe_error(error)) from error
 
 
 def is_grey(image: np.ndarray) -> bool:
-    """Tell whether a picture (height, width, 1 or 3) shows no colour."""
+    """Return whether an image (height, width, 1 or 3) has equal channels."""
     return bool((image == image[..., :1]).all())
 
 
 def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Bring a picture (height, width, 1 or 3) uint8 to 1 channel (luminance) or to 3."""
+    """Convert an image (height, width, 1 or 3) uint8 to 1 channel (luminance) or 3."""
     if channels == 1:
         return images.to_grey(image)
     return image if image.shape[-1] == 3 else np.repeat(image, 3, axis=-1)
 
 
-def _open(file: _File, extension: str) -> Image.Image:
-    """Read the header; what fails here and has no extension of a picture is none."""
+def _open(file: _SizedReader, extension: str) -> Image.Image:
+    """Read the header. A failure without an image extension means that the file is no image."""
     try:
-        if file.size > MOST_BYTES:
-            raise PictureError(f"{file.size} bytes are more than {MOST_BYTES}")
+        if file.size > MAX_BYTES:
+            raise PictureError(f"{file.size} bytes are more than {MAX_BYTES}")
         _check_icon(file)
         return Image.open(file, formats=(*FORMATS, *FORMATS_BY_EXTENSION.get(extension, ())))
     except MemoryError:
@@ -122,22 +122,22 @@ def _open(file: _File, extension: str) -> Image.Image:
         raise
 
 
-def _check_icon(file: _File) -> None:
-    """Check the picture inside an icon, which Pillow decodes as soon as it opens the file."""
+def _check_icon(file: _SizedReader) -> None:
+    """Check the image inside an icon, which Pillow decodes when it opens the file."""
     if file.peek(4).startswith(b"\0\0\1\0"):
         file.seek(IcoImagePlugin.IcoFile(file).entry[0].offset)
         is_png = file.peek(8).startswith(b"\x89PNG")
         kind = PngImagePlugin.PngImageFile if is_png else BmpImagePlugin.DibImageFile
         width, height = kind(file).size
-        # A bitmap inside an icon has its mask below it.
+        # A bitmap inside an icon is stacked on its mask.
         _check_size(width, height if is_png else height // 2)
 
 
-def _check(picture: Image.Image, file: _File) -> None:
-    """Raise PictureError for what would take too much memory or time to decode."""
+def _check(picture: Image.Image, file: _SizedReader) -> None:
+    """Raise PictureError if decoding would take too much memory or time."""
     _check_size(*picture.size)
     if picture.format == "TIFF":
-        # A tile is decoded whole, however little of it the picture needs.
+        # A tile is decoded as a whole, even if the image is smaller.
         tags = picture.tag_v2  # type: ignore[attr-defined]
         _check_size(tags.get(322, 1), tags.get(323, 1))
     if picture.format in ("JPEG", "MPO"):
@@ -148,21 +148,21 @@ def _check(picture: Image.Image, file: _File) -> None:
 
 
 def _check_scans(content: bytes) -> None:
-    """Raise PictureError for a JPEG of too many scans."""
+    """Raise PictureError for a JPEG with too many scans."""
     scans, position = 0, 2
-    # To the end of the picture: behind it, telephones leave films.
+    # Up to the end of the image. Telephones append videos.
     while (marker := _MARKER.search(content, position)) and marker[1] != b"\xd9":
         scans += marker[1] == b"\xda"
-        if scans > MOST_SCANS:
-            raise PictureError(f"it has more than {MOST_SCANS} scans")
+        if scans > MAX_SCANS:
+            raise PictureError(f"it has more than {MAX_SCANS} scans")
         position = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])
 
 
 def _check_size(width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
-        raise PictureError(f"{width}x{height} is more than {MOST_PIXELS} pixels")
-    if max(width, height) > MOST_SIDE:
-        raise PictureError(f"{width}x{height} has a side of more than {MOST_SIDE} pixels")
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"{width}x{height} is more than {MAX_PIXELS} pixels")
+    if max(width, height) > MAX_SIDE:
+        raise PictureError(f"{width}x{height} has a side of more than {MAX_SIDE} pixels")
 
 
 def _turn_upright(picture: Image.Image) -> None:
@@ -170,7 +170,7 @@ def _turn_upright(picture: Image.Image) -> None:
         ImageOps.exif_transpose(picture, in_place=True)
     except MemoryError:
         raise
-    except Exception:  # damaged notes of a camera do not make the picture unreadable
+    except Exception:  # damaged EXIF data does not make the image unreadable
         return
 
 
@@ -179,16 +179,18 @@ def _to_8_bits(picture: Image.Image) -> np.ndarray:
     if mode == "F":
         raise PictureError("its pixels are floating point numbers")
     if mode.startswith("I"):
-        return _in_bands(_from_16_bits, np.asarray(picture), 1)
+        return _convert_in_bands(_from_16_bits, np.asarray(picture), 1)
     if "transparency" in picture.info or mode in ("RGBA", "RGBa", "LA", "La", "PA"):
-        return _in_bands(images.over_white, np.asarray(_in_mode(picture, "RGBA")), 3)
+        return _convert_in_bands(
+            images.composite_on_white, np.asarray(_convert_mode(picture, "RGBA")), 3
+        )
     if mode in ("1", "L"):
-        return np.asarray(_in_mode(picture, "L"))[..., None]
-    return np.asarray(_in_mode(picture, "RGB"))
+        return np.asarray(_convert_mode(picture, "L"))[..., None]
+    return np.asarray(_convert_mode(picture, "RGB"))
 
 
-def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
-    """Convert a picture; Pillow would copy one that is in that mode."""
+def _convert_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """Convert an image to a mode. Pillow would copy it if it has that mode already."""
     return picture if picture.mode == mode else picture.convert(mode)
 
 
@@ -197,18 +199,18 @@ def _from_16_bits(pixels: np.ndarray) -> np.ndarray:
     return ((values + 128) // 257).astype(np.uint8)[..., None]
 
 
-def _in_bands(
+def _convert_in_bands(
     change: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, channels: int
 ) -> np.ndarray:
-    """Return change(pixels), (height, width, channels) uint8, worked out some rows at a time."""
+    """Return change(pixels), (height, width, channels) uint8, computed some rows at a time."""
     height, width = pixels.shape[:2]
     changed = np.empty((height, width, channels), np.uint8)
-    rows = max(1, _BAND // width)
+    rows = max(1, _BAND_PIXELS // width)
     for top in range(0, height, rows):
         changed[top : top + rows] = change(pixels[top : top + rows])
     return changed
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     said = error.strerror if isinstance(error, OSError) else str(error)
     return " ".join((said or str(error)).split()) or type(error).__name__

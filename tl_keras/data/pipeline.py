@@ -1,10 +1,9 @@
 """Batches for training and for evaluation, as tf.data.
 
-A training batch is a pure function of (seed, step): the epochs' shuffled orders stand end to end as
-one endless stream, and step s takes places s*batch_size to (s+1)*batch_size of it. So every batch
-is full, every image comes once an epoch, the loss needs no weights for a short last batch, and a
-run continues at any step, on any number of replicas, by counting from there. The replicas share a
-batch as evenly as it goes: 32 images are 11, 11 and 10 for three of them.
+A training batch is a pure function of (seed, step). The shuffled epochs are concatenated to one
+endless stream, and step s takes positions s*batch_size to (s+1)*batch_size of it. So every batch is
+full, every image comes once per epoch, and a run can be resumed at any step, on any number of
+replicas. The replicas share a batch evenly: 32 images are 11, 11 and 10 for three replicas.
 """
 
 from collections.abc import Callable
@@ -21,16 +20,16 @@ from tl_keras.runtime.seeds import derive
 NO_AUGMENTATION = Augmentation()
 
 # Independent orders of the same examples.
-PICTURES, PARTNERS = "order of the pictures", "order of their partners"
+IMAGE_ORDER, PARTNER_ORDER = "order of the pictures", "order of their partners"
 
-# TensorFlow's default of 4 hardly shuffles. From 8 on, orders are like random ones in all tests.
+# TensorFlow's default of 4 shuffles too little. From 8 on, orders pass all tests of randomness.
 SHUFFLE_ROUNDS = 16
 
-# Up to here inputs are TensorFlow's own: a batch of them takes a tenth of a millisecond less.
-COPIED_BYTES = 2**27
+# Inputs up to this size are copied into a tensor, which saves a tenth of a millisecond per batch.
+MAX_COPY_BYTES = 2**27
 
 # One process with one replica.
-ALONE = tf.distribute.InputContext()
+SINGLE_REPLICA = tf.distribute.InputContext()
 
 
 @dataclass(frozen=True)
@@ -38,20 +37,19 @@ class Stream:
     """An endless stream of training batches.
 
     Attributes:
-        inputs: (examples, height, width, channels) uint8 images, or what frozen layers make of
-            them, (examples, ...) in float32 or 16 bits.
+        inputs: (examples, height, width, channels) uint8 images, or features of frozen layers,
+            (examples, ...) in float32 or 16 bits.
         labels: (examples,) int64.
-        batch_size: examples a step, over all replicas; at most as many as there are.
-        seed: from which those of the order and of the augmentation are derived.
-        image_size: side in pixels that images are brought to; 0 leaves the inputs as they are.
-        augmentation: what is done to each image anew in each epoch.
-        view: streams that differ in it alone give the same examples, augmented differently.
-        views: how many epochs differ in their augmentation, before the first one's comes again; 0
-            for all.
-        chosen: (n,) int64, which of the examples take part; None for all. The others stay where
-            they are, so that a part of a large split is no copy of it. Or (views, n) int64: which
-            stand for them in the first epoch, in the second, and so on in turn.
-        num_classes: of the labels of mixed pictures; 0 will do where the augmentation mixes none.
+        batch_size: examples per step over all replicas, at most the number of examples.
+        seed: the seeds of the order and of the augmentation are derived from it.
+        image_size: side in pixels to which images are resized; 0 leaves the inputs unchanged.
+        augmentation: drawn anew for each image in each epoch.
+        view: streams that differ in it alone give the same examples with other augmentation.
+        views: number of epochs after which the augmentation repeats; 0 for never.
+        chosen: (n,) int64, indices of the examples in use; None for all. It avoids a copy of a
+            large split. Or (views, n) int64: the rows that represent the examples in the first
+            epoch, in the second, and so on in turn.
+        num_classes: number of classes, for the labels of mixup and cutmix; 0 without them.
     """
 
     inputs: np.ndarray
@@ -67,37 +65,37 @@ class Stream:
 
     @property
     def count(self) -> int:
-        """How many examples take part."""
+        """Number of examples in use."""
         return len(self.labels) if self.chosen is None else self.chosen.shape[-1]
 
     @property
     def chosen_labels(self) -> np.ndarray:
-        """The labels of the examples that take part, (n,) int64."""
+        """Labels of the examples in use, (n,) int64."""
         return self.labels if self.chosen is None else self.labels[np.atleast_2d(self.chosen)[0]]
 
-    def fitted(self) -> "Stream":
-        """Return this stream with a batch that the examples fill."""
+    def clamp_batch_size(self) -> "Stream":
+        """Return this stream with a batch size of at most the number of examples."""
         return replace(self, batch_size=min(self.batch_size, self.count))
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps in which every example comes once; not a whole number where the batch is not."""
+        """Steps per epoch, a fraction if the batch size does not divide the number of examples."""
         return self.count / self.batch_size
 
     def order(
-        self, step: tf.Tensor, replica: tf.Tensor, replicas: int, which: str = PICTURES
+        self, step: tf.Tensor, replica: tf.Tensor, replicas: int, which: str = IMAGE_ORDER
     ) -> tuple[tf.Tensor, ...]:
-        """Return which examples one replica gets in one step.
+        """Return the examples of one replica in one step.
 
         Args:
             step: () int64.
-            replica: () int64, which of them.
-            replicas: how many there are.
-            which: PICTURES, or PARTNERS for what those are mixed with.
+            replica: () int64, index of the replica.
+            replicas: number of replicas.
+            which: IMAGE_ORDER, or PARTNER_ORDER for the partners of mixup and cutmix.
 
         Returns:
-            indices: (share,) int64, among those that take part, and epochs: the same shape, the
-            epoch of each. A share is batch_size / replicas, rounded up or down.
+            indices: (share,) int64, among the examples in use, and epochs: the same shape. A share
+                is batch_size / replicas, rounded up or down.
         """
         first, end = (place * self.batch_size // replicas for place in (replica, replica + 1))
         places = step * self.batch_size + tf.range(first, end, dtype=tf.int64)
@@ -105,10 +103,10 @@ class Stream:
             places = tf.ensure_shape(places, [self.batch_size // replicas])
         epochs = places // self.count
         seed = tf.fill(tf.shape(places), tf.constant(derive(self.seed, which), tf.int64))
-        # The shuffle takes the low bits of each number, 8 where examples are few. Numbers that
-        # count up, as epochs do, would give orders that are alike, and the same again and again.
-        keys = augment.draw(tf.stack([seed, epochs, tf.zeros_like(epochs)], axis=1), 3)
-        # Not tf.random.experimental.index_shuffle: it pads a seed for each index the wrong way.
+        # The shuffle uses the low bits of each seed number, 8 bits for few examples. Consecutive
+        # numbers such as epochs would give similar and repeated orders.
+        keys = augment.draw_bits(tf.stack([seed, epochs, tf.zeros_like(epochs)], axis=1), 3)
+        # Not tf.random.experimental.index_shuffle, which pads per-index seeds at the wrong end.
         indices = tf.raw_ops.RandomIndexShuffle(
             index=places % self.count,
             seed=tf.cast(keys, tf.int32),
@@ -118,53 +116,53 @@ class Stream:
         return indices, epochs
 
     def batches(
-        self, first_step: int = 0, context: tf.distribute.InputContext = ALONE
+        self, first_step: int = 0, context: tf.distribute.InputContext = SINGLE_REPLICA
     ) -> tf.data.Dataset:
-        """Return the batches from `first_step` on, one element a step and replica of this process.
+        """Return the batches from `first_step` on, one element per local replica and step.
 
-        A picture's partner, where the augmentation mixes, stands at the same place of another
-        order of the examples: it follows from the seed, the epoch and the picture's index too.
+        An image's partner in mixup and cutmix has the same position in a second shuffled order. It
+        depends on the seed, the epoch and the image's index alone.
 
         Returns:
             A dataset of (inputs, labels), endless: inputs as the model takes them, labels int64, or
-            (batch, num_classes) float32 where the augmentation mixes pictures.
+            (batch, num_classes) float32 with mixup or cutmix.
 
         Raises:
-            ValueError: the augmentation mixes pictures, and `num_classes` is 0.
+            ValueError: mixup or cutmix with `num_classes` 0.
         """
         if self.augmentation.mixes and not self.num_classes:
-            raise ValueError("labels of mixed pictures need num_classes, received 0")
-        rows = _rows(self.inputs)
+            raise ValueError("mixup and cutmix need num_classes, received 0")
+        rows = _make_gather(self.inputs)
         chosen = np.arange(len(self.labels)) if self.chosen is None else self.chosen
         turns = np.atleast_2d(chosen)
         replicas = context.num_replicas_in_sync
         labels, places = tf.constant(self.labels[turns[0]]), tf.constant(turns)
 
-        def augmented(indices: tf.Tensor, epochs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def augment_rows(indices: tf.Tensor, epochs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             keys = self.keys(indices, epochs)
             turn = tf.gather_nd(places, tf.stack([epochs % len(turns), indices], axis=1))
             return augment.augment(rows(turn), keys, self.augmentation), keys
 
-        def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def make_batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             step, replica = number // replicas, number % replicas
             indices, epochs = self.order(step, replica, replicas)
-            inputs, keys = augmented(indices, epochs)
+            inputs, keys = augment_rows(indices, epochs)
             wanted = tf.gather(labels, indices)
             if self.augmentation.mixes:
-                others, epochs = self.order(step, replica, replicas, PARTNERS)
-                partners, _ = augmented(others, epochs)
+                others, epochs = self.order(step, replica, replicas, PARTNER_ORDER)
+                partners, _ = augment_rows(others, epochs)
                 inputs, shares = mixing.mix(inputs, partners, keys, self.augmentation)
                 other_labels = tf.gather(labels, others)
                 wanted = mixing.mix_labels(wanted, other_labels, shares, self.num_classes)
-            return resized(inputs, self.image_size), wanted
+            return resize(inputs, self.image_size), wanted
 
-        return _mapped(_numbers(context, first_step), batch)
+        return _map_batches(_batch_numbers(context, first_step), make_batch)
 
     def keys(self, indices: tf.Tensor, epochs: tf.Tensor) -> tf.Tensor:
-        """Return (batch, 3) int64, what each picture's augmentation follows from.
+        """Return (batch, 3) int64, the augmentation keys.
 
         Args:
-            indices: (batch,) int64, among those that take part.
+            indices: (batch,) int64, among the examples in use.
             epochs: (batch,) int64.
         """
         if self.views:
@@ -173,58 +171,59 @@ class Stream:
         return tf.stack([tf.fill(tf.shape(indices), seed), epochs, indices], axis=1)
 
 
-def in_order(
+def sequential_batches(
     inputs: np.ndarray,
     batch_size: int,
     image_size: int,
-    context: tf.distribute.InputContext = ALONE,
+    context: tf.distribute.InputContext = SINGLE_REPLICA,
     augmentation: Augmentation = NO_AUGMENTATION,
     keys: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Return every example once, in order, for evaluation.
 
-    Elements go round the replicas. The last example is repeated until each has a full batch; drop
-    what comes after `len(inputs)` results.
+    Elements go to the replicas in turn. The last example is repeated until each replica has a full
+    batch. Drop all results after the first `len(inputs)`.
 
     Args:
         inputs: as `Stream.inputs`.
-        batch_size: examples an element, for one replica.
+        batch_size: examples per element, for one replica.
         image_size: as `Stream.image_size`.
-        context: whose elements they are; there are as many for each of all replicas.
-        augmentation: of each example, as its key says.
+        context: the process. Each replica gets the same number of elements.
+        augmentation: applied to each example with its key.
         keys: (examples, 3) int64, see `Stream.keys`; None without augmentation.
     """
-    rows = _rows(inputs)
+    rows = _make_gather(inputs)
     table = None if keys is None else tf.constant(keys)
     replicas = context.num_replicas_in_sync
     rounds = -(-len(inputs) // (batch_size * replicas))
-    # Even ones, so that the last is as full as the others.
+    # Batches of equal size, so that the last one is as full as the others.
     size = -(-len(inputs) // (rounds * replicas))
     last = len(inputs) - 1
 
-    def batch(number: tf.Tensor) -> tf.Tensor:
+    def make_batch(number: tf.Tensor) -> tf.Tensor:
         indices = tf.minimum(number * size + tf.range(size, dtype=tf.int64), last)
         images = rows(indices)
         if table is not None:
             images = augment.augment(images, tf.gather(table, indices), augmentation)
-        return resized(images, image_size)
+        return resize(images, image_size)
 
-    return _mapped(_numbers(context, 0, rounds), batch)
+    return _map_batches(_batch_numbers(context, 0, rounds), make_batch)
 
 
-def _numbers(
+def _batch_numbers(
     context: tf.distribute.InputContext, first_round: int, rounds: int = 0
 ) -> tf.data.Dataset:
-    """Return round * replicas + replica, () int64, for each round and replica of one process.
+    """Return round * replicas + replica, () int64, for each round and each replica of one process.
 
     Args:
-        context: whose replicas.
+        context: the process.
         first_round: 0 or more.
-        rounds: how many; 0 without end, which spares processes asking each other for it.
+        rounds: number of rounds; 0 for an endless dataset, for which processes need not ask each
+            other whether it ends.
     """
     replicas = context.num_replicas_in_sync
     local = replicas // context.num_input_pipelines
-    # Repeated, for only that says "without end"; a counter would leave its graph in memory.
+    # `repeat` gives the dataset infinite cardinality. A counter would leave its graph in memory.
     turns = tf.data.Dataset.range(first_round * local, np.iinfo(np.int64).max).repeat()
     if rounds:
         turns = turns.take(rounds * local)
@@ -234,39 +233,41 @@ def _numbers(
     return turns.map(lambda turn: turn // local * replicas + first + turn % local)
 
 
-def _mapped(numbers: tf.data.Dataset, batch: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
-    """Return what `batch` makes of each number, ahead of when it is wanted.
+def _map_batches(
+    numbers: tf.data.Dataset, make_batch: Callable[[tf.Tensor], Any]
+) -> tf.data.Dataset:
+    """Map each number to a batch, with prefetching.
 
-    AutoGraph is kept off, for it takes a second and finds nothing: no Python here branches on a
-    tensor's value. So is the tuner of the pipeline: it finds nothing faster, and where processes
-    are connected the end of an iterator waits for its next turn, which is seconds off.
+    AutoGraph is disabled: it takes a second, and no Python code here branches on a tensor's value.
+    Autotuning is disabled: it finds nothing faster, and in a cluster the end of an iterator would
+    wait seconds for its next round.
     """
-    batch = tf.autograph.experimental.do_not_convert(batch)
-    mapped = numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    make_batch = tf.autograph.experimental.do_not_convert(make_batch)
+    mapped = numbers.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     options = tf.data.Options()
     options.autotune.enabled = False
     return mapped.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _rows(inputs: np.ndarray):  # type: ignore[no-untyped-def]
+def _make_gather(inputs: np.ndarray):  # type: ignore[no-untyped-def]
     """Return a function that gathers rows in a graph.
 
-    TensorFlow is given what is small, of which it makes copies; other rows stay where they are, in
-    memory or in a file.
+    Small inputs are copied into a tensor. Larger inputs stay where they are, in memory or in a
+    file.
     """
-    if inputs.nbytes <= COPIED_BYTES:
+    if inputs.nbytes <= MAX_COPY_BYTES:
         table = tf.constant(inputs)
         return lambda indices: tf.gather(table, indices)
 
-    def gathered(indices: tf.Tensor) -> tf.Tensor:
+    def gather(indices: tf.Tensor) -> tf.Tensor:
         rows = tf.numpy_function(lambda i: np.asarray(inputs[i]), [indices], inputs.dtype)
         return tf.ensure_shape(rows, [None, *inputs.shape[1:]])
 
-    return gathered
+    return gather
 
 
-def resized(images: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Return (batch, image_size, image_size, channels) uint8; 0 leaves the inputs as they are."""
+def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Return (batch, image_size, image_size, channels) uint8; 0 leaves the inputs unchanged."""
     if image_size == 0 or images.shape[1:3] == (image_size, image_size):
         return images
     resized = tf.image.resize(images, (image_size, image_size), antialias=True)
@@ -274,7 +275,7 @@ def resized(images: tf.Tensor, image_size: int) -> tf.Tensor:
 
 
 def with_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
-    """Return (batch, height, width, c) uint8 images with as many channels as are asked for."""
+    """Return (batch, height, width, channels) uint8 images, converted to 1 or 3 channels."""
     if images.shape[-1] == channels:
         return images
     if channels == 1:

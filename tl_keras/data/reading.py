@@ -1,4 +1,4 @@
-"""The way from a dataset's name to its pictures. Light to import: the readers are not, yet."""
+"""Open a dataset by its name. Light to import: the readers are imported when they are needed."""
 
 from tl_keras.data import catalog
 from tl_keras.data.dataset import Dataset
@@ -8,29 +8,31 @@ from tl_keras.errors import UsageError
 def open_dataset(
     name: str, *, framing: str = "auto", data_dir: str = "", max_bad_images: int = 0
 ) -> Dataset:
-    """Make sure that a dataset is there, and say what it holds; its pictures are not decoded yet.
+    """Open a dataset, without decoding its images yet.
 
-    A dataset of tensorflow-datasets that is not prepared yet is prepared here. A folder's pictures
-    are all looked at here, so that a corrupt one is found before anything is trained.
+    A dataset of tensorflow-datasets is prepared if necessary. All images of a folder are checked,
+    so that a corrupt one is found before training.
 
     Args:
         name: a row of `catalog.DATASETS`, `folder:PATH`, or the name of an image classification set
             of tensorflow-datasets, such as `beans` or `colorectal_histology`.
-        framing: "auto": as the catalog has it; "none": pictures as they are; "mnist": all that is
-            not published as MNIST is, is brought to that by `images.frame`. What is framed has
-            1 channel and 28x28 pixels.
-        data_dir: the first folder to look for prepared datasets in, before $TFDS_DATA_DIR and
+        framing: "auto": the catalog's choice; "none": unchanged images; "mnist": `images.frame` is
+            applied unless the dataset is published with MNIST's framing. Framed images have 1
+            channel and 28x28 pixels.
+        data_dir: the first folder to search for prepared datasets, before $TFDS_DATA_DIR and
             ~/tensorflow_datasets; empty for these alone.
-        max_bad_images: how many pictures of a folder that cannot be used are left out, and told in
-            the log; more of them are a DataError.
+        max_bad_images: how many unusable images of a folder are skipped and logged. More raise a
+            DataError.
 
     Raises:
-        UsageError: if no dataset has that name, or it is not one of classified images.
-        DataError: if it is missing, damaged, or holds nothing to learn.
-        WriteError: if it would have to be prepared and no folder can be written.
+        UsageError: no dataset has that name, or it has no classified images.
+        DataError: the dataset is missing, damaged, or has fewer than two classes.
+        WriteError: the dataset has to be prepared, and no folder can be written.
     """
     if framing not in catalog.FRAMINGS:
-        raise UsageError(f"--framing={framing}: choose one of {', '.join(catalog.FRAMINGS)}")
+        raise UsageError(
+            f"--framing={framing} is not known. Choose one of {', '.join(catalog.FRAMINGS)}"
+        )
     reader = catalog.find(name).reader
     if reader == "folder":
         from tl_keras.data import folder

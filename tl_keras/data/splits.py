@@ -1,6 +1,6 @@
-"""Which training images train, which validate, and which are the K labelled ones a class.
+"""Split the training images into training and validation, with K labelled images per class.
 
-All choices are pure functions of (labels, seed), made class by class.
+All choices are pure functions of (labels, seed), made for each class separately.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,8 @@ class Split(NamedTuple):
     """Indices into the training split of a dataset, each sorted, int64.
 
     Attributes:
-        train: (examples,) the images that train.
-        validation: (examples,) the images that validate; empty where nothing needs them.
+        train: (examples,) training images.
+        validation: (examples,) validation images; empty if nothing needs them.
     """
 
     train: np.ndarray
@@ -34,14 +34,14 @@ def split(
 ) -> Split:
     """Choose the labelled images of one run.
 
-    With `shots` labels a class, those are all the labels there are: a validation set is taken from
-    them, and only where early stopping or the plateau schedule needs one. Looking at further
-    labelled images to decide when to stop would be using labels that the run claims not to have.
-    Without a limit on labels, validation always gets its part, so that there is a curve to look at.
+    `shots` limits the number of labels per class, including those for validation. The validation
+    set is taken from them, and only if early stopping or the plateau schedule needs it. Further
+    labels would contradict the limit. Without `shots`, there is always a validation set, so that
+    the report has a validation curve.
 
     Args:
         labels: (examples,) integer class of each training image.
-        class_names: names of the classes; one that has no image at all is left out.
+        class_names: names of the classes. Classes without images are left out.
         seed: seed of the choice.
         shots: labelled images a class, None for all.
         validation: part of each class that validates, 0 to 0.5.
@@ -58,24 +58,25 @@ def split(
     train: list[np.ndarray] = []
     held_out: list[np.ndarray] = []
     for label in present:
-        # A stream of its own for each class: another class's size does not change this choice.
+        # A separate random stream per class, so that the size of one class does not change
+        # another's choice.
         generator = np.random.default_rng((seed, label))
         chosen = generator.permutation(np.flatnonzero(labels == label))
         chosen = chosen[:shots]
         size = _validation_size(len(chosen), fraction)
         held_out.append(chosen[:size])
         train.append(chosen[size:])
-    return Split(_sorted(train), _sorted(held_out))
+    return Split(_concatenate_sorted(train), _concatenate_sorted(held_out))
 
 
 def _validation_size(count: int, fraction: float) -> int:
-    """Return how many of `count` images validate: at least one of two, and never all."""
+    """Return how many of `count` images validate: at least one of two or more, and never all."""
     if fraction == 0 or count < 2:
         return 0
     return min(max(1, round(count * fraction)), count - 1)
 
 
-def _sorted(parts: list[np.ndarray]) -> np.ndarray:
+def _concatenate_sorted(parts: list[np.ndarray]) -> np.ndarray:
     return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
 
@@ -91,13 +92,13 @@ def _check_shots(
 
 
 def class_weights(kind: str, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return by what to multiply the loss of each class's examples, (classes,) float32.
+    """Return the loss weight of each class, (classes,) float32.
 
     Args:
-        kind: "balanced": images / (classes * the class's images), so that each class weighs the
-            same in the sum; "sqrt": its square root, scaled so that its mean over the images is 1.
+        kind: "balanced": images / (classes * the class's images), so that each class has the same
+            total weight; "sqrt": its square root, scaled to a mean of 1 over the images.
         labels: (examples,) integer class of each training image.
-        classes: how many there are; one without an image gets 1, which nothing asks for.
+        classes: number of classes. A class without images has weight 1.
     """
     present = np.unique(labels)
     weights = np.ones(classes, np.float64)

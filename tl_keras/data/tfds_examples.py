@@ -1,4 +1,4 @@
-"""The examples of a dataset of tensorflow-datasets as they lie on the disk."""
+"""Read the examples of a prepared dataset of tensorflow-datasets."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,11 +9,11 @@ import tensorflow_datasets as tfds
 from tl_keras.data import catalog, tfds_prepare
 from tl_keras.errors import DataError
 
-_BATCH = 512
+_BATCH_SIZE = 512
 
 
 class Source(NamedTuple):
-    """What reading needs to know; `size` is 0 where the stored pictures differ."""
+    """A prepared dataset; `size` is 0 if the stored images differ in size."""
 
     name: str
     builder: tfds.core.DatasetBuilder
@@ -26,7 +26,7 @@ class Source(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def examples(
+def read_examples(
     source: Source,
     stored: str,
     chosen: np.ndarray | None,
@@ -34,14 +34,14 @@ def examples(
     size: int = 0,
     labels_only: bool = False,
 ) -> Iterator[Any]:
-    """Yield batches of pictures (0 of them with `labels_only`) and labels, in the order on disk.
+    """Yield batches of images and labels, in the order on disk.
 
     Args:
         source: the dataset.
         stored: name of the split.
-        chosen: (examples,) bool, which of them; None for all.
-        size: side in pixels to which pictures that differ in size are brought.
-        labels_only: whether no picture is decoded.
+        chosen: (examples,) bool, which examples to read; None for all.
+        size: side in pixels to which images of different sizes are resized.
+        labels_only: yield empty images.
 
     Raises:
         DataError: the split is damaged.
@@ -65,11 +65,11 @@ def examples(
         dict.fromkeys(keys, True),
         {} if labels_only else {source.image_key: tfds.decode.SkipDecoding()},
     )
-    # Pictures that are framed each from its own size cannot be stacked.
-    batch = 1 if source.framed and not source.size and not labels_only else _BATCH
+    # Images of different sizes that are framed later cannot be stacked.
+    batch = 1 if source.framed and not source.size and not labels_only else _BATCH_SIZE
     try:
         with tf.device("CPU"):
-            with tfds_prepare.quiet():
+            with tfds_prepare.silence_tfds():
                 dataset = source.builder.as_dataset(
                     split=stored,
                     shuffle_files=False,
@@ -83,12 +83,12 @@ def examples(
             dataset = dataset.map(decode, tf.data.AUTOTUNE, deterministic=True)
             yield from dataset.batch(batch).prefetch(2).as_numpy_iterator()
     except (tf.errors.OpError, OSError, ValueError, AssertionError) as error:
-        raise unreadable(source, tfds_prepare.one_line(error)) from error
+        raise unreadable_error(source, tfds_prepare.short_reason(error)) from error
 
 
-def unreadable(source: Source, reason: str) -> DataError:
-    """Return the error to raise where a dataset on disk is damaged."""
+def unreadable_error(source: Source, reason: str) -> DataError:
+    """Return the error for a dataset that is damaged on disk."""
     return DataError(
-        f"dataset '{source.name}' in {source.builder.data_dir} cannot be read ({reason}): delete"
-        " that folder, and it is prepared anew"
+        f"dataset '{source.name}' in {source.builder.data_dir} cannot be read ({reason}). Delete"
+        " that folder, and the dataset is prepared again"
     )

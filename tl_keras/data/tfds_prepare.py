@@ -1,4 +1,4 @@
-"""Find a dataset of tensorflow-datasets on disk, or prepare it there; nothing is decoded."""
+"""Find a dataset of tensorflow-datasets on disk, or download and prepare it."""
 
 import contextlib
 import difflib
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from tl_keras.config.bounds import one_line
 from tl_keras.data import catalog, usps
 from tl_keras.errors import DataError, TransferError, UsageError, WriteError
 from tl_keras.storage import files
@@ -25,41 +26,43 @@ from tl_keras.storage import files
 tfds.disable_progress_bar()
 
 _NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?", re.ASCII)
-# What tfds and TensorFlow say around the reason: our own arguments, and names of graph nodes.
+# Noise in the errors of tfds and TensorFlow: our own arguments, and names of graph nodes.
 _NOISE = re.compile(r'^Failed to construct dataset .*?}": |\{\{.*?\}\} | \[Op:\w+\]( name:.*)?$')
-_SECONDS = 3.0
+_CONNECT_SECONDS = 3.0
 _PORTS = {"http": 80, "https": 443, "ftp": 21}
 _NO_ROOM = ("disk space", "No space left", "Read-only file system", "Disk quota exceeded")
 _CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
-def roots(data_dir: str) -> list[Path]:
-    """Return the folders that may hold prepared datasets, in the order they are searched."""
+def search_folders(data_dir: str) -> list[Path]:
+    """Return the folders to search for prepared datasets, in order."""
     names = (data_dir, os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets")
-    paths = [files.expanded(name).absolute() for name in names if name]
+    paths = [files.expand_user(name).absolute() for name in names if name]
     return list(dict.fromkeys(paths))
 
 
 def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """Return the builder of a dataset: of the first folder that holds it prepared, if one does.
+    """Return the builder of a dataset, for the first folder in which it is prepared, if any.
 
-    An older prepared version counts, where the current one is not there.
+    An older prepared version is used if the current one is missing.
 
     Raises:
-        UsageError: if there is no dataset, no configuration or no version of that name.
-        DataError: if its description on disk is damaged.
+        UsageError: there is no dataset, configuration or version of that name.
+        DataError: the dataset's description on disk is damaged.
     """
     if not _NAME.fullmatch(name):
-        raise _unknown(name)
-    builders = [builder for root in roots(data_dir) if (builder := _builder(name, root))]
+        raise _unknown_dataset_error(name)
+    builders = [
+        builder for root in search_folders(data_dir) if (builder := _make_builder(name, root))
+    ]
     if not builders:
-        raise _unknown(name)
+        raise _unknown_dataset_error(name)
     return next((builder for builder in builders if is_prepared(builder)), builders[0])
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep tfds from printing what it does, and from warning of what it does itself."""
+def silence_tfds() -> Iterator[None]:
+    """Suppress the output and the warnings of tfds."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -71,11 +74,11 @@ def quiet() -> Iterator[None]:
 
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    """Tell whether a dataset lies in its folder; tfds' own test warns where it does not."""
+    """Return whether a dataset is prepared. The function of tfds logs a warning if it is not."""
     return Path(builder.data_dir, "dataset_info.json").exists()
 
 
-def _builder(name: str, root: Path) -> tfds.core.DatasetBuilder | None:
+def _make_builder(name: str, root: Path) -> tfds.core.DatasetBuilder | None:
     try:
         builder = tfds.builder(name, data_dir=root)
         if ":" not in name and not is_prepared(builder):
@@ -89,29 +92,29 @@ def _builder(name: str, root: Path) -> tfds.core.DatasetBuilder | None:
         if "not found" in str(error):
             configurations = ", ".join(sorted(tfds.builder_cls(name.split("/")[0]).builder_configs))
             raise UsageError(
-                f"dataset '{name}': there is no such configuration;"
-                + (f" choose one of {configurations}" if configurations else " leave it out")
+                f"dataset '{name}' has no such configuration."
+                + (f" Choose one of {configurations}" if configurations else " Leave it out")
             ) from error
         if "cannot be loaded" in str(error):
-            raise UsageError(f"dataset '{name}': {one_line(error)}") from error
-        raise _damaged(name, root, error) from error
+            raise UsageError(f"dataset '{name}': {short_reason(error)}") from error
+        raise _damaged_dataset_error(name, root, error) from error
     except ImportError as error:
         raise DataError(
-            f"dataset '{name}' needs a package that cannot be imported: {one_line(error)}"
+            f"dataset '{name}' needs a package that cannot be imported: {short_reason(error)}"
         ) from error
-    except Exception as error:  # json, protobuf and TensorFlow each have their own
-        raise _damaged(name, root, error) from error
+    except Exception as error:  # json, protobuf and TensorFlow raise errors of many kinds
+        raise _damaged_dataset_error(name, root, error) from error
 
 
-def _damaged(name: str, root: Path, error: Exception) -> DataError:
+def _damaged_dataset_error(name: str, root: Path, error: Exception) -> DataError:
     folder = root / name.split(":")[0]
     return DataError(
-        f"dataset '{name}' in {folder} is damaged ({one_line(error)}): delete that folder, and"
-        " it is prepared anew"
+        f"dataset '{name}' in {folder} is damaged ({short_reason(error)}). Delete that folder, and"
+        " the dataset is prepared again"
     )
 
 
-def _unknown(name: str) -> UsageError:
+def _unknown_dataset_error(name: str) -> UsageError:
     listed = sorted(catalog.DATASETS)
     known = {*listed, *tfds.list_builders(with_community_datasets=False)}
     close = difflib.get_close_matches(name, sorted(known), n=3)
@@ -122,41 +125,41 @@ def _unknown(name: str) -> UsageError:
     )
 
 
-def one_line(error: BaseException) -> str:
-    """Return what an exception says in one line of at most 300 characters."""
-    text = _NOISE.sub("", " ".join(str(error).split())) or type(error).__name__
+def short_reason(error: BaseException) -> str:
+    """Return the message of an error in one line of at most 300 characters."""
+    text = _NOISE.sub("", one_line(error)) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
 
 def prepare(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """Prepare a dataset in the first folder that may be written, and return its builder.
+    """Prepare a dataset in the first writable folder, and return its builder.
 
-    Files that were downloaded by hand are taken from the `downloads/manual` of any folder, the
-    others from the network. The folder of the dataset appears only when it is complete.
+    Files in `downloads/manual` of any search folder are used. The others are downloaded. The folder
+    of the dataset appears when it is complete.
 
     Raises:
-        WriteError: if no folder can be written, or the disk is full.
-        DataError: if a file is missing and its server cannot be reached, or it is not as published.
+        WriteError: no folder can be written, or the disk is full.
+        DataError: a file is missing and its server cannot be reached, or it is not as published.
     """
-    root = _writable_root(name, data_dir)
+    root = _find_writable_root(name, data_dir)
     builder = tfds.builder(name, data_dir=root)
-    manual = _manual_folder(builder, root, data_dir)
+    manual = _find_manual_folder(builder, root, data_dir)
     _check_reachable(builder, manual, root)
     config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
     try:
-        with quiet():
+        with silence_tfds():
             builder.download_and_prepare(download_config=config)
     except TransferError:
         raise
     except Exception as error:
-        # Another process may have prepared it meanwhile: the folder is renamed into place whole.
+        # Another process may have prepared it meanwhile: the complete folder is renamed into place.
         if not is_prepared(builder):
-            raise _failed(builder, root, manual, error) from error
+            raise _preparation_error(builder, root, manual, error) from error
     return tfds.builder(name, data_dir=root)
 
 
-def _writable_root(name: str, data_dir: str) -> Path:
-    candidates = roots(data_dir)
+def _find_writable_root(name: str, data_dir: str) -> Path:
+    candidates = search_folders(data_dir)
     for root in candidates:
         if can_write(root):
             with contextlib.suppress(OSError):
@@ -164,14 +167,14 @@ def _writable_root(name: str, data_dir: str) -> Path:
                 return root
     raise WriteError(
         f"dataset '{name}' is not prepared, and none of {', '.join(map(str, candidates))} can be"
-        " written: name a folder that can with --data_dir"
+        " written. Name a writable folder by --data_dir"
     )
 
 
 def can_write(path: Path) -> bool:
-    """Tell whether a folder may be written, or made.
+    """Return whether a folder can be written or created.
 
-    A folder whose mode allows writing to nobody was meant to stay as it is, even for root.
+    A folder without write permission for anyone counts as read-only, even for root.
     """
     while not path.exists() and path != path.parent:
         path = path.parent
@@ -182,17 +185,17 @@ def can_write(path: Path) -> bool:
     )
 
 
-def _needed_files(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
-    """Return the files that a dataset is made of: name in the manual folder -> URL."""
+def _list_needed_files(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
+    """Return the source files of a dataset: name in the manual folder -> URL."""
     if isinstance(builder, usps.Usps):
         return {name: usps.FOLDER_URL + name for name in usps.FILES.values()}
     return {info.filename: url for url, info in (builder.url_infos or {}).items() if info.filename}
 
 
-def _manual_folder(builder: tfds.core.DatasetBuilder, root: Path, data_dir: str) -> Path:
-    """Return the manual folder that holds the most of what is needed; the root's own if none."""
-    needed = _needed_files(builder)
-    folders = [path / "downloads" / "manual" for path in [root, *roots(data_dir)]]
+def _find_manual_folder(builder: tfds.core.DatasetBuilder, root: Path, data_dir: str) -> Path:
+    """Return the manual folder with most of the needed files, or the root's own."""
+    needed = _list_needed_files(builder)
+    folders = [path / "downloads" / "manual" for path in [root, *search_folders(data_dir)]]
     if needed:
         return max(folders, key=lambda folder: sum((folder / name).exists() for name in needed))
     return next(
@@ -201,22 +204,24 @@ def _manual_folder(builder: tfds.core.DatasetBuilder, root: Path, data_dir: str)
 
 
 def _check_reachable(builder: tfds.core.DatasetBuilder, manual: Path, root: Path) -> None:
-    """Raise within seconds where a download would only fail after many minutes of trying."""
+    """Raise DataError within seconds if a server is down; a download would take many minutes."""
     missing = {
-        name: url for name, url in _needed_files(builder).items() if not (manual / name).exists()
+        name: url
+        for name, url in _list_needed_files(builder).items()
+        if not (manual / name).exists()
     }
-    unreachable = _unreachable({urllib.parse.urlsplit(url)[:2] for url in missing.values()})
+    unreachable = _find_unreachable({urllib.parse.urlsplit(url)[:2] for url in missing.values()})
     absent = {n: url for n, url in missing.items() if urllib.parse.urlsplit(url)[:2] in unreachable}
     if absent:
         folder = manual if can_write(manual) else root / "downloads" / "manual"
         raise DataError(
-            f"dataset '{builder.name}' is not prepared and its server cannot be reached: put"
+            f"dataset '{builder.name}' is not prepared, and its server cannot be reached. Put"
             f" {', '.join(f'{name} from {url}' for name, url in absent.items())} into {folder}"
         )
 
 
-def _unreachable(servers: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Return those of the servers (scheme, host) that accept no connection within seconds."""
+def _find_unreachable(servers: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return the servers (scheme, host) that accept no connection within _CONNECT_SECONDS."""
     reached: set[tuple[str, str]] = set()
 
     def connect(scheme: str, host: str) -> None:
@@ -224,26 +229,26 @@ def _unreachable(servers: set[tuple[str, str]]) -> set[tuple[str, str]]:
         address = urllib.parse.urlsplit(proxy if proxy and "//" in proxy else f"{scheme}://{host}")
         port = address.port or _PORTS.get(address.scheme, 443)
         with contextlib.suppress(OSError):
-            socket.create_connection((address.hostname or "", port), _SECONDS).close()
+            socket.create_connection((address.hostname or "", port), _CONNECT_SECONDS).close()
             reached.add((scheme, host))
 
-    # Daemons: looking up a name knows no timeout, and must not hold up the end of the program.
+    # Daemon threads, because a name lookup has no timeout and must not delay the program's end.
     threads = [threading.Thread(target=connect, args=server, daemon=True) for server in servers]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + _SECONDS
+    deadline = time.monotonic() + _CONNECT_SECONDS
     for thread in threads:
         thread.join(max(0, deadline - time.monotonic()))
     return servers - reached
 
 
-def _failed(
+def _preparation_error(
     builder: tfds.core.DatasetBuilder, root: Path, manual: Path, error: Exception
 ) -> TransferError:
     name = builder.name
-    reason = one_line(error)
+    reason = short_reason(error)
     cannot_write = isinstance(error, OSError) and error.errno in _CANNOT_WRITE
-    # TensorFlow's own errors carry no number.
+    # TensorFlow's errors have no errno.
     if cannot_write or any(words in str(error) for words in _NO_ROOM):
         return WriteError(f"dataset '{name}' cannot be prepared in {root}: {reason}")
     if isinstance(error, ImportError):

@@ -1,14 +1,14 @@
 """Read any image classification dataset of tensorflow-datasets.
 
-- The picture and the label are the dataset's supervised pair, or else its only Image and its only
-  ClassLabel. Colour is 3 channels, grey stays 1, transparency is laid over white.
-- The splits are the catalog's. For a dataset that is not listed they are "train" and "test", or
-  "validation" where it has no "test"; where it has neither, a fifth of "train", the same always
-  and as much of every class (`held_out.choose_test`), is the test split.
-- A test split without labels, which tfds writes as -1, is replaced by "validation" where there is
-  that too. The log says so.
-- Names that tfds gave by itself to classes ("0", "1", ...) are prefixed with the dataset's name.
-- Examples come in the order they have on disk.
+- The image and the label are the dataset's supervised keys, or else its only Image and its only
+  ClassLabel. Colour has 3 channels, grey has 1, transparency is composited on white.
+- The splits are the catalog's. For other datasets they are "train" and "test", or "validation"
+  without a "test" split. Without both, the test split is a stratified fifth of "train"
+  (`held_out.choose_test`), always the same.
+- A test split without labels (-1 in tfds) is replaced by "validation", if there is one. The log
+  says so.
+- Automatic class names of tfds ("0", "1", ...) are prefixed with the dataset's name.
+- Examples have the order on disk.
 """
 
 import functools
@@ -23,18 +23,18 @@ from tl_keras.data import catalog, images, tfds_prepare
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.held_out import choose_test
 from tl_keras.data.memory import allocate
-from tl_keras.data.tfds_examples import Source, examples, unreadable
+from tl_keras.data.tfds_examples import Source, read_examples, unreadable_error
 from tl_keras.errors import DataError, UsageError
 
 LOG = logging.getLogger(__name__)
 
-# What tfds writes as the label of an example that has none.
+# The label that tfds writes for an example without one.
 _NO_LABEL = -1
 _TEST_SPLITS = ("test", "validation", "valid", "val")
 
 
 def open_dataset(name: str, framing: str, data_dir: str) -> Dataset:
-    """Open a dataset of tensorflow-datasets; it is prepared if it is not yet.
+    """Open a dataset of tensorflow-datasets, and prepare it if necessary.
 
     Args:
         name: `name`, `name/configuration` or either with `:version`.
@@ -42,16 +42,16 @@ def open_dataset(name: str, framing: str, data_dir: str) -> Dataset:
         data_dir: see `reading.open_dataset`.
 
     Raises:
-        UsageError: if it is not known, or not one of classified images.
-        DataError: if it cannot be had, or is damaged.
-        WriteError: if it would have to be prepared and no folder can be written.
+        UsageError: the name is not known, or the dataset has no classified images.
+        DataError: the dataset cannot be prepared, or is damaged.
+        WriteError: the dataset has to be prepared, and no folder can be written.
     """
     builder = tfds_prepare.find_builder(name, data_dir)
-    # Before preparing: nobody should wait for a download of what cannot be used.
+    # Before preparing, so that an unusable dataset is not downloaded.
     _find_keys(name, builder)
     if not tfds_prepare.is_prepared(builder):
         builder = tfds_prepare.prepare(name, data_dir)
-    source = _describe(name, builder, framing)
+    source = _make_source(name, builder, framing)
     splits = _Splits(source)
     channels = 1 if source.framed or source.stored_channels <= 2 else 3
     size = images.FRAME_SIZE if source.framed else source.size
@@ -64,7 +64,7 @@ def open_dataset(name: str, framing: str, data_dir: str) -> Dataset:
 
 
 def _find_keys(name: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
-    """Return the keys of the picture and of the label."""
+    """Return the keys of the image and of the label."""
     features = builder.info.features
     is_dict = isinstance(features, tfds.features.FeaturesDict)
     kinds: dict[str, Any] = dict(features.items()) if is_dict else {}
@@ -76,20 +76,20 @@ def _find_keys(name: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     if len(pictures) != 1 or len(labels) != 1:
         found = ", ".join(f"{key} ({type(kind).__name__})" for key, kind in kinds.items())
         raise UsageError(
-            f"dataset '{name}' is not one of classified images: it needs one Image and one"
-            f" ClassLabel, and has {found or type(features).__name__}"
+            f"dataset '{name}' has no classified images. It needs one Image and one ClassLabel,"
+            f" and has {found or type(features).__name__}"
         )
     if kinds[pictures[0]].np_dtype != np.uint8:
         raise UsageError(
-            f"dataset '{name}' has images of {np.dtype(kinds[pictures[0]].np_dtype)}: only uint8 is"
-            " supported"
+            f"dataset '{name}' has images of {np.dtype(kinds[pictures[0]].np_dtype)}. Only uint8"
+            " is supported"
         )
     return pictures[0], labels[0]
 
 
-def _describe(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> Source:
+def _make_source(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> Source:
     image_key, label_key = _find_keys(name, builder)
-    # Not the name that was given: "emnist" stands for "emnist/byclass", "mnist:3.0.1" for "mnist".
+    # The full name, because "emnist" means "emnist/byclass", and "mnist:3.0.1" means "mnist".
     config = builder.builder_config.name if builder.builder_config else ""
     full_name = f"{builder.name}/{config}" if config else builder.name
     entry = catalog.find(full_name)
@@ -97,7 +97,7 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> Sou
     names = tuple(builder.info.features[label_key].names or ())
     class_names = entry.class_names or catalog.own_names(full_name, names)
     if len(class_names) < 2:
-        raise DataError(f"dataset '{name}' has {len(class_names)} classes: two are needed")
+        raise DataError(f"dataset '{name}' has {len(class_names)} classes. At least two are needed")
     return Source(
         name,
         builder,
@@ -112,53 +112,55 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder, framing: str) -> Sou
 
 
 class _Splits:
-    """Which splits of tfds the training and the test split are; no label is read before it is used.
+    """The training and the test split of a dataset. Labels are read when they are needed.
 
     Attributes:
         train: the training split's name.
-        is_carved: whether the test split is a part of it.
+        is_carved: whether the test split is a part of the training split.
     """
 
     def __init__(self, source: Source):
-        """Find the names of the splits; a DataError where one is missing."""
+        """Find the names of the splits. A missing split raises a DataError."""
         self._source = source
-        self.train, self._tests = _split_names(source)
+        self.train, self._tests = _choose_splits(source)
         self.is_carved = not self._tests
 
     def check_test(self) -> None:
-        """Look at the labels of the test split; see `Dataset.check_test`."""
-        # Those of a test split that is carved are looked at with the training split's.
+        """Check the labels of the test split; see `Dataset.check_test`."""
+        # The labels of a carved test split are checked with the training split's.
         if not self.is_carved:
-            self._labelled_test  # noqa: B018
+            self._labelled_test_split  # noqa: B018
 
     @property
     def test(self) -> str:
-        """The test split's name; where there is no choice, no label is read for it."""
-        return self._tests[0] if len(self._tests) == 1 else self._labelled_test
+        """The test split's name. Labels are read only if there are several candidates."""
+        return self._tests[0] if len(self._tests) == 1 else self._labelled_test_split
 
     @functools.cached_property
-    def _labelled_test(self) -> str:
-        """The name of the first split to test on that has labels; a DataError where none has."""
+    def _labelled_test_split(self) -> str:
+        """The name of the first candidate with labels. A DataError is raised if none has labels."""
         for number, split in enumerate(self._tests):
-            labels = _labels(self._source, split)
+            labels = _read_labels(self._source, split)
             if _is_unlabelled(labels):
                 continue
-            _checked(self._source, split, labels)
+            _check_labels(self._source, split, labels)
             if number:
                 unlabelled = " and ".join(repr(one) for one in self._tests[:number])
                 name = self._source.name
-                LOG.info("%s: tested on '%s', for %s has no labels", name, split, unlabelled)
+                LOG.info("%s: tested on '%s', because %s has no labels", name, split, unlabelled)
             return split
-        raise _unlabelled(self._source, self._tests)
+        raise _unlabelled_error(self._source, self._tests)
 
     @functools.cached_property
     def carved(self) -> np.ndarray:
-        """Which examples of the training split are the test split, (examples,) bool."""
-        return choose_test(_checked(self._source, self.train, _labels(self._source, self.train)))
+        """Mask of the test examples in the training split, (examples,) bool."""
+        return choose_test(
+            _check_labels(self._source, self.train, _read_labels(self._source, self.train))
+        )
 
 
-def _split_names(source: Source) -> tuple[str, list[str]]:
-    """Return the training split's name, and those that may be the test split, the best first."""
+def _choose_splits(source: Source) -> tuple[str, list[str]]:
+    """Return the name of the training split, and the candidates for the test split, best first."""
     there = [split for split, info in source.builder.info.splits.items() if info.num_examples]
     if source.name in catalog.DATASETS or "train" not in there:
         wanted = source.entry.splits
@@ -168,7 +170,7 @@ def _split_names(source: Source) -> tuple[str, list[str]]:
     if missing:
         raise DataError(
             f"dataset '{source.name}' in {source.builder.data_dir} has no split"
-            f" {' and no '.join(missing)}: it has {', '.join(there) or 'none'}"
+            f" {' and no '.join(missing)}. It has {', '.join(there) or 'none'}"
         )
     others = [split for split in _TEST_SPLITS if split in there and split not in wanted]
     return wanted[0], [wanted[1], *others] if wanted[1] else []
@@ -188,23 +190,21 @@ def _read(source: Source, splits: _Splits, split: str, image_size: int) -> Image
     pictures = allocate((int(count), size, size, channels))
     labels = np.empty(int(count), np.int64)
     done = 0
-    for part, part_labels in _batches(source, stored, chosen, size):
+    for part, part_labels in _read_batches(source, stored, chosen, size):
         if done + len(part) > count:
             break
         pictures[done : done + len(part)] = part
         labels[done : done + len(part)] = part_labels
         done += len(part)
     if done != count:
-        raise unreadable(
-            source, f"it holds another number of examples than the {count} it declares"
-        )
-    return ImageSet(pictures, _checked(source, stored, labels))
+        raise unreadable_error(source, f"it does not have the {count} examples that it declares")
+    return ImageSet(pictures, _check_labels(source, stored, labels))
 
 
-def _checked(source: Source, split: str, labels: np.ndarray) -> np.ndarray:
-    """Return labels that count from 0; raise DataError for one that is no class."""
+def _check_labels(source: Source, split: str, labels: np.ndarray) -> np.ndarray:
+    """Return labels that start from 0. A label that is no class raises a DataError."""
     if _is_unlabelled(labels):
-        raise _unlabelled(source, [split])
+        raise _unlabelled_error(source, [split])
     labels = labels - source.entry.first_label
     count = len(source.class_names)
     wrong = (labels < 0) | (labels >= count)
@@ -212,8 +212,8 @@ def _checked(source: Source, split: str, labels: np.ndarray) -> np.ndarray:
         value = labels[wrong][0] + source.entry.first_label
         raise DataError(
             f"dataset '{source.name}' in {source.builder.data_dir} has the label {value}, outside"
-            f" its {count} classes ({wrong.sum()} of {len(labels)} examples of split '{split}'):"
-            " choose another dataset"
+            f" its {count} classes ({wrong.sum()} of {len(labels)} examples of split '{split}')."
+            " Choose another dataset"
         )
     return labels
 
@@ -222,29 +222,29 @@ def _is_unlabelled(labels: np.ndarray) -> bool:
     return bool(len(labels) and (labels == _NO_LABEL).all())
 
 
-def _unlabelled(source: Source, splits: list[str]) -> DataError:
+def _unlabelled_error(source: Source, splits: list[str]) -> DataError:
     return DataError(
         f"dataset '{source.name}' in {source.builder.data_dir} has no labels in its split"
-        f" {' and '.join(map(repr, splits))} (all are {_NO_LABEL}): choose another dataset, or"
-        " folder:PATH with pictures that have labels"
+        f" {' and '.join(map(repr, splits))} (all are {_NO_LABEL}). Choose another dataset, or"
+        " folder:PATH with labelled images"
     )
 
 
-def _labels(source: Source, stored: str) -> np.ndarray:
-    """Return the labels of a split as they are stored, (examples,) int64."""
+def _read_labels(source: Source, stored: str) -> np.ndarray:
+    """Return the stored labels of a split, (examples,) int64."""
     return np.concatenate(
-        [part for _, part in examples(source, stored, None, labels_only=True)]
+        [part for _, part in read_examples(source, stored, None, labels_only=True)]
         or [np.empty(0, np.int64)]
     )
 
 
-def _batches(
+def _read_batches(
     source: Source, stored: str, chosen: np.ndarray | None, size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (examples, size, size, channels) uint8 and (examples,) int64, batch by batch."""
-    for part, labels in examples(source, stored, chosen, size=size):
+    """Yield images, (batch, size, size, channels) uint8, and labels, (batch,) int64."""
+    for part, labels in read_examples(source, stored, chosen, size=size):
         if source.stored_channels in (2, 4):
-            part = images.over_white(part)
+            part = images.composite_on_white(part)
         if source.entry.transposed:
             part = part.transpose(0, 2, 1, 3)
         yield (images.frame(part) if source.framed else part), labels

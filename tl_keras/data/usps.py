@@ -1,4 +1,4 @@
-"""USPS handwritten digits as a dataset of tensorflow-datasets, which has none."""
+"""USPS handwritten digits as a tensorflow-datasets builder, which tfds does not have."""
 
 import bz2
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from tl_keras.errors import DataError
 SIDE = 16
 FOLDER_URL = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/"
 FILES = {"train": "usps.bz2", "test": "usps.t.bz2"}
-# How many there are of each digit, 0 to 9: 7,291 training and 2,007 test images.
+# Examples of each digit, 0 to 9: 7,291 training and 2,007 test images.
 CLASS_COUNTS = {
     "train": (1194, 1005, 731, 658, 652, 556, 664, 645, 542, 644),
     "test": (359, 264, 198, 166, 200, 160, 170, 147, 166, 177),
 }
-# A whole file unpacks to about 18 MB; what goes far beyond is not that file.
-LARGEST_TEXT = 64 * 1024 * 1024
+# A complete file unpacks to about 18 MB.
+MAX_TEXT_BYTES = 64 * 1024 * 1024
 
 DESCRIPTION = """\
 USPS holds 9,298 handwritten digits that were cut from the ZIP codes on envelopes of the United
@@ -44,7 +44,7 @@ CITATION = """\
 class Usps(tfds.core.GeneratorBasedBuilder):
     """Build USPS: image (16, 16, 1) uint8, 255 is ink; label 0 to 9.
 
-    The two files are taken from the manual folder where they lie there, and downloaded otherwise.
+    The two files are read from the manual folder, or downloaded.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -72,7 +72,7 @@ class Usps(tfds.core.GeneratorBasedBuilder):
         # Both files are read and checked before the first example is written.
         parsed = {}
         for split, name in FILES.items():
-            path = _manual_file(dl_manager, name) or dl_manager.download(FOLDER_URL + name)
+            path = _find_manual_file(dl_manager, name) or dl_manager.download(FOLDER_URL + name)
             parsed[split] = read_libsvm(Path(path), split)
         return {split: self._generate_examples(*arrays) for split, arrays in parsed.items()}
 
@@ -83,45 +83,45 @@ class Usps(tfds.core.GeneratorBasedBuilder):
             yield index, {"image": image, "label": int(label)}
 
 
-def _manual_file(dl_manager: tfds.download.DownloadManager, name: str) -> Path | None:
+def _find_manual_file(dl_manager: tfds.download.DownloadManager, name: str) -> Path | None:
     try:
         path = Path(dl_manager.manual_dir) / name
-    except AssertionError:  # what tfds raises where the folder is missing or empty
+    except AssertionError:  # tfds raises it if the folder is missing or empty
         return None
     return path if path.is_file() else None
 
 
 def read_libsvm(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read one of the two files as LIBSVM publishes them.
+    """Read one of the two files that LIBSVM publishes.
 
     A line is `label index:value ...` with label 1 to 10 for digit 0 to 9, index 1 to 256 and value
-    -1 (paper) to 1 (ink); an index that a line leaves out stands for 0, the middle grey.
+    -1 (paper) to 1 (ink); a missing index means 0, the middle grey.
 
     Args:
         path: a bz2 file.
-        split: "train" or "test": which of the two it has to be.
+        split: "train" or "test".
 
     Returns:
         images: (examples, 16, 16, 1) uint8, 255 is ink.
         labels: (examples,) int64, 0 to 9.
 
     Raises:
-        DataError: if it cannot be unpacked or read, or holds other digits than were published.
+        DataError: the file cannot be unpacked or read, or does not hold the published digits.
     """
-    advice = f"get it again from {FOLDER_URL}{FILES[split]}"
+    advice = f"Download it again from {FOLDER_URL}{FILES[split]}"
     try:
         with bz2.open(path) as stream:
-            text = stream.read(LARGEST_TEXT + 1)
+            text = stream.read(MAX_TEXT_BYTES + 1)
     except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be unpacked ({error}): {advice}") from error
-    if len(text) > LARGEST_TEXT:
-        raise DataError(f"{path} unpacks to more than {LARGEST_TEXT} bytes: {advice}")
+        raise DataError(f"{path} cannot be unpacked ({error}). {advice}") from error
+    if len(text) > MAX_TEXT_BYTES:
+        raise DataError(f"{path} unpacks to more than {MAX_TEXT_BYTES} bytes. {advice}")
     lines = [line for line in text.splitlines() if line.strip()]
     expected = sum(CLASS_COUNTS[split])
     if len(lines) != expected:
         raise DataError(
-            f"{path} is not the {split} file of USPS: it holds {len(lines)} images, not {expected};"
-            f" {advice}"
+            f"{path} is not the {split} file of USPS: it holds {len(lines)} images, not"
+            f" {expected}. {advice}"
         )
     values = np.zeros((len(lines), SIDE * SIDE))
     labels = np.zeros(len(lines), np.int64)
@@ -129,12 +129,12 @@ def read_libsvm(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         try:
             labels[number] = _parse_line(line, values[number])
         except ValueError as error:
-            raise DataError(f"{path}, line {number + 1}: {error}; {advice}") from error
+            raise DataError(f"{path}, line {number + 1}: {error}. {advice}") from error
     counts = tuple(np.bincount(labels, minlength=10).tolist())
     if counts != CLASS_COUNTS[split]:
         raise DataError(
             f"{path} is not the {split} file of USPS: it holds {counts} of the digits 0 to 9, not"
-            f" {CLASS_COUNTS[split]}; {advice}"
+            f" {CLASS_COUNTS[split]}. {advice}"
         )
     images = np.rint((values + 1) * 127.5).astype(np.uint8)
     return images.reshape(-1, SIDE, SIDE, 1), labels

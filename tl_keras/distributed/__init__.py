@@ -1,7 +1,7 @@
-"""Several replicas and several processes that share the work.
+"""Training on several replicas and in several processes.
 
-`distribution` chooses the strategy, `joining` waits for the other processes before training,
-`cluster` is what they say to each other, and `local_cluster` starts them on this machine.
+`distribution` makes the strategy, `joining` connects the processes of a cluster, `cluster` is their
+communication, and `local_cluster` starts them on this machine.
 
 It may import `config`, `errors`, `runtime` and `storage`.
 """

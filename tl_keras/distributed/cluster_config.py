@@ -1,6 +1,6 @@
-"""How the environment names the processes that train together: TF_CONFIG, or Slurm's variables.
+"""The cluster's description in the environment: TF_CONFIG, or Slurm's variables.
 
-Light to import, as the command line is: what is wrong here is said before TensorFlow is loaded.
+Light to import, so that mistakes are reported before TensorFlow is loaded.
 """
 
 import json
@@ -20,17 +20,17 @@ EXAMPLE = (
 )
 
 
-def named_by(strategy: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Return the variable that names a cluster which this process is to join; '' for none.
+def find_cluster_variable(strategy: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the variable that describes the cluster to join, or '' for none.
 
-    A cluster of one process is none: it trains as it would without.
+    A cluster of one process counts as none.
 
     Args:
-        strategy: of the flags; only "auto" and "multi_worker" look for a cluster.
+        strategy: value of --strategy. Only "auto" and "multi_worker" look for a cluster.
         environment: variables by name.
 
     Raises:
-        UsageError: TF_CONFIG is no cluster, or there is no cluster and the flag asks for one.
+        UsageError: TF_CONFIG is invalid, or there is no cluster and --strategy=multi_worker.
     """
     if strategy not in ("auto", "multi_worker"):
         return ""
@@ -42,34 +42,34 @@ def named_by(strategy: str, environment: Mapping[str, str] = os.environ) -> str:
         return SLURM_TASKS
     if strategy == "multi_worker":
         raise UsageError(
-            "--strategy=multi_worker finds no cluster: set TF_CONFIG, start it with srun, or with"
+            "--strategy=multi_worker finds no cluster. Set TF_CONFIG, start it with srun, or with"
             " python -m tl_keras.launch --workers=2 -- FLAGS"
         )
     return ""
 
 
 def _read(text: str) -> dict[str, list[str]]:
-    """Return the addresses of each job in a TF_CONFIG that is sound."""
+    """Return the addresses of each job in TF_CONFIG."""
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _wrong(text, f"is not JSON ({error})") from None
+        raise _tf_config_error(text, f"is not JSON ({error})") from None
     cluster = config.get("cluster") if isinstance(config, dict) else None
     if not isinstance(cluster, dict) or not cluster:
-        raise _wrong(text, "has no 'cluster'")
+        raise _tf_config_error(text, "has no 'cluster'")
     for job, addresses in cluster.items():
         if job not in ("chief", "worker"):
-            raise _wrong(text, f"names a job '{job}', and there are only worker and chief")
+            raise _tf_config_error(text, f"names a job '{job}'. Allowed are worker and chief")
         if not isinstance(addresses, list) or not addresses:
-            raise _wrong(text, f"has no list of addresses for '{job}'")
+            raise _tf_config_error(text, f"has no list of addresses for '{job}'")
         for address in addresses:
             if not _is_address(address):
-                raise _wrong(text, f"has an address {address!r}, which is no HOST:PORT")
+                raise _tf_config_error(text, f"has an address {address!r}, which is not HOST:PORT")
     if len(cluster.get("chief", [])) > 1:
-        raise _wrong(text, "has more than one chief")
+        raise _tf_config_error(text, "has more than one chief")
     known = [address for addresses in cluster.values() for address in addresses]
     if len(set(known)) < len(known):
-        raise _wrong(text, "names an address twice")
+        raise _tf_config_error(text, "names an address twice")
     _check_task(text, config.get("task"), cluster)
     return cluster
 
@@ -81,14 +81,14 @@ def _is_address(address: Any) -> bool:
 
 def _check_task(text: str, task: Any, cluster: Mapping[str, list[str]]) -> None:
     if not isinstance(task, dict) or task.get("type") not in list(cluster):
-        raise _wrong(text, "has no 'task' with the 'type' of one of its jobs")
+        raise _tf_config_error(text, "has no 'task' whose 'type' is one of its jobs")
     index, count = task.get("index"), len(cluster[task["type"]])
     if not re.fullmatch("[0-9]{1,9}", str(index)) or int(str(index)) >= count:
-        raise _wrong(text, f"has a task index {index!r}, and there are 0 to {count - 1}")
+        raise _tf_config_error(text, f"has a task index {index!r}. Allowed are 0 to {count - 1}")
 
 
-def _wrong(text: str, reason: str) -> UsageError:
+def _tf_config_error(text: str, reason: str) -> UsageError:
     shown, reason = (one if len(one) <= 200 else f"{one[:200]}..." for one in (text, reason))
     return UsageError(
-        f"TF_CONFIG={shown} {reason}: write it as in {EXAMPLE}, or unset it to train in one process"
+        f"TF_CONFIG={shown} {reason}. Write it as in {EXAMPLE}, or unset it to train in one process"
     )

@@ -1,7 +1,7 @@
-"""How the processes of a cluster find each other: who is there, then TensorFlow's connections.
+"""Connect the processes of a cluster: wait for all of them, then let TensorFlow connect.
 
-That all of them are there is looked at before TensorFlow connects them: it waits without an end for
-one that never comes, and hears no signal while it does.
+The processes wait for each other before TensorFlow connects them. TensorFlow itself would wait for
+a missing process without a timeout, and would not react to signals.
 """
 
 import contextlib
@@ -22,20 +22,20 @@ from tl_keras.distributed.cluster import Cluster
 from tl_keras.errors import PeerLostError, UsageError
 
 HEARTBEAT_SECONDS = 10.0
-# Between two looks at who is there, and until it is told for whom this process waits.
-LOOK_SECONDS, QUIET_SECONDS = 0.1, 3.0
-LEAST_SECONDS_TO_CONNECT = 10.0
-# Each job of Slurm has ports of its own, below those that systems hand out.
-FIRST_PORT, PORTS = 12000, 20000
+# The time between two checks, and the time until a notice says who is missing.
+POLL_SECONDS, NOTICE_SECONDS = 0.1, 3.0
+MIN_CONNECT_SECONDS = 10.0
+# Each Slurm job has its own ports, below the ephemeral port range.
+FIRST_PORT, PORT_COUNT = 12000, 20000
 
 
 class Members(NamedTuple):
     """The processes of a cluster.
 
     Attributes:
-        jobs: addresses, HOST:PORT, by job: "chief", where there is one, and "worker".
-        job: of this process.
-        task: which of its job this process is.
+        jobs: addresses, HOST:PORT, by job: "worker", and "chief" if there is one.
+        job: the job of this process.
+        task: the index of this process in its job.
     """
 
     jobs: dict[str, list[str]]
@@ -44,70 +44,74 @@ class Members(NamedTuple):
 
     @property
     def addresses(self) -> list[str]:
-        """Of all processes, the chief's first."""
+        """The addresses of all processes, the chief's first."""
         return [*self.jobs.get("chief", []), *self.jobs.get("worker", [])]
 
     @property
     def number(self) -> int:
-        """Which of `addresses` is this process's."""
+        """The index of this process in `addresses`."""
         return self.task + (len(self.jobs.get("chief", [])) if self.job == "worker" else 0)
 
 
 def join(strategy: str, seconds: float) -> Cluster:
-    """Connect with the other processes of the cluster, where there is one; later calls do nothing.
+    """Connect to the other processes of the cluster, if there is one. Later calls do nothing.
 
     Args:
-        strategy: what --strategy says.
-        seconds: within which all of them have to be there.
+        strategy: value of --strategy.
+        seconds: to wait for all processes.
 
     Raises:
-        UsageError: there is no such host, the port of this process is taken, or TensorFlow has
-            computed something already.
-        PeerLostError: one of them did not come.
+        UsageError: a host does not exist, the port of this process is taken, or TensorFlow is
+            already initialized.
+        PeerLostError: a process did not start in time.
     """
-    named_by = cluster_config.named_by(strategy)
-    if not named_by or cluster.current().count > 1:
+    variable = cluster_config.find_cluster_variable(strategy)
+    if not variable or cluster.current().count > 1:
         return cluster.current()
-    if _in_use():
+    if _is_initialized():
         raise UsageError(
-            f"{named_by} names a cluster, and TensorFlow is in use already, too late to join: start"
-            " another process for that, or choose --strategy=one_device"
+            f"{variable} describes a cluster, and TensorFlow is already initialized, too late to"
+            " join it. Start a new process, or choose --strategy=one_device"
         )
-    members = _of_slurm() if named_by == cluster_config.SLURM_TASKS else _of_tf_config()
+    members = (
+        _members_from_slurm()
+        if variable == cluster_config.SLURM_TASKS
+        else _members_from_tf_config()
+    )
     started = time.monotonic()
-    meet(members.addresses, members.number, seconds)
-    left = max(seconds - (time.monotonic() - started), LEAST_SECONDS_TO_CONNECT)
+    wait_for_peers(members.addresses, members.number, seconds)
+    left = max(seconds - (time.monotonic() - started), MIN_CONNECT_SECONDS)
     try:
-        connected = _connected(members, left)
+        connected = _connect(members, left)
     except tf.errors.OpError as error:
-        raise cluster.lost(error) from error
+        raise cluster.peer_lost_error(error) from error
     joined = Cluster(connected, members.number, len(members.addresses))
-    cluster.enter(joined)
-    joined.watch()
+    cluster.set_current(joined)
+    joined.watch_peers()
     return joined
 
 
-def _in_use() -> bool:
-    """Tell whether TensorFlow has settled on its devices, which happens at its first operation."""
+def _is_initialized() -> bool:
+    """Return whether TensorFlow has initialized its devices, as its first operation does."""
     return context.context()._context_handle is not None
 
 
-def _of_tf_config() -> Members:
+def _members_from_tf_config() -> Members:
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     return Members(resolver.cluster_spec().as_dict(), resolver.task_type, resolver.task_id)
 
 
-def _of_slurm() -> Members:
-    """Return the tasks of this job step, in the order that Slurm counts them in.
+def _members_from_slurm() -> Members:
+    """Return the tasks of this job step in Slurm's order.
 
-    TensorFlow reads the variables; its own resolver sorts the names of the hosts, n10 before n9,
-    which Slurm does not.
+    TensorFlow parses the variables. Its own resolver is not used, because it sorts the host names,
+    n10 before n9, and Slurm does not.
     """
     known = os.environ
     try:
         hosts = slurm.expand_hostlist(known["SLURM_STEP_NODELIST"])
         counts = slurm.expand_tasks_per_node(known["SLURM_STEP_TASKS_PER_NODE"])
-        first = FIRST_PORT + int(known["SLURM_JOB_ID"]) % PORTS
+        first = FIRST_PORT + int(known["SLURM_JOB_ID"]) % PORT_COUNT
         index = int(known["SLURM_PROCID"])
         addresses = [
             f"{host}:{first + place}"
@@ -117,63 +121,64 @@ def _of_slurm() -> Members:
         own = addresses[index]
     except (KeyError, ValueError, IndexError) as error:
         raise UsageError(
-            f"Slurm's variables name no cluster ({error}): start this with srun, or set TF_CONFIG"
+            f"Slurm's variables describe no cluster ({error}). Start the program with srun, or set"
+            " TF_CONFIG"
         ) from error
     here = known.get("SLURMD_NODENAME", "")
     if here and not own.startswith(f"{here}:"):
         raise UsageError(
-            f"SLURM_PROCID={index} runs on {here}, and {own} was expected: have srun"
-            " place the tasks node by node, with --distribution=block, or set TF_CONFIG"
+            f"SLURM_PROCID={index} runs on {here}, and {own} was expected. Start the tasks with"
+            " srun --distribution=block, or set TF_CONFIG"
         )
     return Members({"worker": addresses}, "worker", index)
 
 
-def meet(addresses: Sequence[str], own: int, seconds: float) -> None:
-    """Wait until every process is there, which its port answers for.
+def wait_for_peers(addresses: Sequence[str], own: int, seconds: float) -> None:
+    """Wait until the ports of all processes accept connections.
 
     Args:
-        addresses: HOST:PORT of each.
-        own: which of them is this process's.
+        addresses: HOST:PORT of each process.
+        own: index of this process.
         seconds: to wait.
 
     Raises:
-        UsageError: there is no such host, or the port of this process is taken.
-        PeerLostError: one of them did not come.
+        UsageError: a host does not exist, or the port of this process is taken.
+        PeerLostError: a process did not start in time.
     """
-    started, told = time.monotonic(), False
+    started, has_notified = time.monotonic(), False
     missing = [number for number in range(len(addresses)) if number != own]
-    with _listening(addresses[own]):
+    with _hold_port(addresses[own]):
         while True:
-            reasons = {number: _absence(addresses[number]) for number in missing}
+            reasons = {number: _connection_error(addresses[number]) for number in missing}
             missing = [number for number, reason in reasons.items() if reason]
             if not missing:
                 return
             waited = time.monotonic() - started
             first = f"process {missing[0]} at {addresses[missing[0]]}"
             if waited > seconds:
-                raise _not_there(first, reasons[missing[0]], seconds)
-            if waited > QUIET_SECONDS and not told:
+                raise _missing_peer_error(first, reasons[missing[0]], seconds)
+            if waited > NOTICE_SECONDS and not has_notified:
                 print(f"waiting for {first}, {seconds:.0f} s at most", file=sys.stderr, flush=True)
-                told = True
-            time.sleep(LOOK_SECONDS)
+                has_notified = True
+            time.sleep(POLL_SECONDS)
 
 
-def _not_there(who: str, reason: OSError | None, seconds: float) -> Exception:
+def _missing_peer_error(who: str, reason: OSError | None, seconds: float) -> Exception:
     if isinstance(reason, socket.gaierror):
-        return UsageError(f"{who}: there is no such host ({reason.strerror}); correct it")
+        return UsageError(f"{who}: there is no such host ({reason.strerror}). Correct the address")
     return PeerLostError(
-        f"{who} did not come within --startup_timeout={seconds:g} seconds ({reason}); start all of"
-        " them, or wait longer"
+        f"{who} did not start within --startup_timeout={seconds:g} seconds ({reason}). Start all"
+        " processes, or raise --startup_timeout"
     )
 
 
-def _absence(address: str) -> OSError | None:
-    """Return why nobody answers at an address; None where somebody does."""
+def _connection_error(address: str) -> OSError | None:
+    """Return why an address accepts no connection, or None if it does."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
     except UnicodeError as error:
-        # No name of a host is like this one.
+        # The host name is not encodable.
         return socket.gaierror(0, str(error))
     except OSError as error:
         return error
@@ -181,8 +186,8 @@ def _absence(address: str) -> OSError | None:
 
 
 @contextlib.contextmanager
-def _listening(address: str) -> Iterator[None]:
-    """Answer at the port of an address, on every interface, as TensorFlow will."""
+def _hold_port(address: str) -> Iterator[None]:
+    """Accept connections at the port of an address, on every interface, as TensorFlow will."""
     port = int(address.rpartition(":")[2])
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
@@ -190,15 +195,15 @@ def _listening(address: str) -> Iterator[None]:
         server = socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise UsageError(
-            f"port {port} of this process, {address}, cannot be had: {error.strerror or error};"
-            " end what has it, or give all processes another one"
+            f"port {port} of this process, {address}, cannot be opened: {error.strerror or error}."
+            " End the program that uses it, or give all processes another address"
         ) from error
     with server:
         yield
 
 
-def _connected(members: Members, seconds: float) -> tf.distribute.Strategy:
-    """Have TensorFlow connect the processes; nothing may have been computed before."""
+def _connect(members: Members, seconds: float) -> tf.distribute.Strategy:
+    """Connect the processes by TensorFlow, which must not be initialized yet."""
     jobs = [
         coordination_config_pb2.CoordinatedJob(name=name, num_tasks=len(addresses))
         for name, addresses in members.jobs.items()
@@ -211,10 +216,10 @@ def _connected(members: Members, seconds: float) -> tf.distribute.Strategy:
         heartbeat_timeout_in_ms=int(1000 * HEARTBEAT_SECONDS),
         coordinated_jobs=jobs,
     )
-    # Or else the time to register would not count while one is missing.
+    # Without it, the register timeout would not apply while a process is missing.
     context.context().coordination_service.cluster_register_with_barrier = True
-    # Threads that wait for work by turning in circles take the time of those that talk to the other
-    # processes: ResNet50 on two cores takes a tenth longer.
+    # Threads that spin while they wait take time from the communication threads: ResNet50 on two
+    # cores takes a tenth longer.
     config = tf.compat.v1.ConfigProto()
     config.experimental.disable_thread_spinning = True
     context.context()._config = config

@@ -155,11 +155,11 @@ def _report(
         "zero_shot": None if accuracy is None else {"accuracy": accuracy},
         "runs": records,
     }
-    title = f"{summary.source_name(report)} -> {common.target}, {common.model}"
+    title = f"{summary.describe_source(report)} -> {common.target}, {common.model}"
     # A byte of a path that is not UTF-8 comes as half a character, which no font has.
     title = title.encode(errors="backslashreplace").decode()
     labels = settled.target.train.labels
-    text = curves.markdown(title, found, shots, accuracy)
+    text = curves.format_markdown(title, found, shots, accuracy)
     for name, reason in contest.left_out.items():
         text += f"\nLeft out: {name}, because {reason}.\n"
     if unfinished := _not_converged(records):

@@ -81,7 +81,7 @@ def opened(config: Config, apart_from: Collection[str] = ()) -> Iterator[Workdir
     """
     start_tensorflow(config)
     processes = joining.join(config.strategy, config.startup_timeout)
-    with keras_defaults.use_defaults(), processes.working(), contextlib.ExitStack() as stack:
+    with keras_defaults.use_defaults(), processes.run_together(), contextlib.ExitStack() as stack:
         processes.check_flags(config.flat(), OF_A_MACHINE)
         if not processes.is_chief:
             config = dataclasses.replace(config, workdir=str(stack.enter_context(scratch())))
@@ -113,7 +113,7 @@ def settle(
     # On whatever machine it goes on, a run stays in the precision that it was begun in.
     kept = workdir.precision(config)
     precision = Precision(*kept) if kept else choose(config.precision, config.model)
-    precision = Precision(*processes.from_chief(precision))
+    precision = Precision(*processes.broadcast_from_chief(precision))
     LOG.info("precision: %s to train, %s where frozen: %s", *precision)
     origin = file.origin if file else None
     prepared = source_module.preprocessing(config, file)
@@ -123,7 +123,7 @@ def settle(
     settled.check(known.weights if known else None, named(config), configs or [config])
     sha256 = file.sha256 if file else ""
     workdir.claim(config, sha256, environment.describe(), precision)
-    settled.seals.keep()
+    settled.seals.save()
     return settled, Sources(settled, workdir.root, known)
 
 
@@ -139,7 +139,7 @@ def start_tensorflow(config: Config) -> None:
             another backend.
     """
     keras_defaults.check_backend()
-    distribution.start(config.replicas)
+    distribution.configure_devices(config.replicas)
     if config.deterministic and tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()
     # It warns of tracing anew, which is what happens where each run has a model of its own.
@@ -240,10 +240,12 @@ def _report(
         "source": told[0] if told and not sources.are_paired else None,
         "sources": told if sources.are_paired else [],
         "runs": found.records,
-        "summary": summary.summarise(found.records, found.correct, summary.covers(config)),
+        "summary": summary.summarise(
+            found.records, found.correct, summary.describe_coverage(config)
+        ),
         "looks": looks.record(workdir.root, sorted(pairs)),
     }
-    text = summary.table(report)
+    text = summary.format_table(report)
     files.write_json(workdir.root / "report.json", report)
     files.write_bytes(workdir.root / "report.txt", f"{text}\n".encode())
     return Report(report, text if cluster.current().is_chief else "")

@@ -14,8 +14,8 @@ from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.config.training import SOURCE_PREFIX
 from tl_keras.data import splits
 from tl_keras.data.dataset import Dataset, ImageSet
+from tl_keras.data.fingerprints import DataFingerprints
 from tl_keras.data.reading import open_dataset
-from tl_keras.data.seals import Seals
 from tl_keras.data.splits import Split
 from tl_keras.distributed import cluster, distribution
 from tl_keras.errors import UsageError
@@ -25,7 +25,7 @@ from tl_keras.methods import unfreezing
 from tl_keras.methods.setting import Setting
 from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
-from tl_keras.models.precision import Precision, compute_in
+from tl_keras.models.precision import Precision, set_compute_dtype
 from tl_keras.models.weights import Origin, Weights
 from tl_keras.runtime import seeds
 
@@ -33,7 +33,7 @@ from tl_keras.runtime import seeds
 class Images:
     """A dataset with its splits, each read when first asked for, and kept."""
 
-    def __init__(self, dataset: Dataset, image_size: int, seals: Seals):
+    def __init__(self, dataset: Dataset, image_size: int, seals: DataFingerprints):
         """Read `dataset` for models that see images of `image_size` pixels a side."""
         self.dataset = dataset
         self.image_size = image_size
@@ -55,7 +55,7 @@ class Images:
         Raises:
             DataError: they are missing, or one is outside of the classes.
         """
-        if not self._seals.knows(self.dataset.name, "test"):
+        if not self._seals.contains(self.dataset.name, "test"):
             self.dataset.check_test()
 
     def _read(self, split: str) -> ImageSet:
@@ -90,7 +90,7 @@ class Plan:
     body_channels: int
     precision: Precision
     cache: Path
-    seals: Seals
+    seals: DataFingerprints
     target: Images
     source: Images | None
     preprocessing: Preprocessing | None = None
@@ -123,7 +123,7 @@ class Plan:
         """
         images = self.images(role)
         model = self.build(images.dataset, seeds.derive(seed, role, "model"))
-        compute_in(model, self.precision.training)
+        set_compute_dtype(model, self.precision.training)
         return Setting(
             config=self.config,
             training=training,
@@ -250,7 +250,7 @@ def make(
         UsageError: the flags do not fit the data.
         DataError: the data are missing or damaged.
     """
-    seals = Seals(root / "data.json")
+    seals = DataFingerprints(root / "data.json")
     target = _open(config.target, config)
     source = None
     if reads_source(config):

@@ -104,7 +104,7 @@ def opened(config: Config) -> WeightsFile | None:
     """
     if not config.source_weights or not methods.find(config.method).copies_weights:
         return None
-    path = files.expanded(config.source_weights)
+    path = files.expand_user(config.source_weights)
     file = WeightsFile(path, named(config), config.source_weights_sha256)
     if file.origin is not None and file.origin.model != config.model:
         raise DataError(f"{named(config)} holds {file.origin.model}, not --model={config.model}")
@@ -173,7 +173,7 @@ def known(settled: Plan, file: WeightsFile | None) -> Source | None:
         tensors, origin = _imagenet(settled)
     else:
         return None
-    sha256 = weights.digest(tensors)
+    sha256 = weights.hash_tensors(tensors)
     record: dict[str, Any] = {
         "dataset": origin.dataset,
         "test": origin.test,
@@ -195,7 +195,7 @@ def _imagenet(settled: Plan) -> tuple[weights.Tensors, Origin]:
         dense_units=config.dense_units,
         weights="imagenet",
     )
-    tensors = weights.tensors_of(model)
+    tensors = weights.get_tensors(model)
     body = {name: value for name, value in tensors.items() if not name.startswith(weights.HEAD)}
     return body, Origin("imagenet", (), config.model, settled.image_size, 3)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tensorflow.python.framework import ops
 
-from tl_keras.data.pipeline import in_order
+from tl_keras.data.pipeline import sequential_batches
 from tl_keras.experiment.setup import Images
 from tl_keras.methods.setting import Prepared, Pretraining, Setting
 from tl_keras.models import model_file, precision, weights
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
             "seconds": round(self.result.seconds, 3),
             "images_per_second": round(self.result.images_per_second, 1),
             "converged": self.result.converged,
-            "weights_sha256": weights.digest(self.tensors),
+            "weights_sha256": weights.hash_tensors(self.tensors),
             "files": self.files,
         }
 
@@ -75,18 +75,18 @@ class RunLog:
     def resume(self, records: Sequence[Record]) -> None:
         """Begin with what was recorded before; both files are written anew."""
         for step, values in records:
-            self.events.scalars(step, values)
+            self.events.add_scalars(step, values)
         self._metrics = MetricsLog(self._path, records)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Record `values` at `step`."""
         if self._metrics is not None:
             self._metrics.write(step, values)
-            self.events.scalars(step, values)
+            self.events.add_scalars(step, values)
 
     def watch(self, step: int, values: dict[str, float]) -> None:
         """Show `values` at `step` in TensorBoard alone."""
-        self.events.scalars(step, values)
+        self.events.add_scalars(step, values)
 
     def close(self) -> None:
         """Close both files."""
@@ -116,8 +116,8 @@ def carry_out(
     with _trained(setting, prepared, folder, title) as (log, result):
         logits = prepared.predict(images.test)
         names = images.dataset.class_names
-        test = metrics.classification(images.test.labels, logits, names)
-        tensors = weights.tensors_of(prepared.model)
+        test = metrics.classify(images.test.labels, logits, names)
+        tensors = weights.get_tensors(prepared.model)
         figures = {"test/loss": test.loss, "test/accuracy": test.accuracy}
         log.write(result.steps, figures)
         _show(log.events, setting, images, logits, test, result.steps)
@@ -146,7 +146,7 @@ def pretrain(
     """
     with _trained(setting, prepared, folder, title) as (log, result):
         test = prepared.judge(images.test)
-        tensors = weights.tensors_of(prepared.model)
+        tensors = weights.get_tensors(prepared.model)
         body = {name: value for name, value in tensors.items() if not name.startswith(HEAD)}
         figures = {f"test/{name}": value for name, value in test.items()}
         log.write(result.steps, figures)
@@ -167,7 +167,7 @@ def _trained(
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(RunLog(folder)) as log:
-        log.events.config_text(setting.config.flat())
+        log.events.add_config(setting.config.flat())
         task = prepared.task
         loop = Loop(
             task,
@@ -179,7 +179,7 @@ def _trained(
             setting.config.checkpoint_every,
         )
         result = loop.run()
-        precision.compute_in(prepared.model, precision.FLOAT32)
+        precision.set_compute_dtype(prepared.model, precision.FLOAT32)
         recomputes = setting.training.batch_norm == "recomputed" and not result.is_best
         if result.steps and recomputes:
             statistics.keep(prepared.model, task)
@@ -196,32 +196,32 @@ def _show(
 ) -> None:
     """Put into TensorBoard what a person would want to see of this run."""
     names = images.dataset.class_names
-    stream = setting.stream(setting.images, setting.split.train).fitted()
+    stream = setting.stream(setting.images, setting.split.train).clamp_batch_size()
     batch, wanted = (tensor.numpy() for tensor in next(iter(stream.batches())))
     # A mixture is shown under the name of its larger part.
     labels = wanted if wanted.ndim == 1 else wanted.argmax(axis=1)
-    events.batch_picture(batch[:PICTURES], labels[:PICTURES], names, 0)
-    events.confusion(test.confusion, names, step)
+    events.add_batch(batch[:PICTURES], labels[:PICTURES], names, 0)
+    events.add_confusion(test.confusion, names, step)
     logits = logits.astype(np.float64)
     confidences = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).max(axis=1)
-    events.misclassified(
+    events.add_mistakes(
         images.test.images, images.test.labels, logits.argmax(axis=1), names, step, confidences
     )
 
 
 def _show_pretraining(events: EventLog, prepared: Pretraining, images: Images, step: int) -> None:
     """Put into TensorBoard the views that were compared, or what was made of test images."""
-    streams = [stream.fitted() for stream in prepared.task.streams.values()]
+    streams = [stream.clamp_batch_size() for stream in prepared.task.streams.values()]
     batches = [next(iter(stream.batches())) for stream in streams]
     first, labels = (tensor.numpy()[:PICTURES] for tensor in batches[0])
     if len(batches) > 1:
-        events.pairs("batch", first, batches[1][0].numpy(), ("first view", "second view"), 0)
+        events.add_pairs("batch", first, batches[1][0].numpy(), ("first view", "second view"), 0)
     else:
-        events.batch_picture(first, labels, images.dataset.class_names, 0)
+        events.add_batch(first, labels, images.dataset.class_names, 0)
     if prepared.rebuild is not None:
-        inputs = in_order(images.test.images[:PICTURES], PICTURES, images.image_size)
+        inputs = sequential_batches(images.test.images[:PICTURES], PICTURES, images.image_size)
         shown = next(iter(inputs)).numpy()
-        events.pairs("rebuilt", shown, prepared.rebuild(shown), ("test image", "rebuilt"), step)
+        events.add_pairs("rebuilt", shown, prepared.rebuild(shown), ("test image", "rebuilt"), step)
 
 
 def _finish(
@@ -233,8 +233,8 @@ def _finish(
         settings[name] = setting.config.flat()[name]
     for name in ("optimizer", "learning_rate", "batch_size", "schedule"):
         settings[name] = getattr(setting.training, name)
-    events.hparams(settings, figures, step)
-    events.histograms(tensors, step)
+    events.add_hparams(settings, figures, step)
+    events.add_histograms(tensors, step)
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ def _errors(images: tf.Tensor, rebuilt: tf.Tensor) -> tf.Tensor:
 def _judge(
     images: ImageSet, image_size: int, rebuild: Callable[[tf.Tensor], tf.Tensor]
 ) -> dict[str, float]:
-    batches = pipeline.in_order(images.images, IMAGES_A_BATCH, image_size)
+    batches = pipeline.sequential_batches(images.images, IMAGES_A_BATCH, image_size)
     errors = np.concatenate([_errors(batch, rebuild(batch)) for batch in batches])
     error = float(np.mean(errors[: len(images.labels)], dtype=np.float64))
     return {"mean_squared_error": error, "loss": error}

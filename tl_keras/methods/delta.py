@@ -8,7 +8,7 @@ import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from tl_keras.data.pipeline import in_order
+from tl_keras.data.pipeline import sequential_batches
 from tl_keras.methods.penalty import Term, Watched
 from tl_keras.methods.setting import Setting
 from tl_keras.models.feature_maps import with_feature_maps
@@ -69,7 +69,7 @@ def loss_rises(setting: Setting) -> dict[str, np.ndarray]:
     images, labels = setting.images.images[chosen], setting.images.labels[chosen]
     # Nothing has trained yet: the model is the source still.
     source = with_feature_maps(setting.model)
-    batch = next(iter(in_order(images, len(images), setting.image_size)))
+    batch = next(iter(sequential_batches(images, len(images), setting.image_size)))
     outputs = source(batch, training=False)
     features = np.asarray(outputs["features"], np.float64)
     if len(set(labels.tolist())) < 2:

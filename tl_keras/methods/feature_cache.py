@@ -69,7 +69,7 @@ class Room:
         # so that the same command comes to the same answer.
         needed = sum(cache.bytes_with(count) for cache, count in counts.items())
         used = sum(path.stat().st_size for path in others)
-        return cluster.current().from_chief(used + needed <= self._most_bytes)
+        return cluster.current().broadcast_from_chief(used + needed <= self._most_bytes)
 
     def tell(self, count: int) -> None:
         """Log, the first time, that rows are computed and not kept."""
@@ -137,8 +137,8 @@ class FeatureCache:
             return self._with_unkept(indices, compute)
         for chosen in self._in_pieces(missing):
             self._add(chosen, compute(chosen))
-            if interruption.told():
-                raise interruption.stop()
+            if interruption.stop_requested():
+                raise interruption.stopped_error()
         return Rows(self._table(), np.array([self._places[i] for i in indices.tolist()], np.int64))
 
     def _with_unkept(
@@ -153,8 +153,8 @@ class FeatureCache:
             table[chosen] = self._table()[[self._places[i] for i in indices[chosen].tolist()]]
         for chosen in self._in_pieces(np.flatnonzero(~is_there)):
             table[chosen] = compute(indices[chosen])
-            if interruption.told():
-                raise interruption.stop()
+            if interruption.stop_requested():
+                raise interruption.stopped_error()
         return Rows(table, np.arange(len(indices)))
 
     @property
@@ -177,17 +177,17 @@ class FeatureCache:
             INDICES: indices.astype("<i8").tobytes(),
         }
         for name, data in parts.items():
-            file = files.GrowingFile(self.folder / name)
+            file = files.AppendFile(self.folder / name)
             try:
                 # What a killed run wrote, and no manifest names.
                 file.truncate(len(self._indices) * self._example_bytes(name))
                 file.write(data)
             finally:
                 file.close()
-        crash_points.reached("cache rows written")
+        crash_points.maybe_crash("cache rows written")
         self._pieces.append({"examples": len(indices), "sha256": _digest(parts)})
         files.write_state(self.folder / MANIFEST, {"key": self._key, "pieces": self._pieces})
-        crash_points.reached("cache manifest written")
+        crash_points.maybe_crash("cache manifest written")
         start = len(self._indices)
         self._indices += indices.tolist()
         self._places |= {index: start + place for place, index in enumerate(indices.tolist())}

@@ -14,7 +14,7 @@ from tl_keras.data.dataset import ImageSet
 from tl_keras.methods import catalog
 from tl_keras.methods.frozen_part import FrozenPart, check_room
 from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of
-from tl_keras.models.building import head_of, set_trainable
+from tl_keras.models.building import find_head, set_trainable
 from tl_keras.models.precision import FLOAT32
 from tl_keras.training.prediction import Predictor
 from tl_keras.training.task import Stage, Task
@@ -68,7 +68,7 @@ def _heads(setting: Setting, body: keras.Model) -> tuple[keras.Model, keras.Mode
     """Return the whole model, and the part of it that trains, from features to logits."""
     features = body.output["features"]
     inputs = keras.Input(features.shape[1:], name="features")
-    layers = [head_of(body)]
+    layers = [find_head(body)]
     [units] = catalog.strengths("features", setting.config)
     if units:
         sequence = np.random.SeedSequence(setting.seed_for("mlp"))

@@ -18,16 +18,16 @@ import tensorflow as tf
 
 from tl_keras.data import pipeline
 from tl_keras.data.dataset import ImageSet
+from tl_keras.data.fingerprints import hash_images
 from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
-from tl_keras.data.seals import fingerprint
 from tl_keras.errors import UsageError
 from tl_keras.methods.feature_cache import FeatureCache, Room, Rows
 from tl_keras.methods.setting import Setting
 from tl_keras.models import weights
-from tl_keras.models.colour import in_colour
-from tl_keras.models.cutting import cut
-from tl_keras.models.folding import folded
-from tl_keras.models.precision import compute_in
+from tl_keras.models.colour import with_colour_input
+from tl_keras.models.folding import fold_norms
+from tl_keras.models.frozen_split import split_frozen
+from tl_keras.models.precision import set_compute_dtype
 from tl_keras.training.optimizers import total_steps
 from tl_keras.training.prediction import Runner
 from tl_keras.training.task import ObjectiveOf, Task
@@ -62,8 +62,8 @@ class FrozenPart:
         precision = precision or setting.precision.frozen
         with setting.strategy.scope():
             # Images of a source may be in colour where those of the target are not.
-            self._model = in_colour(folded(model))
-            compute_in(self._model, precision)
+            self._model = with_colour_input(fold_norms(model))
+            set_compute_dtype(self._model, precision)
         self._setting = setting
         # By the channels of the images: a graph that takes both would not know how many it has.
         self._runners = defaultdict[int, Runner](lambda: Runner(self, setting.strategy))
@@ -75,7 +75,7 @@ class FrozenPart:
         self._key = {
             "model": setting.config.model,
             "tensor": model.layers[-1].name,
-            "weights": weights.digest(weights.tensors_of(model)),
+            "weights": weights.hash_tensors(weights.get_tensors(model)),
             "image_size": setting.image_size,
             "precision": precision,
             # A Rescaling has no weights that would tell of it.
@@ -184,7 +184,7 @@ class FrozenPart:
         # By what it is in memory, where a fingerprint would look at all of it again; the array is
         # kept, so that there can be no other in its place.
         if id(images) not in self._fingerprints:
-            self._fingerprints[id(images)] = images, fingerprint(images)
+            self._fingerprints[id(images)] = images, hash_images(images)
         key = {**self._key, "images": self._fingerprints[id(images)][1], **more}
         name = repr(key)
         if name not in self._caches:
@@ -202,7 +202,7 @@ def _in_memory(rows: Rows) -> Rows:
 
     What is mapped and read often is in memory anyway, as far as that has room.
     """
-    if len(rows.places) * rows.table[:1].nbytes > pipeline.COPIED_BYTES:
+    if len(rows.places) * rows.table[:1].nbytes > pipeline.MAX_COPY_BYTES:
         return rows
     return Rows(rows.table[rows.places], np.arange(len(rows.places)))
 
@@ -232,7 +232,7 @@ def shortened(
         objective_of: gives the task's objective of a model, or of the part of it that trains.
         share: of the run's steps that are taken so.
     """
-    parts = cut(setting.model)
+    parts = split_frozen(setting.model)
     if parts is None:
         return task
     part, objective = FrozenPart(setting, parts.frozen), objective_of(parts.rest)
@@ -258,7 +258,7 @@ def _pays(setting: Setting, task: Task, part: FrozenPart, share: float) -> bool:
     """Tell whether tensors at the cut are to be kept; where they might be, say what comes of it."""
     if any(s.augmentation.mixes or not _views(s) for s in task.streams.values()):
         return False
-    epochs = {name: s.fitted().steps_per_epoch for name, s in task.streams.items()}
+    epochs = {name: s.clamp_batch_size().steps_per_epoch for name, s in task.streams.items()}
     steps = share * total_steps(setting.training, epochs["target"])
     if any(steps < _views(stream) * epochs[name] for name, stream in task.streams.items()):
         return False

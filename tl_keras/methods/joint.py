@@ -9,9 +9,9 @@ import tensorflow as tf
 from tl_keras.data.pipeline import with_channels
 from tl_keras.methods import catalog, finetune
 from tl_keras.methods.setting import Prepared, Setting, supervised
-from tl_keras.models import noise
+from tl_keras.models import sharded_dropout
 from tl_keras.models.building import set_trainable
-from tl_keras.models.colour import in_colour
+from tl_keras.models.colour import with_colour_input
 from tl_keras.training.task import Batch, Objective, accuracy
 
 
@@ -35,14 +35,14 @@ def prepare(setting: Setting) -> Prepared:
     source_loss = setting.source_cross_entropy
 
     def objective_of(model: keras.Model) -> Callable[[Batch], Objective]:
-        model = in_colour(model)
+        model = with_colour_input(model)
 
         def objective(batch: Batch) -> Objective:
             images, labels = batch["target"]
             source_images, source_labels = batch["source"]
             # One pass over both: normalisation goes by the mixture, in the final model too.
             both = [with_channels(one, model.input.shape[-1]) for one in (source_images, images)]
-            with noise.together("source", "target"):
+            with sharded_dropout.concatenated_streams("source", "target"):
                 outputs = model(tf.concat(both, axis=0), training=True)
             count = tf.shape(source_images)[0]
             source_logits = head(outputs["features"][:count])

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tl_keras.methods.penalty import Term
 from tl_keras.methods.setting import Setting
-from tl_keras.models.building import tensor_names
+from tl_keras.models.building import named_weights
 from tl_keras.models.weights import HEAD
 
 
@@ -15,7 +15,7 @@ def make(setting: Setting, alpha: float, beta: float) -> Term:
     Learning with Convolutional Networks", ICML 2018, arXiv 1802.01483.
     """
     start = setting.source.tensors
-    moving = {n: v for n, v in tensor_names(setting.model).items() if v.trainable}
+    moving = {n: v for n, v in named_weights(setting.model).items() if v.trainable}
     body = [(v, tf.constant(start[n])) for n, v in moving.items() if not n.startswith(HEAD)]
     head = [v for n, v in moving.items() if n.startswith(HEAD)]
 

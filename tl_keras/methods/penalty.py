@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from tl_keras.methods import catalog
 from tl_keras.methods.setting import Extra, Setting
-from tl_keras.models.cutting import differs_in_training
-from tl_keras.models.feature_maps import frozen_copy, with_feature_maps
+from tl_keras.models.feature_maps import copy_frozen, with_feature_maps
+from tl_keras.models.frozen_split import differs_in_training
 from tl_keras.models.naming import leaves
 
 
@@ -101,7 +101,7 @@ def added_to(setting: Setting, *, from_scratch: bool = False) -> Added:
         watched = with_feature_maps(model)
         reference = None
         if any(row.compares for row in rows.values()):
-            reference = frozen_copy(model)
+            reference = copy_frozen(model)
         made = {name: row.make(setting, *named[name]) for name, row in rows.items()}
 
     def terms(inputs: tf.Tensor, outputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

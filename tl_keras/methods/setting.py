@@ -20,7 +20,7 @@ from tl_keras.data import splits
 from tl_keras.data.dataset import ImageSet
 from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
 from tl_keras.data.splits import Split
-from tl_keras.models.building import tensor_names
+from tl_keras.models.building import named_weights
 from tl_keras.models.precision import Precision
 from tl_keras.models.weights import HEAD, Weights
 from tl_keras.runtime import seeds
@@ -200,7 +200,7 @@ class Pretraining:
 
 def body_variables(model: keras.Model) -> list[keras.Variable]:
     """Return all that trains below the head."""
-    named = tensor_names(model).items()
+    named = named_weights(model).items()
     return [
         variable for name, variable in named if variable.trainable and not name.startswith(HEAD)
     ]

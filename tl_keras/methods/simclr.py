@@ -15,7 +15,7 @@ import tensorflow as tf
 from tl_keras.data.pipeline import Stream
 from tl_keras.methods import catalog
 from tl_keras.methods.setting import Pretraining, Setting, body_variables
-from tl_keras.models import noise
+from tl_keras.models import sharded_dropout
 from tl_keras.training.task import Batch, Objective, Task
 
 PROJECTION = 128
@@ -52,7 +52,7 @@ def prepare(setting: Setting) -> Pretraining:
     ) -> Contrast:
         # One pass over both, so that normalisation layers see them as one batch.
         images = tf.concat([first, second], axis=0)
-        with noise.together(FIRST, SECOND):
+        with sharded_dropout.concatenated_streams(FIRST, SECOND):
             projected = projection(model(images, training=training)["features"])
         half = tf.shape(first)[0]
         return nt_xent(projected[:half], projected[half:], indices, temperature)
@@ -137,7 +137,7 @@ def _views(stream: Stream) -> dict[str, Stream]:
 
 def _judge(stream: Stream, compare: Callable[..., Contrast]) -> dict[str, float]:
     """Return the figures of one epoch of whole batches."""
-    fitted = stream.fitted()
+    fitted = stream.clamp_batch_size()
     first, second = (one.batches() for one in _views(fitted).values())
     batches = tf.data.Dataset.zip(first, second).take(int(fitted.steps_per_epoch))
     found = [compare(images, others, indices) for (images, indices), (others, _) in batches]

@@ -10,7 +10,7 @@ from tl_keras.config import Config
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog
 from tl_keras.models import building, groups
-from tl_keras.models.building import HEAD, tensor_names
+from tl_keras.models.building import HEAD, named_weights
 
 
 class Part(NamedTuple):
@@ -48,7 +48,7 @@ def parts(model: keras.Model, config: Config) -> list[Part]:
     body = building.named_body(model)
     if kind == "none":
         return [Part(0.0, [name for name, layer in body.items() if layer.trainable])]
-    chosen = [[n for n in group if body[n].trainable] for group in groups.groups(model)]
+    chosen = [[n for n in group if body[n].trainable] for group in groups.find_groups(model)]
     later = [group for group in chosen if group]
     if not later:
         raise UsageError(
@@ -82,7 +82,7 @@ def multipliers(model: keras.Model, config: Config) -> list[float]:
     if config.layer_lr_decay == 1 and config.head_lr_multiplier == 1:
         return []
     distance = groups.steps_from_head(model)
-    owner = {id(v): name.rpartition("/")[0] for name, v in tensor_names(model).items()}
+    owner = {id(v): name.rpartition("/")[0] for name, v in named_weights(model).items()}
     layers = [owner[id(variable)] for variable in model.trainable_variables]
     return [
         config.head_lr_multiplier if n == HEAD else config.layer_lr_decay ** distance[n]

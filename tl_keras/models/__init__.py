@@ -1,7 +1,8 @@
-"""Architectures, their weights, and the files that weights are read from and written to.
+"""Architectures, their weights, and weight files.
 
-`catalog` has a row for each architecture; those that are not of keras.applications have a module of
-their name whose `build` gives the body. Weights travel by the names of tensors (`weights`).
+`catalog` has a row for each architecture. An architecture that is not in keras.applications has a
+module of its name, whose `build_features` builds the body. Weights are copied by the names of
+tensors (`weights`).
 
 It may import `config`, `errors`, `runtime` and `storage`.
 """

@@ -1,12 +1,11 @@
-"""The statistics of BatchNormalization that belong to the final weights.
+"""Precise BatchNormalization statistics for the final weights.
 
-Moving averages of the last steps are those of weights that have changed since: after 8 steps with a
-momentum of 0.9, 43 % of them are still what the run began with. Here they are measured anew, over
-training images (Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, arXiv 2105.07576, "precise
-BatchNorm").
+Moving averages contain the statistics of earlier weights: after 8 steps with a momentum of 0.9, 43
+% of them are still the initial values. Here the statistics are recomputed over training images
+("precise BatchNorm", Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, arXiv 2105.07576).
 
-Layers that are random in training, such as dropout, are in inference mode while it is measured: the
-statistics are for a model in inference mode.
+Layers such as dropout are in inference mode meanwhile, because the statistics are used in inference
+mode.
 """
 
 import contextlib
@@ -19,34 +18,38 @@ import tensorflow as tf
 from tl_keras.models import norms
 from tl_keras.models.naming import leaves
 
-# By the norm's name: (2, channels) float64, the mean and the variance of each channel.
+# By the layer's name: (2, channels) float64, the mean and the variance of each channel.
 Statistics = Mapping[str, np.ndarray]
 
 
-def following(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """Return the norms whose moving statistics follow the batches in training."""
-    return [layer for layer in leaves(model) if norms.is_plain_norm(layer) and norms.follows(layer)]
+def find_updating_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Return the BatchNormalization layers that update their moving statistics in training."""
+    return [
+        layer
+        for layer in leaves(model)
+        if norms.is_plain_norm(layer) and norms.updates_statistics(layer)
+    ]
 
 
 class Measurer:
-    """Measures one model; keep it where that is done more than once, for its graph is made once."""
+    """Measures the batch statistics of one model. Reuse it, because its graph is traced once."""
 
     def __init__(self, model: keras.Model):
-        """Prepare to measure `model`, which `operations.quicken` has seen."""
+        """Prepare to measure `model`, to which `operations.use_fused_ops` was applied."""
         self.model = model
         self._moments = tf.function(self._of_batch, reduce_retracing=True, autograph=False)
 
     def _of_batch(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        with norms.measuring() as found:
+        with norms.collect_moments() as found:
             self.model(batch, training=False)
         return found
 
     def measure(self, batches: Iterable[tf.Tensor]) -> Statistics:
-        """Return the statistics of what comes into each norm, as its batch's own normalise it.
+        """Return the statistics of each layer's inputs, while all normalise by batch statistics.
 
         Args:
-            batches: of the model's inputs, one at least. All examples weigh the same. Between two
-                measurements only the model's weights may change.
+            batches: at least one batch of the model's inputs. All examples have the same weight.
+                Between two measurements, only the model's weights may change.
         """
         sums: dict[str, np.ndarray] = {}
         count = 0
@@ -65,19 +68,19 @@ class Measurer:
 
 
 def assign(model: keras.Model, statistics: Statistics) -> None:
-    """Set the moving statistics of the norms that follow the batches."""
-    for norm in following(model):
+    """Set the moving statistics of the layers that update them in training."""
+    for norm in find_updating_norms(model):
         mean, variance = statistics[norm.name]
         norm.moving_mean.assign(mean.astype(np.float32))
         norm.moving_variance.assign(variance.astype(np.float32))
 
 
 @contextlib.contextmanager
-def in_place(model: keras.Model, statistics: Statistics) -> Iterator[None]:
-    """Use other statistics inside, and restore the model's own afterwards."""
+def use_statistics(model: keras.Model, statistics: Statistics) -> Iterator[None]:
+    """Use `statistics` inside, and restore the model's own afterwards."""
     kept = {
         norm.name: np.stack([norm.moving_mean.numpy(), norm.moving_variance.numpy()])
-        for norm in following(model)
+        for norm in find_updating_norms(model)
     }
     assign(model, statistics)
     try:

@@ -1,4 +1,4 @@
-"""Models by name: uint8 images in, features and logits out, fresh weights that a seed decides."""
+"""Build models by name: uint8 images in, features and logits out, seeded fresh weights."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -8,28 +8,28 @@ import keras
 from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.config.trainable import Trainable
 from tl_keras.errors import UsageError
-from tl_keras.models import applications, catalog, conv4, noise, small_cnn
+from tl_keras.models import applications, catalog, conv4, sharded_dropout, small_cnn
 from tl_keras.models.colour import GREY_TO_COLOUR
-from tl_keras.models.naming import named_layers, rename, tensor_names
-from tl_keras.models.operations import quicken
+from tl_keras.models.naming import named_layers, named_weights, rename
+from tl_keras.models.operations import use_fused_ops
 from tl_keras.runtime.seeds import derive
 
 __all__ = [
     "build",
     "copy_weights",
-    "head_of",
+    "find_head",
     "named_body",
     "set_trainable",
-    "tensor_names",
+    "named_weights",
     "train_only",
 ]
 
 HEAD = "head"
 
-# Of the moving statistics of BatchNormalization.
-STATISTICS_MOMENTUM = 0.9
+# The maximum momentum of BatchNormalization's moving statistics.
+MAX_MOMENTUM = 0.9
 
-# What holds the initializer of a variable; every other weight starts from a constant.
+# The attributes that hold a variable's initializer. Other weights have constant initial values.
 INITIALIZERS = {
     "kernel": ("kernel_initializer", "depthwise_initializer"),
     "depthwise_kernel": ("depthwise_initializer",),
@@ -52,118 +52,121 @@ def build(
 ) -> keras.Model:
     """Build a model that takes pixels and returns features and logits.
 
-    Its input, "image", is (batch, image_size, image_size, input_channels) uint8; its output a dict
+    The input "image" is (batch, image_size, image_size, input_channels) uint8. The output is a dict
     of "features", (batch, width) float32, and "logits", (batch, num_classes) float32. The last
     layer is a Dense named "head".
 
     Args:
-        name: of the architecture, from the catalog.
-        num_classes: of the head.
+        name: of the architecture in the catalog.
+        num_classes: number of outputs of the head.
         image_size: side in pixels.
-        input_channels: of the images, 1 or 3.
-        body_channels: that the first convolution of our own models sees, 1 or 3; all others see 3.
-        dense_units: width of the features of our own models; the others have their own.
-        seed: decides fresh weights and the noise of dropout, whatever was built before; None
-            leaves both to chance.
-        weights: "imagenet", or None for fresh ones.
-        synchronised: whether normalisation is by the statistics of the whole batch where replicas
-            share one, or by those of each share.
-        preprocessing: what the first layer with weights is to see of pixels; None for what the
-            catalog has for the architecture.
+        input_channels: channels of the images, 1 or 3.
+        body_channels: input channels of the first convolution in our own models, 1 or 3. Other
+            models have 3.
+        dense_units: width of the features in our own models. Other models have a fixed width.
+        seed: of fresh weights and of dropout; None for Keras' global seed generator.
+        weights: "imagenet", or None for fresh weights.
+        synchronised: whether BatchNormalization uses the statistics of the whole batch over all
+            replicas, or of each replica's share.
+        preprocessing: the preprocessing in front of the first layer with weights; None for the
+            catalog's.
 
     Raises:
-        UsageError: the name is not known, the images are too small, or there are no such weights.
+        UsageError: the name is not known, the images are too small, or there are no ImageNet
+            weights.
         DataError: the ImageNet weights are missing or damaged.
     """
-    entry = _checked_entry(name, image_size, weights)
-    path = applications.weights_file(name, entry, image_size) if weights else None
+    entry = _find_entry(name, image_size, weights)
+    path = applications.find_weights_file(name, entry, image_size) if weights else None
     images = keras.Input((image_size, image_size, input_channels), dtype="uint8", name="image")
     if entry.function:
-        features = applications.features(images, entry, path, preprocessing)
+        features = applications.build_features(images, entry, path, preprocessing)
     else:
         own = {"small_cnn": small_cnn, "conv4": conv4}[name]
-        features = own.features(_scaled(images, body_channels, preprocessing), dense_units)
-    # In float32 under any policy, so that losses and stored features never lose precision.
+        features = own.build_features(
+            _scale_pixels(images, body_channels, preprocessing), dense_units
+        )
+    # In float32 under any dtype policy, so that losses and stored features keep their precision.
     features = keras.layers.Activation("linear", dtype="float32", name="features")(features)
     logits = keras.layers.Dense(num_classes, dtype="float32", name=HEAD)(features)
     model = keras.Model(images, {"features": features, "logits": logits}, name=name)
     rename(model)
-    _follow_statistics(model)
-    quicken(model, synchronised=synchronised)
-    noise.share_out(model)
+    _limit_momentum(model)
+    use_fused_ops(model, synchronised=synchronised)
+    sharded_dropout.use_sharded_dropout(model)
     if seed is not None:
         _draw_weights(model, seed, body=path is None)
-        _seed_noise(model, seed)
+        _seed_dropout(model, seed)
     return model
 
 
-def _scaled(
+def _scale_pixels(
     images: keras.KerasTensor, channels: int, preprocessing: Preprocessing | None
 ) -> keras.KerasTensor:
-    """Return (batch, size, size, channels): grey is repeated, colour becomes its luma.
+    """Return (batch, size, size, channels), scaled to 0 to 1 or by `preprocessing`.
 
-    They are of 0 to 1, or what a preprocessing makes of the pixels.
+    Grey is repeated to three channels. Colour is converted to luma.
     """
     if preprocessing is not None and (len(preprocessing.scale) > 1 or preprocessing.bgr):
-        return _scaled_by_channel(images, channels, preprocessing)
+        return _scale_pixels_by_channel(images, channels, preprocessing)
     if preprocessing is None:
         x = keras.layers.Rescaling(1 / 255, name="preprocess")(images)
     else:
         x = applications.rescale(images, preprocessing)
     if x.shape[-1] > channels:
-        # After the scaling: on uint8 Keras would cut the fraction off, and white became 254.
+        # After scaling, because on uint8 Keras truncates, and white would become 254.
         x = keras.ops.image.rgb_to_grayscale(x)
     elif x.shape[-1] < channels:
         x = keras.layers.Concatenate(name=GREY_TO_COLOUR)([x] * channels)
     return x
 
 
-def _scaled_by_channel(
+def _scale_pixels_by_channel(
     images: keras.KerasTensor, channels: int, preprocessing: Preprocessing
 ) -> keras.KerasTensor:
-    """Return (batch, size, size, 3), each channel by numbers of its own."""
+    """Return (batch, size, size, 3), with a scale and an offset for each channel."""
     if channels != 3:
         raise UsageError(
-            f"the preprocessing {preprocessing} is of three channels, and the first layer sees"
-            f" {channels}: give one SCALE:OFFSET as --source_preprocessing, or other weights"
+            f"the preprocessing {preprocessing} has three channels, and the first layer has"
+            f" {channels}. Give one SCALE:OFFSET as --source_preprocessing, or other weights"
         )
     if images.shape[-1] == 1:
         images = keras.layers.Concatenate(name=GREY_TO_COLOUR)([images] * 3)
     return applications.rescale(images, preprocessing)
 
 
-def _checked_entry(name: str, image_size: int, weights: str | None) -> catalog.Entry:
-    """Return the catalog's entry, where it can be built as it is asked for."""
+def _find_entry(name: str, image_size: int, weights: str | None) -> catalog.Entry:
+    """Return the catalog's entry, or raise UsageError if it does not support the settings."""
     entry = catalog.find(name)
     if image_size < entry.min_size:
         raise UsageError(
-            f"--image_size={image_size} is below the {entry.min_size} pixels that {name} needs:"
-            f" raise it, or leave it out for {entry.image_size}"
+            f"--image_size={image_size} is below the {entry.min_size} pixels that {name} needs."
+            f" Raise it, or leave it out for {entry.image_size}"
         )
     if weights and not entry.weights:
         raise UsageError(
-            f"--source=imagenet has no weights for --model={name}: choose an architecture of"
+            f"--source=imagenet has no weights for --model={name}. Choose an architecture of"
             " keras.applications, such as --model=mobilenet_v2"
         )
     return entry
 
 
-def _follow_statistics(model: keras.Model) -> None:
-    """Let normalisation follow the data within tens of steps, not the thousands of ImageNet's runs.
+def _limit_momentum(model: keras.Model) -> None:
+    """Limit the momentum of moving statistics, so that they converge within tens of steps.
 
-    MobileNet's 0.999 leaves 92 % of the initial statistics after 80 steps: a model trained from
-    scratch would be evaluated with them, and lose to any transfer for that alone.
+    MobileNet's momentum of 0.999 keeps 92 % of the initial statistics after 80 steps. A model
+    trained from scratch would be evaluated with them, and lose for that reason alone.
     """
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, STATISTICS_MOMENTUM)
+            layer.momentum = min(layer.momentum, MAX_MOMENTUM)
 
 
 def _draw_weights(model: keras.Model, seed: int, *, body: bool) -> None:
-    """Draw the kernels anew by their own initializers, each from a seed of its own.
+    """Draw each kernel anew by its own initializer and a derived seed.
 
-    Keras seeds an initializer from Python's global generator, so what a model starts from depends
-    on everything that was built before it.
+    Keras seeds an initializer from Python's global generator, so the initial weights would depend
+    on everything that was built before.
     """
     for layer_name, layer in named_layers(model).items():
         if not body and layer_name != HEAD:
@@ -172,42 +175,42 @@ def _draw_weights(model: keras.Model, seed: int, *, body: bool) -> None:
             attributes = INITIALIZERS.get(variable.name, ())
             for attribute in [one for one in attributes if hasattr(layer, one)][:1]:
                 initializer = getattr(layer, attribute)
-                own_seed = _for_keras(derive(seed, "weights", layer_name, variable.name))
+                own_seed = _to_keras_seed(derive(seed, "weights", layer_name, variable.name))
                 drawn = type(initializer).from_config(
                     {**initializer.get_config(), "seed": own_seed}
                 )
                 variable.assign(drawn(variable.shape, variable.dtype))
 
 
-def _seed_noise(model: keras.Model, seed: int) -> None:
-    """Set the generators of dropout layers, which Keras seeds from the same global generator."""
+def _seed_dropout(model: keras.Model, seed: int) -> None:
+    """Seed the generators of dropout layers, which Keras seeds from the global generator too."""
     for layer in model.layers:
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
-            generator.state.assign([_for_keras(derive(seed, "dropout", layer.name)), 0])
+            generator.state.assign([_to_keras_seed(derive(seed, "dropout", layer.name)), 0])
 
 
-def _for_keras(seed: int) -> int:
-    """Return a seed of 31 bits, which is all that Keras takes, of one of 63."""
+def _to_keras_seed(seed: int) -> int:
+    """Convert a seed of 63 bits to 31 bits, the maximum of Keras."""
     return seed >> 32
 
 
 def copy_weights(layer: keras.Layer, copy: keras.Layer) -> None:
-    """Give a layer the weights of another of its kind, and all that follows from them."""
+    """Copy the weights of `layer` to `copy`, a layer of the same class."""
     copy.set_weights(layer.get_weights())
     if isinstance(copy, keras.layers.Normalization):
-        # It computes with constants of its own, which are made of its weights only when asked to.
+        # The layer computes with constants that are derived from its weights by this call only.
         copy.finalize_state()
 
 
-def head_of(model: keras.Model) -> keras.layers.Dense:
-    """Return the layer that makes logits of features."""
+def find_head(model: keras.Model) -> keras.layers.Dense:
+    """Return the head, the layer from features to logits."""
     return model.get_layer(HEAD)
 
 
 def named_body(model: keras.Model) -> dict[str, keras.Layer]:
-    """Return the layers below the head that have weights to train, by name, in their order."""
-    # A Normalization holds constants of the preprocessing: nothing that could be trained.
+    """Return the layers below the head with trainable weights, by name, in order."""
+    # The weights of a Normalization are constants of the preprocessing.
     return {
         name: layer
         for name, layer in named_layers(model).items()
@@ -235,7 +238,7 @@ def set_trainable(model: keras.Model, trainable: Trainable) -> list[str]:
 
 
 def train_only(model: keras.Model, names: Collection[str]) -> None:
-    """Let the head train, and of the body's layers those of these names."""
+    """Train the head and the named layers of the body. Freeze all others."""
     model.trainable = True
     for name, layer in named_body(model).items():
         layer.trainable = name in names

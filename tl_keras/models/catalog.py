@@ -1,6 +1,6 @@
-"""Every architecture by the name that --model takes, and what has to be known to build it.
+"""The architectures by the values of --model.
 
-Light to import: the flags are checked against this table before anything heavy is loaded.
+Light to import: the flags are checked against this table before TensorFlow is loaded.
 """
 
 import difflib
@@ -26,18 +26,17 @@ class Entry:
 
     Attributes:
         function: name in keras.applications; empty for a model of our own.
-        preprocessing: what the model expects of pixels of 0 to 255: "tf" x / 127.5 - 1; "torch"
+        preprocessing: the mapping of pixels from 0 to 255: "tf" x / 127.5 - 1; "torch"
             0 to 1, minus ImageNet's mean, over its deviation; "caffe" BGR minus the mean; "none"
-            pixels as they are, because the model has its own inside.
-        weights: where the ImageNet weights without top lie in Keras's store; where it does not end
-            in .h5, the usual ending is added; SIZE stands for one of `weights_sizes`; empty for
-            none.
-        weights_hash: their md5 or sha256 as Keras knows it; empty where Keras knows none.
-        image_size: side in pixels that the weights were trained at, our default.
+            raw pixels, because the model has its own preprocessing layers.
+        weights: path of the ImageNet weights without top in Keras' store. The usual ending is added
+            if it does not end in .h5. SIZE is one of `weights_sizes`. Empty without weights.
+        weights_hash: md5 or sha256 of the weights in Keras; empty if Keras has none.
+        image_size: side in pixels on which the weights were trained, the default of --image_size.
         min_size: smallest side in pixels.
-        arguments: of the function, besides those every application is called with.
-        weights_sizes: sides with weights of their own; other sides take those of `image_size`.
-        weights_name: name of the file in Keras's cache, where it is not the last part of the URL.
+        arguments: additional arguments of the function.
+        weights_sizes: sides with separate weights. Other sides use the weights of `image_size`.
+        weights_name: name of the file in Keras' cache, if it is not the last part of the URL.
     """
 
     function: str
@@ -57,12 +56,12 @@ class Entry:
         return urljoin(_STORE, path if path.endswith(".h5") else path + _ENDING)
 
     def weights_file(self, image_size: int) -> str:
-        """Return the name under which Keras keeps these weights in KERAS_HOME/models."""
+        """Return the name of the weights file in KERAS_HOME/models."""
         return self.weights_name or PurePosixPath(self.weights_url(image_size)).name
 
 
 # fmt: off
-# A row in one or two lines reads as a table, in ten it does not.
+# Rows of one or two lines are readable as a table.
 MODELS: dict[str, Entry] = {
     "small_cnn": Entry("", "none", image_size=28, min_size=4),
     "conv4": Entry("", "none", image_size=28, min_size=4),
@@ -174,7 +173,7 @@ def find(name: str) -> Entry:
     """Return the entry of the architecture `name`.
 
     Raises:
-        UsageError: there is none of this name.
+        UsageError: there is no such architecture.
     """
     if name in MODELS:
         return MODELS[name]

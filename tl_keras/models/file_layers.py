@@ -1,7 +1,7 @@
-"""Which tensors of a file belong to which layer of a model, by what Keras writes of them.
+"""Assign the tensors of a Keras weights file to the layers of a model.
 
-Keras 3 writes a group of numbered variables for each layer, Keras 2 lists of names. In both, the
-order of a layer's tensors is that of its variables.
+Keras 3 writes a group of numbered variables for each layer. Keras 2 writes lists of names. Both
+keep the order of a layer's variables.
 """
 
 import re
@@ -18,41 +18,41 @@ from tl_keras.models.naming import named_layers
 VARIABLE = re.compile(r"(?:(?P<layer>.*)/)?vars/(?P<number>[0-9]{1,9})")
 NUMBERED = re.compile(r"(?P<kind>.*?)(?:_(?P<number>[0-9]{1,9}))?")
 
-# Layers by the name they have in the model, each with its tensors' paths in the file, in order.
+# Layer name in the model -> paths of its tensors in the file, in order.
 Layers = dict[str, list[str]]
 
 
-def layers_of(structure: Structure, model: keras.Model) -> Layers | None:
-    """Return the layers that a file has tensors of; None where the tensors have names of their own.
+def find_layers(structure: Structure, model: keras.Model) -> Layers | None:
+    """Return the layers in a file, or None if its tensors are not stored as Keras stores them.
 
-    Layers that the model lacks are among them, and those are not whose name is not unique.
+    Layers that the model lacks are included. Layers whose name is not unique are left out.
 
     Args:
         structure: of the file.
         model: one that `building.build` made.
 
     Raises:
-        DataError: the file names tensors that it does not have. What it says goes on from the
-            file's name.
+        DataError: the file names tensors that it does not have. The message continues the file's
+            name.
     """
     if any(VARIABLE.fullmatch(path) for path in structure.tensors):
-        return _of_keras_3(structure, model)
+        return _find_keras_3_layers(structure, model)
     for place in ("", "model_weights"):
         if any(name.startswith("layer_names") for name in structure.texts.get(place, {})):
-            return renumbered(_of_keras_2(structure, place), model)
+            return renumber_layers(_find_keras_2_layers(structure, place), model)
     return None
 
 
-def _of_keras_3(structure: Structure, model: keras.Model) -> Layers:
-    """Return the paths of each layer's tensors: "layers/conv2d_1/vars/0" and so on.
+def _find_keras_3_layers(structure: Structure, model: keras.Model) -> Layers:
+    """Return the paths of each layer's tensors, such as "layers/conv2d_1/vars/0".
 
-    The group says the class and the place among the model's layers of that class; newer files have
-    the layer's name too.
+    The name of a group has the class, and the index among the model's layers of that class. Newer
+    files have the layer's name too.
     """
-    groups = _groups(structure)
-    if names := _names_of(structure, groups):
+    groups = _group_tensors(structure)
+    if names := _find_layer_names(structure, groups):
         named = [(name, groups[group]) for group, name in names.items()]
-        return renumbered(_unique(named), model)
+        return renumber_layers(_drop_duplicates(named), model)
     of_class: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
     for group in groups:
         container, _, last = group.rpartition("/")
@@ -61,7 +61,7 @@ def _of_keras_3(structure: Structure, model: keras.Model) -> Layers:
     layers: Layers = {}
     for kind, places in _layers_by_class(model).items():
         known = sorted(of_class.get(kind, []))
-        # Where models are nested, nobody knows whose layers come first.
+        # With nested models, the order of the layers is not known.
         if len({container for container, *_ in known}) == 1:
             layers |= {
                 name: groups[group] for name, (*_, group) in zip(places, known, strict=False)
@@ -69,7 +69,7 @@ def _of_keras_3(structure: Structure, model: keras.Model) -> Layers:
     return layers
 
 
-def _groups(structure: Structure) -> Layers:
+def _group_tensors(structure: Structure) -> Layers:
     """Return the paths of each group's numbered tensors, in order."""
     numbered: dict[str, dict[int, str]] = defaultdict(dict)
     for path in structure.tensors:
@@ -78,8 +78,8 @@ def _groups(structure: Structure) -> Layers:
     return {group: [paths[number] for number in sorted(paths)] for group, paths in numbered.items()}
 
 
-def _names_of(structure: Structure, groups: Iterable[str]) -> dict[str, str]:
-    """Return the layer's name of each group that tells it."""
+def _find_layer_names(structure: Structure, groups: Iterable[str]) -> dict[str, str]:
+    """Return the layer name of each group that has one."""
     return {
         group: name
         for group in groups
@@ -87,23 +87,23 @@ def _names_of(structure: Structure, groups: Iterable[str]) -> dict[str, str]:
     }
 
 
-def tensors_of(structure: Structure, layer: str) -> list[str] | None:
+def find_tensors(structure: Structure, layer: str) -> list[str] | None:
     """Return the paths of a layer's tensors by its name in the file, in order.
 
-    Where the file has no names, those of its one Normalization; None where it does not tell.
+    In a file without names, they are those of its only Normalization. None if they are not known.
     """
     for place in ("", "model_weights"):
         if any(name.startswith("layer_names") for name in structure.texts.get(place, {})):
-            return _of_keras_2(structure, place).get(layer)
-    groups = _groups(structure)
-    if names := _names_of(structure, groups):
-        return _unique((name, groups[group]) for group, name in names.items()).get(layer)
+            return _find_keras_2_layers(structure, place).get(layer)
+    groups = _group_tensors(structure)
+    if names := _find_layer_names(structure, groups):
+        return _drop_duplicates((name, groups[group]) for group, name in names.items()).get(layer)
     of_class = [g for g in groups if _split(g.rpartition("/")[2])[0] == "normalization"]
     return groups[of_class[0]] if len(of_class) == 1 else None
 
 
 def _layers_by_class(model: keras.Model) -> Layers:
-    """Return the names of the body's layers by class, in order, with the class as `_split` does."""
+    """Return the names of the body's layers by class, in order, with the class as in `_split`."""
     layers: Layers = defaultdict(list)
     for name, layer in named_layers(model).items():
         if name != HEAD:
@@ -112,49 +112,49 @@ def _layers_by_class(model: keras.Model) -> Layers:
 
 
 def _split(name: str) -> tuple[str, int]:
-    """Return class and number of an automatic name: depthwiseconv2d, 3 of depthwise_conv2d_3."""
+    """Return class and number of an automatic name: depthwise_conv2d_3 is depthwiseconv2d, 3."""
     match = NUMBERED.fullmatch(name)
     kind, number = (match["kind"], match["number"]) if match else (name, None)
     return kind.replace("_", "").lower(), int(number or 0)
 
 
-def _of_keras_2(structure: Structure, place: str) -> Layers:
-    """Return the paths of each layer's tensors, as the attributes of Keras 2 list them."""
+def _find_keras_2_layers(structure: Structure, place: str) -> Layers:
+    """Return the paths of each layer's tensors, as listed in the attributes of Keras 2."""
     found = []
-    for layer in _listed(structure.texts[place], "layer_names"):
+    for layer in _join_list(structure.texts[place], "layer_names"):
         group = f"{place}/{layer}".lstrip("/")
-        names = _listed(structure.texts.get(group, {}), "weight_names")
+        names = _join_list(structure.texts.get(group, {}), "weight_names")
         missing = [name for name in names if f"{group}/{name}" not in structure.tensors]
         if missing:
-            raise DataError(f"is damaged: it names {missing[0]!r}, and has no such tensor")
-        # A model among the layers has tensors of many layers, which their names tell.
+            raise DataError(f"is damaged: it names {missing[0]!r}, and does not contain it")
+        # A nested model has tensors of many layers. The tensor names contain the layer names.
         owners: dict[str, list[str]] = defaultdict(list)
         for name in names:
             owners[name.rpartition("/")[0].rpartition("/")[2]].append(f"{group}/{name}")
         found += list(owners.items()) if len(owners) > 1 else [(layer, sum(owners.values(), []))]
-    return _unique(found)
+    return _drop_duplicates(found)
 
 
-def _listed(texts: dict[str, list[str]], name: str) -> list[str]:
-    """Return a list that Keras may have cut into `name0`, `name1` and so on."""
+def _join_list(texts: dict[str, list[str]], name: str) -> list[str]:
+    """Return a list that Keras may have split into `name0`, `name1` and so on."""
     parts = [texts.get(name, [])]
     while (part := texts.get(f"{name}{len(parts) - 1}")) is not None:
         parts.append(part)
     return [text for part in parts for text in part]
 
 
-def _unique(layers: Iterable[tuple[str, list[str]]]) -> Layers:
-    """Return the layers by name, without those that share one: nobody knows which is meant."""
+def _drop_duplicates(layers: Iterable[tuple[str, list[str]]]) -> Layers:
+    """Return the layers by name, without those whose name is not unique."""
     paths: dict[str, list[list[str]]] = defaultdict(list)
     for name, tensors in layers:
         paths[name].append(tensors)
     return {name: tensors[0] for name, tensors in paths.items() if len(tensors) == 1}
 
 
-def renumbered(layers: Layers, model: keras.Model) -> Layers:
-    """Return the layers with automatic names numbered from zero, as `naming` does for the model.
+def renumber_layers(layers: Layers, model: keras.Model) -> Layers:
+    """Return the layers with automatic names numbered from zero, as in `naming`.
 
-    A process that built another model before saves this one's first as conv2d_94.
+    If the process built another model before, it saves the first Conv2D as conv2d_94.
     """
     classes = {type(layer).__name__.lower() for layer in named_layers(model).values()}
     counts: dict[str, int] = defaultdict(int)

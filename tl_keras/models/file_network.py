@@ -1,8 +1,8 @@
-"""Whether the network that a file describes is the one its weights are taken over into.
+"""Compare the network that a file describes with the model that takes its weights.
 
-Weights alone do not make a network: the same kernels behind another activation, stride or pooling
-give other features. Both networks are compared as graphs, from the pixels on, so that neither the
-names of layers without weights matter, nor models inside of models.
+With the same kernels, another activation, stride or pooling gives other features. Both networks are
+compared as graphs, from the pixels on. The names of layers without weights, and the nesting of
+models, do not matter.
 """
 
 import json
@@ -21,19 +21,19 @@ FEATURES = "features"
 AVERAGE = "GlobalAveragePooling2D"
 OTHER_POOLINGS = ("GlobalMaxPooling2D", "MaxPooling2D", "AveragePooling2D", "Flatten")
 
-WAY_OUT = (
-    "Choose the --model it was made with, or build your model anew with the layers of"
+REMEDY = (
+    "Choose the --model that it was saved from, or build your model with the layers of"
     " keras.applications"
 )
 
 
 class Network(NamedTuple):
-    """A network whose nodes have signatures: two nodes with the same one compute the same.
+    """A network with signatures: two nodes with the same signature have the same output.
 
     Attributes:
-        nodes: in an order in which each stands after what it takes.
+        nodes: in topological order.
         signatures: of each node.
-        names: of each node, as our model has it.
+        names: of each node in our model.
     """
 
     nodes: Sequence[Node]
@@ -41,11 +41,11 @@ class Network(NamedTuple):
     names: list[str]
 
 
-def of_model(model: keras.Model) -> list[Node]:
+def read_model(model: keras.Model) -> list[Node]:
     """Return the nodes of a model that `building.build` made.
 
     Raises:
-        ValueError: they cannot be found.
+        ValueError: the configuration cannot be read.
     """
     nodes = file_config.read(json.loads(model.to_json()))
     if isinstance(nodes, str):
@@ -53,36 +53,36 @@ def of_model(model: keras.Model) -> list[Node]:
     return nodes
 
 
-def find_preprocessing(model: keras.Model) -> file_preprocessing.Found:
-    """Return what a model that `building.build` made does to pixels."""
+def find_preprocessing(model: keras.Model) -> file_preprocessing.InputPreprocessing:
+    """Return the input preprocessing of a model that `building.build` made."""
     layers = named_layers(model)
 
     def tensors(name: str) -> list[list[float]]:
         return [value.ravel().tolist() for value in layers[name].get_weights()]
 
-    return file_preprocessing.find(of_model(model), tensors)
+    return file_preprocessing.find(read_model(model), tensors)
 
 
 def check(
     nodes: Sequence[Node], images: frozenset[int], structure: Structure, model: keras.Model
 ) -> None:
-    """Raise DataError where a file's network is another than the model's, below the features.
+    """Raise DataError if a file's network differs from the model, up to the features.
 
     Args:
         nodes: of the file.
-        images: the numbers of those that only prepare the pixels.
+        images: numbers of the nodes of the preprocessing.
         structure: of the file.
-        model: one that `building.build` made.
+        model: from `building.build`.
     """
     classes = {type(layer).__name__ for layer in named_layers(model).values()}
     weighted = [node.name for node in nodes if node.kind in classes]
-    canonical = file_layers.renumbered({name: [name] for name in weighted}, model)
+    canonical = file_layers.renumber_layers({name: [name] for name in weighted}, model)
     names = {file_name: name for name, (file_name,) in canonical.items()}
     known: dict[Any, int] = {}
-    ours_nodes = of_model(model)
+    ours_nodes = read_model(model)
     ours_images = find_preprocessing(model).images
-    ours = _signed(ours_nodes, ours_images, known, classes, lambda name: name)
-    theirs = _signed(nodes, images, known, classes, lambda name: names.get(name, name))
+    ours = _sign(ours_nodes, ours_images, known, classes, lambda name: name)
+    theirs = _sign(nodes, images, known, classes, lambda name: names.get(name, name))
     features = next(number for number, node in enumerate(ours_nodes) if node.name == FEATURES)
     last = ours.signatures[features]
     has = set(theirs.signatures)
@@ -93,27 +93,27 @@ def check(
         if node.kind == AVERAGE and signature == last:
             _check_pooling(theirs, ours.signatures[_inputs(node)[0]], structure, model)
             continue
-        raise DataError(_difference(ours, number, theirs, model))
+        raise DataError(_describe_difference(ours, number, theirs, model))
 
 
-def _signed(
+def _sign(
     nodes: Sequence[Node],
     images: frozenset[int],
     known: dict[Any, int],
     classes: set[str],
-    named: Callable[[str], str],
+    canonical_name: Callable[[str], str],
 ) -> Network:
-    """Return the network with signatures, which are numbers that `known` keeps."""
+    """Return the network with signatures, numbers that are stored in `known`."""
     signatures: list[int] = []
     names = []
     for number, node in enumerate(nodes):
-        name = named(node.name) if node.kind in classes else node.name
+        name = canonical_name(node.name) if node.kind in classes else node.name
         names.append(name)
         taken = [signatures[one] if isinstance(one, int) else repr(one) for one in node.inputs]
         if file_preprocessing.is_identity(node) and taken and isinstance(taken[0], int):
             signatures.append(taken[0])
             continue
-        # By name, because it is by name that weights are taken over.
+        # The name is part of the signature, because weights are copied by name.
         owner = name if node.kind in classes else ""
         key: Any = (node.kind, repr(sorted(node.settings.items())), owner, tuple(taken))
         if number in images:
@@ -127,7 +127,7 @@ def _inputs(node: Node) -> list[int]:
 
 
 def _ancestors(nodes: Sequence[Node], last: int) -> list[int]:
-    """Return the numbers of a node and all below it, in their order."""
+    """Return the numbers of a node and all its ancestors, in order."""
     found = {last}
     for number in range(last, -1, -1):
         if number in found:
@@ -136,37 +136,37 @@ def _ancestors(nodes: Sequence[Node], last: int) -> list[int]:
 
 
 def _check_pooling(theirs: Network, pooled: int, structure: Structure, model: keras.Model) -> None:
-    """Check what a file does with the map that our model averages; to end there is fine."""
+    """Check how a file pools the map that our model averages. A file may also end with the map."""
     for number, node in enumerate(theirs.nodes):
         if pooled not in [theirs.signatures[one] for one in _inputs(node)]:
             continue
         width = model.get_layer(FEATURES).output.shape[-1]
-        if node.kind in OTHER_POOLINGS and _flat_width(theirs, number, structure) != width:
+        if node.kind in OTHER_POOLINGS and _find_flat_width(theirs, number, structure) != width:
             raise DataError(
                 f"pools its features by {node.name!r}, a {node.kind}, and --model={model.name} by"
-                f" a {AVERAGE}: the head would see other features. Give the network below the"
-                " pooling, saved as a model of its own, or build yours with an average"
+                f" a {AVERAGE}. Save the network without the pooling as a separate model, or build"
+                f" it with a {AVERAGE}"
             )
 
 
-def _flat_width(theirs: Network, number: int, structure: Structure) -> int | None:
-    """Return how many numbers a Flatten gives to the Dense after it; None where nobody knows.
+def _find_flat_width(theirs: Network, number: int, structure: Structure) -> int | None:
+    """Return the output width of a Flatten, from the Dense after it, or None if it is not known.
 
-    As many as there are channels are those of a map of 1x1 pixels, of which it is the average too.
+    If it equals the number of channels, the map has 1x1 pixels, and Flatten equals the average.
     """
     if theirs.nodes[number].kind != "Flatten":
         return None
     signature = theirs.signatures[number]
     for node in theirs.nodes:
         if signature in [theirs.signatures[one] for one in _inputs(node)] and node.kind == "Dense":
-            paths = file_layers.tensors_of(structure, node.name) or []
+            paths = file_layers.find_tensors(structure, node.name) or []
             shapes = [structure.tensors[path].shape for path in paths]
             return next((shape[0] for shape in shapes if len(shape) == 2), None)
     return None
 
 
-def _difference(ours: Network, number: int, theirs: Network, model: keras.Model) -> str:
-    """Return what a file has where our model has the node of that number."""
+def _describe_difference(ours: Network, number: int, theirs: Network, model: keras.Model) -> str:
+    """Describe the difference between a file and our model at a node of our model."""
     node, name = ours.nodes[number], ours.names[number]
     taken = [ours.signatures[one] for one in _inputs(node)]
     known = set(ours.signatures)
@@ -179,20 +179,20 @@ def _difference(ours: Network, number: int, theirs: Network, model: keras.Model)
     others.sort(key=lambda at: (theirs.names[at] != name, theirs.nodes[at].kind != node.kind))
     if not others:
         return (
-            f"has no layer that does what {name!r}, a {node.kind}, does in --model={model.name}."
-            f" {WAY_OUT}"
+            f"has no layer that corresponds to {name!r}, a {node.kind}, in --model={model.name}."
+            f" {REMEDY}"
         )
     other = theirs.nodes[others[0]]
     both = {**node.settings, **other.settings}
     differing = [one for one in both if node.settings.get(one) != other.settings.get(one)]
     return (
-        f"has {other.name[:100]!r} as {_told(other, node, differing)}, and --model={model.name} has"
-        f" {name!r} as {_told(node, other, differing)}. {WAY_OUT}"
+        f"has {other.name[:100]!r} as {_describe_layer(other, node, differing)}, and"
+        f" --model={model.name} has {name!r} as {_describe_layer(node, other, differing)}. {REMEDY}"
     )
 
 
-def _told(node: Node, other: Node, differing: Iterable[str]) -> str:
-    """Return a layer's class and what sets it apart, short enough for one line."""
+def _describe_layer(node: Node, other: Node, differing: Iterable[str]) -> str:
+    """Return a layer's class and its differing settings, in one line."""
     names = differing if node.kind == other.kind else node.settings
-    told = ", ".join(f"{name} {node.settings.get(name)!r}"[:60] for name in list(names)[:4])
-    return ascii(node.kind[:100])[1:-1] + (f" with {told}" if told else "")
+    described = ", ".join(f"{name} {node.settings.get(name)!r}"[:60] for name in list(names)[:4])
+    return ascii(node.kind[:100])[1:-1] + (f" with {described}" if described else "")

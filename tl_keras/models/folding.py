@@ -1,7 +1,7 @@
-"""A frozen model with its normalisation folded away: the same function, computed sooner.
+"""Fold BatchNormalization into the preceding convolutions, for faster inference.
 
-Behind a convolution, normalisation in inference mode is a scale and an offset of each channel, and
-these can as well be part of the kernel and of the bias. What is left is equal up to rounding.
+BatchNormalization in inference mode is a scale and an offset of each channel, which can be part of
+the preceding kernel and bias. The results are equal up to rounding.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ import numpy as np
 from tl_keras.models.building import copy_weights
 from tl_keras.models.norms import is_plain_norm
 
-# What has a kernel whose last axis are the output's channels, and a bias for each of these.
+# Layers with a kernel whose last axis are the output channels, and a bias per output channel.
 KERNELS = {
     keras.layers.Conv2D: "kernel",
     keras.layers.Dense: "kernel",
@@ -22,45 +22,45 @@ KERNELS = {
 }
 
 
-class _Gone(keras.layers.Identity):
-    """Stands for a norm that was folded into the layer before it."""
+class _FoldedNorm(keras.layers.Identity):
+    """Replaces a BatchNormalization that was folded into the preceding layer."""
 
 
-def folded(model: keras.Model) -> keras.Model:
-    """Return a copy of `model` for inference, in which layers have taken in the norms behind them.
+def fold_norms(model: keras.Model) -> keras.Model:
+    """Return a copy of `model` for inference, with BatchNormalization folded into preceding layers.
 
-    A norm that follows something else, such as a sum or a padding, stays a layer of its own.
+    BatchNormalization after another operation, such as a sum or a padding, is kept.
 
     Args:
-        model: one that `building.build` made, and that calls each layer once. It is not changed,
-            nor does the copy follow it when it changes.
+        model: from `building.build`, with each layer called once. It is not changed. Later changes
+            of its weights do not affect the copy.
     """
-    norms = _norms(model)
+    norms = _find_norms(model)
     gone = {id(norm) for norm in norms.values()}
     copies: dict[int, keras.Layer] = {}
 
-    def copied(layer: keras.Layer) -> keras.Layer:
+    def copy_layer(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
         if id(layer) in gone:
-            return _Gone()
+            return _FoldedNorm()
         if id(layer) in norms:
             config["use_bias"] = True
         return copies.setdefault(id(layer), type(layer).from_config(config))
 
-    def called(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if isinstance(layer, _Gone) else layer(*args, **kwargs)
+    def call_layer(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if isinstance(layer, _FoldedNorm) else layer(*args, **kwargs)
 
-    result = keras.models.clone_model(model, clone_function=copied, call_function=called)
+    result = keras.models.clone_model(model, clone_function=copy_layer, call_function=call_layer)
     for layer in model.layers:
         if id(layer) in norms:
-            _take_in(copies[id(layer)], layer, norms[id(layer)])
+            _fold(copies[id(layer)], layer, norms[id(layer)])
         elif layer.weights and id(layer) not in gone:
             copy_weights(layer, copies[id(layer)])
     return result
 
 
-def _norms(model: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
-    """Return, by the id of the layer, the norm that is all that becomes of the layer's output."""
+def _find_norms(model: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
+    """Return, by the id of a layer, the BatchNormalization that is the only user of its output."""
     uses: dict[int, list[keras.Operation]] = defaultdict(list)
     for operation in model.operations:
         if not isinstance(operation, keras.layers.InputLayer):
@@ -77,8 +77,8 @@ def _norms(model: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
     }
 
 
-def _take_in(copy: keras.Layer, layer: keras.Layer, norm: keras.layers.BatchNormalization) -> None:
-    """Give the copy of `layer` the weights with which it does what `layer` and `norm` do."""
+def _fold(copy: keras.Layer, layer: keras.Layer, norm: keras.layers.BatchNormalization) -> None:
+    """Set the weights of `copy` so that it computes `layer` followed by `norm`."""
     variance = norm.moving_variance.numpy().astype(np.float64)
     scale = (norm.gamma.numpy() if norm.scale else 1.0) / np.sqrt(variance + norm.epsilon)
     bias = layer.bias.numpy() if layer.use_bias else 0.0
@@ -88,7 +88,7 @@ def _take_in(copy: keras.Layer, layer: keras.Layer, norm: keras.layers.BatchNorm
     for variable in layer.weights:
         value = variable.numpy()
         if variable.name == name:
-            # Of a depthwise kernel the last two axes together are the output's channels.
+            # The last two axes of a depthwise kernel together are the output channels.
             channels = value.shape[-2:] if isinstance(layer, keras.layers.DepthwiseConv2D) else -1
             getattr(copy, name).assign(value * scale.reshape(channels))
         elif variable.name != "bias":

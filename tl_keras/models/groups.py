@@ -1,8 +1,8 @@
-"""Layer groups: the parts of a model's body that thaw together, and whose feature maps are tapped.
+"""Layer groups: the parts of a model's body that are unfrozen together and give feature maps.
 
-Of a network of keras.applications a group ends where the resolution falls: those are the blocks of
-VGG16 and the stages of ResNet50. Of our own small models every convolution and every dense layer is
-a group, with the normalisation behind it.
+In networks of keras.applications, a group ends where the resolution falls: these are the blocks of
+VGG16 and the stages of ResNet50. In our own small models, every convolution and every dense layer
+is a group, with the normalisation behind it.
 """
 
 import itertools
@@ -15,14 +15,15 @@ from tl_keras.models.building import named_body
 KERNELS = (keras.layers.Conv2D, keras.layers.Dense)
 
 
-def groups(model: keras.Model) -> list[list[str]]:
-    """Return the names of the body's layers with weights, group by group, from the images on."""
+def find_groups(model: keras.Model) -> list[list[str]]:
+    """Return the names of the body's layers with weights, by group, in order from the input."""
     body = named_body(model)
     if catalog.find(model.name).function:
-        # The largest resolution still to come: side branches that see whole maps fall early.
+        # Use the largest resolution still to come, because side branches may be reduced early.
         sides: list[int] = []
         for layer in body.values():
-            # Behind the global pooling is none: ConvNeXt's last normalisation is of its stage.
+            # There is no map behind the global pooling: ConvNeXt's last normalisation is in its
+            # stage.
             sides.append(map_side(layer.output) or sides[-1])
         to_come = list(itertools.accumulate(reversed(sides), max))[::-1]
         numbers = [sorted(set(to_come), reverse=True).index(side) for side in to_come]
@@ -35,10 +36,10 @@ def groups(model: keras.Model) -> list[list[str]]:
 
 
 def steps_from_head(model: keras.Model) -> dict[str, int]:
-    """Return, for each layer with weights below the head, which group before the head it is in."""
+    """Return the distance of each layer's group from the head, 1 for the group next to it."""
     return {
         name: distance
-        for distance, group in enumerate(reversed(groups(model)), start=1)
+        for distance, group in enumerate(reversed(find_groups(model)), start=1)
         for name in group
     }
 

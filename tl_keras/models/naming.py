@@ -1,8 +1,7 @@
-"""Names of layers and tensors that are the same in every process.
+"""Names of layers and weights that are the same in every process.
 
-Keras numbers what its author left unnamed by what the process built before: InceptionV3's first
-layer is `conv2d` or `conv2d_94`. Here the numbers start anew in every model, as they would in a
-fresh process.
+Keras numbers unnamed layers by a counter of the process: InceptionV3's first layer is `conv2d` or
+`conv2d_94`. Here the numbers start from zero in every model, as in a new process.
 """
 
 import re
@@ -14,7 +13,7 @@ import keras
 
 
 class Named(Protocol):
-    """What has a name that Keras may have numbered: a layer, an operation, a variable."""
+    """An object with a name that Keras may have numbered: a layer, an operation, a variable."""
 
     name: str
 
@@ -23,10 +22,10 @@ N = TypeVar("N", bound=Named)
 
 
 def canonical_names(named: Sequence[Named]) -> list[str]:
-    """Return a name for each, the automatic ones numbered from zero in the order of creation.
+    """Return the names, with automatic names numbered from zero in the order of creation.
 
     Raises:
-        ValueError: two would have the same name.
+        ValueError: two names are equal.
     """
     names = [one.name for one in named]
     numbered: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -45,46 +44,46 @@ def canonical_names(named: Sequence[Named]) -> list[str]:
 
 
 def _snake_case(class_name: str) -> str:
-    """Return the name Keras gives the first object of a class: conv2d for Conv2D."""
+    """Return Keras' name for the first object of a class: conv2d for Conv2D."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", class_name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def rename(model: keras.Model) -> None:
-    """Give the layers of `model` their canonical names, so that files and logs show them too."""
+    """Rename the layers of `model` to their canonical names, which appear in files and logs."""
     operations = model.operations
     for operation, name in zip(operations, canonical_names(operations), strict=True):
         operation.name = name
 
 
 def named_layers(model: keras.Model) -> dict[str, keras.Layer]:
-    """Return the layers of `model` that have weights, by canonical name, in their order.
+    """Return the layers of `model` with weights, by canonical name, in order.
 
-    A layer that holds layers (a Sequential inside) is left out, its layers are in.
+    A nested model is replaced by its layers.
     """
     layers = [layer for layer in leaves(model) if layer.weights]
     return dict(zip(canonical_names(layers), layers, strict=True))
 
 
 def leaves(layer: keras.Layer) -> list[keras.Layer]:
-    """Return the layer itself, or those that it holds, down to the last."""
+    """Return the layer itself, or the leaf layers of a nested model."""
     inner = getattr(layer, "layers", None)
     return [layer] if inner is None else [leaf for one in inner for leaf in leaves(one)]
 
 
-def tensor_names(model: keras.Model) -> dict[str, keras.Variable]:
-    """Return every weight of `model`, trainable or not, by its name `layer/variable`.
+def named_weights(model: keras.Model) -> dict[str, keras.Variable]:
+    """Return all weights of `model`, trainable or not, by the name `layer/variable`.
 
-    The names and their order depend on the architecture only. States of random generators are no
-    weights.
+    The names and their order depend on the architecture only. The state of seed generators is
+    excluded.
     """
     return {
         f"{layer_name}/{variable_name}": variable
         for layer_name, layer in named_layers(model).items()
-        for variable_name, variable in _variables(layer).items()
+        for variable_name, variable in _variables_by_name(layer).items()
     }
 
 
-def _variables(layer: keras.Layer) -> dict[str, keras.Variable]:
-    """Return the weights of a layer by name; ConvNeXt's LayerScale leaves its variable unnamed."""
+def _variables_by_name(layer: keras.Layer) -> dict[str, keras.Variable]:
+    """Return the weights of a layer by name. ConvNeXt's LayerScale has an unnamed one."""
     return dict(zip(canonical_names(layer.weights), layer.weights, strict=True))

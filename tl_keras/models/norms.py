@@ -1,10 +1,10 @@
-"""Batch normalisation by one operation of TensorFlow, also where replicas share a batch.
+"""Batch normalisation by TensorFlow's fused operation, on one replica or synchronised over several.
 
-Keras computes it of means, variances, scales and offsets one after the other, each a pass over the
-whole map: a third of a step of ResNet50 on a processor. TensorFlow has it as one operation, forward
-and backward, which also takes a map in bfloat16 while its statistics stay in float32. Where the
-moments have to be those of several replicas, it is made of two such operations each way, in half
-the time of the single passes.
+Keras computes means, variances, scales and offsets one after the other, each in a pass over the
+whole feature map: a third of a step of ResNet50 on a processor. TensorFlow's fused operation
+computes all in one pass, forward and backward. It supports bfloat16 maps with float32 statistics.
+Synchronised normalisation uses two fused operations in each direction, in half the time of the
+single passes.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# The moments that norms come upon inside `measuring`, by the norms' names; None outside.
+# The moments of the layers inside `collect_moments`, by layer name; None outside.
 _measured: contextvars.ContextVar[dict[str, tf.Tensor] | None]
 _measured = contextvars.ContextVar("measured", default=None)
 
 
 def is_plain_norm(operation: keras.Operation) -> bool:
-    """Tell whether this is a BatchNormalization over all axes but the last."""
+    """Return whether this is a BatchNormalization over all axes but the last."""
     return (
         isinstance(operation, keras.layers.BatchNormalization)
         and not operation.renorm
@@ -31,27 +31,27 @@ def is_plain_norm(operation: keras.Operation) -> bool:
 
 
 def freeze_statistics(model: keras.Model) -> None:
-    """Normalise by the present moving statistics, in training too.
+    """Use the current moving statistics in training too.
 
-    Their scales and offsets still train, as in Keras' guide to transfer learning.
+    Scales and offsets still train, as in Keras' guide to transfer learning.
     """
     for layer in model.layers:
         if is_plain_norm(layer):
             layer.statistics_are_frozen = True
 
 
-def follows(norm: keras.layers.BatchNormalization) -> bool:
-    """Return whether training uses the batch's statistics, and updates the moving ones."""
+def updates_statistics(norm: keras.layers.BatchNormalization) -> bool:
+    """Return whether training uses the batch statistics and updates the moving statistics."""
     return bool(norm.trainable) and not getattr(norm, "statistics_are_frozen", False)
 
 
 @contextlib.contextmanager
-def measuring() -> Iterator[dict[str, tf.Tensor]]:
-    """Normalise by each batch's moments inside, and collect these.
+def collect_moments() -> Iterator[dict[str, tf.Tensor]]:
+    """Normalise by batch moments inside, and collect them.
 
     Yields:
-        By the norm's name, (2, channels) float32: means and variances. Models have to be in
-        inference mode, and outside of any replica.
+        By the layer's name, (2, channels) float32: means and variances. Models must be in inference
+        mode and outside of any replica.
     """
     found: dict[str, tf.Tensor] = {}
     token = _measured.set(found)
@@ -61,22 +61,22 @@ def measuring() -> Iterator[dict[str, tf.Tensor]]:
         _measured.reset(token)
 
 
-def normalised(
+def batch_normalise(
     norm: keras.layers.BatchNormalization,
     on_processor: bool,
     synchronised: bool,
     inputs: tf.Tensor,
     training: bool | None = None,
-    mask: None = None,  # noqa: ARG001  Keras gives it; pictures have none
+    mask: None = None,  # noqa: ARG001  Keras passes it; images have none
 ) -> tf.Tensor:
-    """Return what the layer makes of its inputs, and have it follow their statistics in training.
+    """Apply the layer, and update its moving statistics in training.
 
     Args:
-        norm: the layer, a plain one.
+        norm: the layer; see `is_plain_norm`.
         on_processor: whether there is no GPU.
-        synchronised: whether replicas that share a batch go by the moments of all of it.
-        inputs: (batch, height, width, channels), or (batch, channels), maps of one pixel.
-        training: whether the moments are those of the inputs.
+        synchronised: whether to use the moments of the whole batch over all replicas.
+        inputs: (batch, height, width, channels) or (batch, channels).
+        training: whether to use the moments of the inputs.
         mask: unused.
 
     Returns:
@@ -84,48 +84,49 @@ def normalised(
     """
     if inputs.shape.rank == 2:
         maps = inputs[:, None, None, :]
-        return normalised(norm, on_processor, synchronised, maps, training)[:, 0, 0]
-    measured = _measured.get() if follows(norm) else None
-    learns = bool(training) and follows(norm)
-    if not (learns or on_processor or measured is not None):
-        # On GPUs TensorFlow has no deterministic gradient of the operation in inference mode.
+        return batch_normalise(norm, on_processor, synchronised, maps, training)[:, 0, 0]
+    measured = _measured.get() if updates_statistics(norm) else None
+    is_training = bool(training) and updates_statistics(norm)
+    if not (is_training or on_processor or measured is not None):
+        # On GPUs, TensorFlow has no deterministic gradient of the fused operation in inference
+        # mode.
         return keras.layers.BatchNormalization.call(norm, inputs, training=False)
     ones = tf.ones(inputs.shape[-1])
     scale = tf.cast(norm.gamma.value, tf.float32) if norm.scale else ones
     offset = tf.cast(norm.beta.value, tf.float32) if norm.center else tf.zeros_like(ones)
     context = tf.distribute.get_replica_context()
-    is_shared = learns and context and context.num_replicas_in_sync > 1
+    is_shared = is_training and context and context.num_replicas_in_sync > 1
     if is_shared and synchronised:
-        return _together(norm, on_processor, inputs, scale, offset)
-    if learns or measured is not None:
-        fused, moments = _fused(inputs, scale, offset, norm.epsilon)
+        return _synchronised_batch_norm(norm, on_processor, inputs, scale, offset)
+    if is_training or measured is not None:
+        fused, moments = _fused_batch_norm(inputs, scale, offset, norm.epsilon)
     if measured is not None:
         measured[norm.name] = moments
         return fused
-    if learns:
+    if is_training:
         if is_shared:
-            # What moves stays one model's: each would keep the statistics of its own shares.
+            # Average over the replicas, so that all keep the same moving statistics.
             moments = context.all_reduce(tf.distribute.ReduceOp.MEAN, moments)
-        _follow(norm, moments)
+        _update_moving_statistics(norm, moments)
         return fused
     moving = tf.stack([norm.moving_mean.value, norm.moving_variance.value])
-    return _fused(inputs, scale, offset, norm.epsilon, tf.cast(moving, tf.float32))[0]
+    return _fused_batch_norm(inputs, scale, offset, norm.epsilon, tf.cast(moving, tf.float32))[0]
 
 
-def _fused(
+def _fused_batch_norm(
     inputs: tf.Tensor,
     scale: tf.Tensor,
     offset: tf.Tensor,
     epsilon: float,
     moments: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return maps with each channel normalised, scaled and moved, and by which moments.
+    """Return normalised, scaled and shifted maps, and the moments that were used.
 
     Args:
         inputs: (batch, height, width, channels).
         scale: (channels,) float32.
         offset: the same.
-        epsilon: above 0, in the units of a variance.
+        epsilon: added to the variance, above 0.
         moments: (2, channels) float32, the mean and the variance; None for those of the inputs.
     """
     mean, variance = ([], []) if moments is None else tf.unstack(moments)
@@ -139,69 +140,71 @@ def _fused(
         is_training=moments is None,
     )
     if moments is None:
-        # The operation gives the variance of the population that the batch is a sample of.
-        count = _pixels(inputs)
+        # The operation returns the unbiased variance (n - 1). Keras uses the biased one (n).
+        count = _values_per_channel(inputs)
         variance = fused.batch_variance * ((count - 1.0) / count)
         moments = tf.stack([fused.batch_mean, variance])
     return fused.y, moments
 
 
-def _pixels(inputs: tf.Tensor) -> tf.Tensor:
-    """Return how many values each channel has, () float32."""
+def _values_per_channel(inputs: tf.Tensor) -> tf.Tensor:
+    """Return the number of values per channel, () float32."""
     return tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
 
 
-def _follow(norm: keras.layers.BatchNormalization, moments: tf.Tensor) -> None:
-    """Move the moving statistics towards those of a batch."""
+def _update_moving_statistics(norm: keras.layers.BatchNormalization, moments: tf.Tensor) -> None:
+    """Update the moving statistics by those of a batch."""
     kept_moments = (norm.moving_mean, norm.moving_variance)
     for kept, new in zip(kept_moments, tf.unstack(moments), strict=True):
         kept.assign(kept * norm.momentum + new * (1.0 - norm.momentum))
 
 
-def _together(
+def _synchronised_batch_norm(
     norm: keras.layers.BatchNormalization,
     on_processor: bool,
     inputs: tf.Tensor,
     scale: tf.Tensor,
     offset: tf.Tensor,
 ) -> tf.Tensor:
-    """Return what the layer makes of this replica's share of a batch, by the whole batch's moments.
+    """Apply the layer to this replica's share of a batch, with the moments of the whole batch.
 
-    The replicas ask each other once forward and once back. Each pixel's gradient takes with it what
-    it moves the moments by (Ioffe and Szegedy, "Batch normalization", 2015, section 3).
+    There is one all-reduce in the forward pass and one in the backward pass. The gradient includes
+    the terms through the moments (Ioffe and Szegedy, "Batch normalization", 2015, section 3).
     """
-    moments, count = _moments_of_all(tf.stop_gradient(inputs), norm.epsilon)
-    _follow(norm, moments)
+    moments, count = _all_reduce_moments(tf.stop_gradient(inputs), norm.epsilon)
+    _update_moving_statistics(norm, moments)
     all_reduce = tf.distribute.get_replica_context().all_reduce
-    normalise = functools.partial(_fused, epsilon=norm.epsilon, moments=moments)
+    normalise = functools.partial(_fused_batch_norm, epsilon=norm.epsilon, moments=moments)
 
     @tf.custom_gradient
     def shared(inputs: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            direct, of_scale, of_offset = _direct_gradients(
+            direct, scale_gradient, offset_gradient = _direct_gradients(
                 upstream, inputs, scale, moments, norm.epsilon, on_processor
             )
-            sums = all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([of_scale, of_offset]))
+            sums = all_reduce(
+                tf.distribute.ReduceOp.SUM, tf.stack([scale_gradient, offset_gradient])
+            )
             slope = scale * tf.math.rsqrt(moments[1] + norm.epsilon)
             by_scale, by_offset = tf.unstack(-slope * sums / count)
             through_moments, _ = normalise(inputs, by_scale, by_offset)
-            return direct + through_moments, of_scale, of_offset
+            return direct + through_moments, scale_gradient, offset_gradient
 
         return normalise(inputs, scale, offset)[0], gradients
 
     return shared(inputs, scale, offset)
 
 
-def _moments_of_all(inputs: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the moments of a whole batch, (2, channels), and how many values a channel has there.
+def _all_reduce_moments(inputs: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the moments of the whole batch, (2, channels), and the number of values per channel.
 
-    What each replica found goes to all in one sum, in which each has a row of its own: the squares
-    of large numbers, summed and subtracted, would lose what they differ by.
+    The replicas exchange their moments in one all-reduce, in which each replica has its own row. A
+    sum of squares would lose precision by cancellation.
     """
     context = tf.distribute.get_replica_context()
     channels = inputs.shape[-1]
-    _, own = _fused(inputs, tf.ones(channels), tf.zeros(channels), epsilon)
-    own = tf.concat([[_pixels(inputs)], *tf.unstack(own)], axis=0)
+    _, own = _fused_batch_norm(inputs, tf.ones(channels), tf.zeros(channels), epsilon)
+    own = tf.concat([[_values_per_channel(inputs)], *tf.unstack(own)], axis=0)
     row = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync)
     rows = context.all_reduce(tf.distribute.ReduceOp.SUM, row[:, None] * own)
     counts, means, variances = tf.split(rows, [1, channels, channels], axis=1)
@@ -219,7 +222,7 @@ def _direct_gradients(
     epsilon: float,
     on_processor: bool,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return the gradients of maps, scale and offset as if nothing moved the moments."""
+    """Return the gradients of maps, scale and offset with the moments held constant."""
     mean, variance = tf.unstack(moments)
     if on_processor:
         found = tf.raw_ops.FusedBatchNormGradV3(
@@ -233,8 +236,10 @@ def _direct_gradients(
             is_training=False,
         )
         return found.x_backprop, found.scale_backprop, found.offset_backprop
-    # On GPUs the operation has no order that it keeps.
+    # On GPUs, the fused gradient is not deterministic.
     exact, slope = tf.cast(upstream, tf.float32), tf.math.rsqrt(variance + epsilon)
     plain = (tf.cast(inputs, tf.float32) - mean) * slope
-    of_scale, of_offset = (tf.reduce_sum(one, axis=[0, 1, 2]) for one in (exact * plain, exact))
-    return tf.cast(exact * (scale * slope), inputs.dtype), of_scale, of_offset
+    scale_gradient, offset_gradient = (
+        tf.reduce_sum(one, axis=[0, 1, 2]) for one in (exact * plain, exact)
+    )
+    return tf.cast(exact * (scale * slope), inputs.dtype), scale_gradient, offset_gradient

@@ -3,8 +3,8 @@
 import keras
 
 
-def features(images: keras.KerasTensor, dense_units: int) -> keras.KerasTensor:
-    """Return the features of scaled images: one convolution, pooling, one dense layer.
+def build_features(images: keras.KerasTensor, dense_units: int) -> keras.KerasTensor:
+    """Build the features of scaled images: one convolution, pooling, one dense layer.
 
     Args:
         images: (batch, size, size, channels), 0 to 1.

@@ -1,13 +1,13 @@
-"""Weights as named tensors: copied between models, hashed, saved and read.
+"""Weights as named tensors: copied between models, hashed and saved.
 
-A tensor's name is `layer/variable`, the same in every process (`building.tensor_names`). Copying
-goes by name, and in the head by the classes' names, so that knowledge lands where it belongs.
+A tensor's name is `layer/variable`, the same in every process (`naming.named_weights`). Tensors are
+copied by name. Rows of the head are copied by class name.
 """
 
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.errors import DataError
 from tl_keras.models import preprocessing
-from tl_keras.models.building import named_body, tensor_names
+from tl_keras.models.building import named_body, named_weights
 from tl_keras.storage import files
 
 Tensors = Mapping[str, np.ndarray]
@@ -30,17 +30,17 @@ METADATA = "tl_keras"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where weights come from, as far as it matters to those who take them over.
+    """The origin of weights, for runs that use them as a source.
 
     Attributes:
-        dataset: what they were trained on.
-        class_names: of the head's columns, in order; empty where there is no head to take over.
+        dataset: the training dataset.
+        class_names: of the head's columns, in order; empty without a head.
         model: name of the architecture.
-        image_size: side in pixels of the images they were trained on.
-        body_channels: channels of the images the body sees.
-        test: accuracy and loss on the dataset's test split; None where nobody measured them.
-        preprocessing: what the body's first layer with weights sees of pixels; None for what the
-            catalog has for the model.
+        image_size: side in pixels of the training images.
+        body_channels: input channels of the body.
+        test: accuracy and loss on the dataset's test split; None if they were not measured.
+        preprocessing: the preprocessing in front of the first layer with weights; None for the
+            catalog's.
     """
 
     dataset: str
@@ -53,10 +53,10 @@ class Origin:
 
 
 def parse_origin(description: str) -> Origin | None:
-    """Return what our own file says of where its weights come from; None for "".
+    """Parse the description of the origin in our own file. Return None for "".
 
     Raises:
-        DataError: it is not what `save` writes. What it says goes on from the file's name.
+        DataError: `save` did not write it. The message continues the file's name.
     """
     if not description:
         return None
@@ -94,20 +94,19 @@ def parse_origin(description: str) -> Origin | None:
 
 
 class Weights(NamedTuple):
-    """Tensors and where they come from; the origin is None for a file that is not ours to reuse."""
+    """Tensors and their origin, which is None for foreign files."""
 
     tensors: Tensors
     origin: Origin | None
 
 
-class Account(NamedTuple):
-    """What became of each tensor, or of each class's row of the head, when weights were copied.
+class CopyReport(NamedTuple):
+    """The result of copying weights, for each tensor and for each class's row of the head.
 
     Attributes:
-        copied: tensors of the body that came over; the constants of a Normalization are the
-            model's own.
-        matched: classes whose row of the head came over by name.
-        skipped: tensors and classes of the source that the target has no place for.
+        copied: copied tensors of the body, without the constants of a Normalization.
+        matched: classes whose row of the head was copied by name.
+        skipped: tensors and classes of the source that the target does not have.
         fresh: classes of the target that start from fresh weights.
     """
 
@@ -119,38 +118,38 @@ class Account(NamedTuple):
     def __str__(self) -> str:
         """Return four lines for the log."""
         return "\n".join(
-            f"  {kind:8}{len(names):4}  {_shortened(names)}"
+            f"  {kind:8}{len(names):4}  {shorten_list(names)}"
             for kind, names in self._asdict().items()
         )
 
 
-def tensors_of(model: keras.Model) -> dict[str, np.ndarray]:
+def get_tensors(model: keras.Model) -> dict[str, np.ndarray]:
     """Return a copy of every weight of `model` by name."""
-    return {name: variable.numpy() for name, variable in tensor_names(model).items()}
+    return {name: variable.numpy() for name, variable in named_weights(model).items()}
 
 
 def assign(model: keras.Model, tensors: Tensors) -> None:
-    """Set every weight of `model`; the names and shapes must be the same."""
-    names = {id(variable): name for name, variable in tensor_names(model).items()}
+    """Set all weights of `model`. The names and shapes must be equal."""
+    names = {id(variable): name for name, variable in named_weights(model).items()}
     model.set_weights([tensors[names[id(variable)]] for variable in model.weights])
 
 
 def copy(
     source: Weights, model: keras.Model, class_names: tuple[str, ...], head: str, flag: str
-) -> Account:
+) -> CopyReport:
     """Copy `source` into `model` by name, with `set_weights`.
 
     Args:
-        source: what to copy from.
-        model: what to copy into; it keeps its own weights where nothing comes over.
+        source: the weights to copy.
+        model: the destination. It keeps its other weights.
         class_names: of the model's classes, in order.
-        head: "match": classes of the same name keep their row of the head; "new": none does.
-        flag: what named the source, for the error.
+        head: "match": copy the head's rows of classes with the same name; "new": copy none.
+        flag: the flag that named the source, for the error.
 
     Raises:
         DataError: a tensor of the body is missing or has another shape.
     """
-    values = tensors_of(model)
+    values = get_tensors(model)
     known = source.origin.class_names if source.origin else ()
     body = [name for name in values if not name.startswith(HEAD)]
     for name in body:
@@ -165,7 +164,7 @@ def copy(
     assign(model, values)
     unused = [name for name in source.tensors if name not in values]
     learned = named_body(model)
-    return Account(
+    return CopyReport(
         copied=tuple(name for name in body if name.rpartition("/")[0] in learned),
         matched=tuple(matched),
         skipped=(*unused, *(label for label in known if label not in matched)),
@@ -178,18 +177,19 @@ def _check_fits(name: str, wanted: np.ndarray, source: Weights, flag: str) -> No
     layer = name.rpartition("/")[0]
     if found is None:
         raise DataError(
-            f"{flag} has no '{name}' of shape {wanted.shape}, which layer '{layer}' needs;"
-            f" it has {_shortened(tuple(source.tensors))}. Choose the --model it was made with"
+            f"{flag} has no '{name}' of shape {wanted.shape}, which layer '{layer}' needs. It has"
+            f" {shorten_list(source.tensors)}. Choose the --model that it was saved from"
         )
     if found.shape != wanted.shape:
         raise DataError(
-            f"{flag} has '{name}' of shape {found.shape}, and layer '{layer}' needs {wanted.shape};"
-            " choose the --model, --image_size and --dense_units it was made with"
+            f"{flag} has '{name}' of shape {found.shape}, and layer '{layer}' needs"
+            f" {wanted.shape}. Choose the --model, --image_size and --dense_units that it was"
+            " saved with"
         )
 
 
-def digest(tensors: Tensors) -> str:
-    """Return the sha256 of tensors: of name, dtype, shape and bytes of each, in order of names."""
+def hash_tensors(tensors: Tensors) -> str:
+    """Return the sha256 of the name, dtype, shape and bytes of all tensors, in order of names."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         value = np.ascontiguousarray(tensors[name])
@@ -199,12 +199,12 @@ def digest(tensors: Tensors) -> str:
 
 
 def save(path: Path, tensors: Tensors, origin: Origin | None = None) -> str:
-    """Write tensors to an HDF5 file, whole or not at all, and return the file's sha256.
+    """Write tensors to an HDF5 file atomically, and return the file's sha256.
 
     Raises:
-        WriteError: the file cannot be written; one that was there before is as it was.
+        WriteError: the file cannot be written. An existing file is unchanged.
     """
-    # Not straight to the disk: where that is full, HDF5 brings the process down at its end.
+    # Written to memory first, because HDF5 crashes the process at exit if the disk is full.
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         for name, value in tensors.items():
@@ -214,6 +214,8 @@ def save(path: Path, tensors: Tensors, origin: Origin | None = None) -> str:
     return files.write_bytes(path, content.getvalue())
 
 
-def _shortened(names: tuple[str, ...], most: int = 12) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def shorten_list(texts: Iterable[str], separator: str = ", ", limit: int = 12) -> str:
+    """Join the first `limit` texts, and add the number of the others."""
+    every = list(texts)
+    more = f" and {len(every) - limit} more" if len(every) > limit else ""
+    return separator.join(every[:limit]) + more

@@ -1,8 +1,9 @@
-"""Weights from files: our own, and those that Keras writes, taken as tensors and nothing else.
+"""Read weights from our own files and from files of Keras.
 
-Read are our own files (`weights.save`, `model_file.save`), Keras 3's `.weights.h5` and `.keras`,
-and the older `.h5` of Keras 2, of weights alone or of a whole model. Nothing that a file says is
-run, and what it holds is compared with the model before any of it is read.
+Supported are our own files (`weights.save`, `model_file.save`), `.weights.h5` and `.keras` of Keras
+3, and `.h5` of Keras 2, with weights alone or a whole model. Foreign weight files are parsed as
+tensors only. No code in them is executed. The structure is compared with the model before any
+tensor is read.
 """
 
 import hashlib
@@ -26,118 +27,118 @@ from tl_keras.models import (
     file_preprocessing,
     file_structure,
 )
-from tl_keras.models.building import HEAD, tensor_names
+from tl_keras.models.building import HEAD, named_weights
 from tl_keras.models.naming import named_layers
-from tl_keras.models.weights import Origin, Weights, parse_origin
+from tl_keras.models.weights import Origin, Weights, parse_origin, shorten_list
 
 LOG = logging.getLogger(__name__)
 
-# The state of what a model was trained with.
+# The state of the optimizer.
 OPTIMIZER = ("optimizer/", "optimizer_weights/")
 
-WAY_OUT = (
-    "give its weights alone, such as the model.weights.h5 inside of a .keras file, and say by"
-    " --source_preprocessing what is to be done instead"
+REMEDY = (
+    "Give its weights alone, such as the model.weights.h5 inside of a .keras file, and the"
+    " preprocessing as --source_preprocessing"
 )
 
-SHOWN = 8
+MAX_SHOWN = 8
 
 
 class Wanted(NamedTuple):
-    """What a model has a place for."""
+    """The expected shape and dtype of a tensor."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
 
 class WeightsFile:
-    """A weights file whose structure was looked at, and none of whose tensors was read.
+    """A weights file whose structure is parsed, and whose tensors are not read yet.
 
     Attributes:
         path: of the file.
-        origin: what our own files, and our `.keras` files, say of where their weights come from;
-            None for those of others.
+        origin: the origin of the weights in our own files; None for foreign files.
         sha256: of the file's bytes.
     """
 
     def __init__(self, path: Path, flag: str, sha256: str = ""):
-        """Look at a file.
+        """Parse the structure of a file.
 
         Args:
             path: the file.
-            flag: what named it, for errors, such as "--source_weights=a.h5".
-            sha256: what the file's is to be; "" where nobody knows.
+            flag: the flag that named it, for errors, such as "--source_weights=a.h5".
+            sha256: the expected sha256 of the file, or "".
 
         Raises:
-            DataError: there is no such file, it is not one of weights, it is damaged, not stored
-                as Keras stores weights, or not the one that was meant.
+            DataError: the file does not exist, has no weights, is damaged, is not stored as Keras
+                stores weights, or has another sha256.
         """
         self.path = path
         self._flag = flag
         try:
             file_kind.check_path(path)
-            self._stamp = self._seen()
+            self._opened = self._size_and_time()
             if sha256:
                 self._check_hash(sha256)
-            # A file that its user knows to be the right one has no need of a process of its own.
+            # A file with the expected sha256 is trusted, and needs no separate process.
             self._structure = file_structure.read(path, trusted=bool(sha256))
             self.origin = parse_origin(self._structure.description)
-            # Last, because it takes long where somebody gives a disk image by mistake.
+            # Last, because it takes long for a large file that was given by mistake.
             self.sha256 = sha256.lower() or self._hash()
         except OSError as error:
             raise DataError(f"{flag} cannot be read: {error.strerror or error}") from error
         except DataError as error:
             raise DataError(f"{flag} {error}") from error.__cause__
-        self._prepared = self._preparation()
+        self._preprocessing = self._find_preprocessing()
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """What the network's first layer with weights sees of pixels.
+        """The preprocessing in front of the network's first layer with weights.
 
-        None where the file does not say it, and for our own weights with that of the catalog.
+        None if the file does not contain it, and for our own weights with the catalog's
+        preprocessing.
         """
-        return self.origin.preprocessing if self.origin else self._prepared.preprocessing
+        return self.origin.preprocessing if self.origin else self._preprocessing.preprocessing
 
     @property
     def passed(self) -> tuple[str, ...]:
-        """Names of the layers before the first with weights that act in training only."""
-        return self._prepared.passed
+        """Names of training-only layers in front of the first layer with weights."""
+        return self._preprocessing.passed
 
     def read(self, model: keras.Model) -> Weights:
-        """Return the tensors that `model` has a place for, by its names, as float32 or integers.
+        """Return the tensors of `model`, by its names, as float32 or integers.
 
-        Numbers of 16 bits become those of 32, and those of 64 are rounded to them. Of our own
-        files, that is the body and the source's head; of all others the body alone, and the
-        constants of a Normalization are the model's: how images are prepared is up to the model.
+        Numbers of 16 bits are extended to 32 bits, and numbers of 64 bits are rounded. Our own
+        files give the body and the source's head. Foreign files give the body alone, and the
+        constants of a Normalization are the model's own.
 
         Args:
-            model: one that `building.build` made; it is not changed.
+            model: from `building.build`. It is not changed.
 
         Raises:
-            DataError: tensors of the body are missing, of another shape, or not finite numbers;
-                our own file has tensors that the model has no place for; a file of others describes
-                another network, or a preprocessing that cannot become part of the model.
+            DataError: tensors of the body are missing, have another shape, or are not finite; our
+                own file has tensors that the model does not have; a foreign file describes another
+                network or an unsupported preprocessing.
         """
         wanted = {
             name: Wanted(tuple(one.shape), np.dtype(one.dtype))
-            for name, one in tensor_names(model).items()
+            for name, one in named_weights(model).items()
         }
         if self.origin:
-            wanted = _with_head_of(self.origin, wanted)
+            wanted = _replace_head(self.origin, wanted)
             kept = {}
         else:
-            kept = _constants(model)
+            kept = _normalization_tensors(model)
             wanted = {
                 name: one
                 for name, one in wanted.items()
                 if name not in kept and not name.startswith(f"{HEAD}/")
             }
-        found = self._found(model, wanted)
+        found = self._find_tensors(model, wanted)
         self._check_fits(model, wanted, found)
         self._check_network(model)
         self._check_rest(set(self._structure.tensors) - set(found.values()))
-        self._tell_converted(wanted, found)
-        tensors = {name: self._tensor(found[name], name, one) for name, one in wanted.items()}
+        self._log_converted(wanted, found)
+        tensors = {name: self._read_tensor(found[name], name, one) for name, one in wanted.items()}
         self._check_unchanged()
         return Weights({**tensors, **kept}, self.origin)
 
@@ -145,30 +146,30 @@ class WeightsFile:
         found = self._hash()
         if found != sha256.lower():
             raise DataError(
-                f"is not the file that --source_weights_sha256={sha256} means: its own is {found}."
-                " Download it again, or, where you trust it as it is, give its own"
+                f"does not have the sha256 of --source_weights_sha256={sha256}, but {found}."
+                " Download it again, or, if you trust the file, give its own sha256"
             )
 
     def _hash(self) -> str:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def _seen(self) -> tuple[int, int]:
+    def _size_and_time(self) -> tuple[int, int]:
         found = self.path.stat()
         return found.st_size, found.st_mtime_ns
 
     def _check_unchanged(self) -> None:
         try:
-            unchanged = self._stamp == self._seen()
+            unchanged = self._opened == self._size_and_time()
         except OSError:
             unchanged = False
         if not unchanged:
-            raise DataError(f"{self._flag} has changed while it was read: start again")
+            raise DataError(f"{self._flag} has changed while it was read. Start again")
 
-    def _found(self, model: keras.Model, wanted: Iterable[str]) -> dict[str, str]:
+    def _find_tensors(self, model: keras.Model, wanted: Iterable[str]) -> dict[str, str]:
         """Return the path in the file of each wanted tensor that it has."""
         try:
-            layers = file_layers.layers_of(self._structure, model)
+            layers = file_layers.find_layers(self._structure, model)
         except DataError as error:
             raise DataError(f"{self._flag} {error}") from error
         if layers is None:
@@ -179,7 +180,8 @@ class WeightsFile:
         return {
             name: path
             for layer, of_layer in names.items()
-            # By order, so one too many or too few could put a shift where a scale belongs.
+            # Matching is by order, so with another number of tensors, an offset could become a
+            # scale.
             if len(layers.get(layer, [])) == len(of_layer)
             for name, path in zip(of_layer, layers[layer], strict=True)
         }
@@ -187,7 +189,7 @@ class WeightsFile:
     def _check_fits(
         self, model: keras.Model, wanted: dict[str, Wanted], found: dict[str, str]
     ) -> None:
-        """Raise DataError with all that is missing, or of another shape or kind."""
+        """Raise DataError with all tensors that are missing, or have another shape or dtype."""
         wrong = []
         for name, (shape, dtype) in wanted.items():
             stored = self._structure.tensors.get(found.get(name, ""))
@@ -198,23 +200,23 @@ class WeightsFile:
             elif not _fits(np.dtype(stored.dtype), dtype):
                 wrong.append(f"{name!r} of {np.dtype(stored.dtype)} and not {dtype}")
         if wrong:
-            has = _shortened(map(repr, sorted(self._structure.tensors))) or "nothing"
+            has = _list_texts(map(repr, sorted(self._structure.tensors))) or "nothing"
             raise DataError(
-                f"{self._flag} does not fit --model={model.name}, in {len(wrong)} of"
-                f" {len(wanted)} tensors: it has {_shortened(wrong)}. It holds {has}. Choose the"
-                " --model, --image_size and --dense_units it was made with"
+                f"{self._flag} does not fit --model={model.name}, in {len(wrong)} of {len(wanted)}"
+                f" tensors: it has {_list_texts(wrong)}. It holds {has}. Choose the --model,"
+                " --image_size and --dense_units that it was saved with"
             )
 
-    def _preparation(self) -> file_preprocessing.Found:
-        """Return what a file of others says that its network does to pixels."""
+    def _find_preprocessing(self) -> file_preprocessing.InputPreprocessing:
+        """Return the preprocessing that a foreign file describes."""
         layers = self._structure.layers
         return file_preprocessing.find(
-            layers if isinstance(layers, list) else [], self._constants_of
+            layers if isinstance(layers, list) else [], self._read_constants
         )
 
-    def _constants_of(self, layer: str) -> list[list[float]] | None:
+    def _read_constants(self, layer: str) -> list[list[float]] | None:
         """Return the tensors of a Normalization in the file."""
-        paths = file_layers.tensors_of(self._structure, layer)
+        paths = file_layers.find_tensors(self._structure, layer)
         if paths is None:
             return None
         found = []
@@ -223,49 +225,52 @@ class WeightsFile:
             if math.prod(shape) > file_config.MAX_VALUES or dtype[1] != "f":
                 return None
             wanted = Wanted(shape, np.dtype("float64"))
-            found.append(self._tensor(path, path, wanted).ravel().tolist())
+            found.append(self._read_tensor(path, path, wanted).ravel().tolist())
         return found
 
     def _check_network(self, model: keras.Model) -> None:
-        """Raise DataError where a file of others describes what our model cannot be."""
-        layers, unknown = self._structure.layers, self._prepared.unknown
+        """Raise DataError if a foreign file describes a network that differs from our model."""
+        layers, unknown = self._structure.layers, self._preprocessing.unknown
         if isinstance(layers, str):
-            raise DataError(f"{self._flag} describes its model so that {layers}: {WAY_OUT}")
+            raise DataError(
+                f"{self._flag} has a description of its model that cannot be read: {layers}."
+                f" {REMEDY}"
+            )
         if unknown:
-            raise DataError(f"{self._flag} prepares its images by {unknown}: {WAY_OUT}")
+            raise DataError(f"{self._flag} has unsupported preprocessing: {unknown}. {REMEDY}")
         if layers is None:
             return
         try:
-            file_network.check(layers, self._prepared.images, self._structure, model)
+            file_network.check(layers, self._preprocessing.images, self._structure, model)
         except DataError as error:
             raise DataError(f"{self._flag} {error}") from error
 
     def _check_rest(self, rest: set[str]) -> None:
-        """Say which tensors are not taken over; our own files have none."""
+        """Log the tensors that are skipped. In our own files, they raise a DataError."""
         names = sorted(path for path in rest if not path.startswith(OPTIMIZER))
         if names and self.origin:
             raise DataError(
-                f"{self._flag} has {_shortened(map(repr, names))}, for which"
-                f" {self.origin.model} has no place"
+                f"{self._flag} has {_list_texts(map(repr, names))}, which {self.origin.model} does"
+                " not have"
             )
         if names:
-            listed = _shortened(map(repr, names))
+            listed = _list_texts(map(repr, names))
             LOG.info("%s: skipped %d tensors: %s", self._flag, len(names), listed)
 
-    def _tell_converted(self, wanted: dict[str, Wanted], found: dict[str, str]) -> None:
+    def _log_converted(self, wanted: dict[str, Wanted], found: dict[str, str]) -> None:
         kinds = {name: np.dtype(self._structure.tensors[found[name]].dtype) for name in wanted}
         names = [name for name, one in wanted.items() if kinds[name] != one.dtype]
         if names:
-            listed = _shortened(f"{name!r} from {kinds[name]}" for name in names)
+            listed = _list_texts(f"{name!r} from {kinds[name]}" for name in names)
             LOG.info("%s: converted %d tensors: %s", self._flag, len(names), listed)
 
-    def _tensor(self, path: str, name: str, wanted: Wanted) -> np.ndarray:
+    def _read_tensor(self, path: str, name: str, wanted: Wanted) -> np.ndarray:
         """Read a tensor."""
         shape, dtype, start = self._structure.tensors[path]
         try:
             count = math.prod(shape)
             value = np.fromfile(self.path, dtype, count, offset=start).reshape(shape)
-            # What is too large for 32 bits becomes infinite, and is refused as such.
+            # A number too large for 32 bits becomes infinite, and is refused below.
             with np.errstate(over="ignore"):
                 tensor = value.astype(wanted.dtype, copy=False)
         except (OSError, ValueError) as error:
@@ -277,7 +282,7 @@ class WeightsFile:
         return tensor
 
 
-def _constants(model: keras.Model) -> dict[str, np.ndarray]:
+def _normalization_tensors(model: keras.Model) -> dict[str, np.ndarray]:
     """Return the tensors of a model's preprocessing, by name."""
     preparing = [
         name
@@ -286,13 +291,13 @@ def _constants(model: keras.Model) -> dict[str, np.ndarray]:
     ]
     return {
         name: variable.numpy()
-        for name, variable in tensor_names(model).items()
+        for name, variable in named_weights(model).items()
         if name.rpartition("/")[0] in preparing
     }
 
 
-def _with_head_of(origin: Origin, wanted: dict[str, Wanted]) -> dict[str, Wanted]:
-    """Return what our own file has to hold: a head with a column for each of its own classes."""
+def _replace_head(origin: Origin, wanted: dict[str, Wanted]) -> dict[str, Wanted]:
+    """Return the expected tensors of our own file. Its head has a column per class of its own."""
     columns = len(origin.class_names)
     of_source = {}
     for name, (shape, dtype) in wanted.items():
@@ -304,11 +309,9 @@ def _with_head_of(origin: Origin, wanted: dict[str, Wanted]) -> dict[str, Wanted
 
 
 def _fits(found: np.dtype, wanted: np.dtype) -> bool:
-    """Return whether numbers of one kind can be taken for those of another."""
+    """Return whether numbers of one dtype can be converted to another."""
     return found.kind == "f" if wanted.kind == "f" else found.kind in "iu"
 
 
-def _shortened(texts: Iterable[str]) -> str:
-    every = list(texts)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return "; ".join(every[:SHOWN]) + more
+def _list_texts(texts: Iterable[str]) -> str:
+    return shorten_list(texts, separator="; ", limit=MAX_SHOWN)

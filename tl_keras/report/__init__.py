@@ -1,4 +1,4 @@
-"""What is told of a run: figures, intervals, verdicts, tables, plots, and TensorBoard.
+"""Reports: metrics, confidence intervals, verdicts, tables, plots, and TensorBoard.
 
 It may import `config`, `errors` and `storage`.
 """

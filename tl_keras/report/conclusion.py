@@ -1,4 +1,4 @@
-"""The sentences at the end of a report: the verdict, and what it covers."""
+"""The verdict at the end of a report, in sentences."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ def conclude(
     """Return the verdict as sentences, in lines of up to 100 characters.
 
     Args:
-        runs: one a seed and arm, with "arm", and "converged" (bool or None) where that is known.
-        summary: as `summary.summarise` returns it.
-        looks: the seeds that the comparison was read with, look by look; the last one is this.
+        runs: one per seed and arm, with "arm", and "converged" (bool or None) if it is known.
+        summary: from `summary.summarise`.
+        looks: the seeds of each look at the comparison. The last one is the current look.
     """
-    text = f"Verdict: {_verdict(runs, summary)}"
+    text = f"Verdict: {_format_verdict(runs, summary)}"
     if len(looks) > 1 and summary["gain"] and summary["gain"]["ci95"]:
         text += (
             f" This is look {len(looks)} at the comparison, each with different seeds. Where seeds"
@@ -31,7 +31,7 @@ def conclude(
     return textwrap.wrap(text, LINE_LENGTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _verdict(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
+def _format_verdict(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
     gain = summary["gain"]
     if not gain and summary["transfer"] and summary["scratch"]:
         return "none. No seed has both runs, so there is nothing to compare."
@@ -39,13 +39,13 @@ def _verdict(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> s
         arm = "transfer" if summary["transfer"] else "scratch"
         return f"none. There are only {arm} runs, and nothing to compare them with."
     if not gain["ci95"]:
-        return _without_interval(gain)
+        return _explain_missing_interval(gain)
     over = f"over {gain['seeds']} seeds and {gain['images']} test images"
     if summary.get("covers"):
         over += f", {summary['covers']}"
-    transfer = f"Transfer{_not_converged(runs, 'transfer')}"
-    scratch = f"training from scratch{_not_converged(runs, 'scratch')}"
-    # Between commas, the clause needs one after it too.
+    transfer = f"Transfer{_format_not_converged(runs, 'transfer')}"
+    scratch = f"training from scratch{_format_not_converged(runs, 'scratch')}"
+    # The clause is enclosed in commas.
     comma = "," * scratch.endswith(")")
     return {
         "positive": f"positive. {transfer} beats {scratch}{comma} {over}: the whole interval is"
@@ -57,7 +57,7 @@ def _verdict(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> s
     }[summary["verdict"]]
 
 
-def _without_interval(gain: Mapping[str, Any]) -> str:
+def _explain_missing_interval(gain: Mapping[str, Any]) -> str:
     if gain["seeds"] > 1:
         return (
             "inconclusive. One test image has no interval: the gain may be the luck of this image."
@@ -69,8 +69,8 @@ def _without_interval(gain: Mapping[str, Any]) -> str:
     )
 
 
-def _not_converged(runs: Sequence[Mapping[str, Any]], arm: str) -> str:
-    """Return the clause about an arm some of whose runs had not converged, or nothing."""
+def _format_not_converged(runs: Sequence[Mapping[str, Any]], arm: str) -> str:
+    """Return the clause about runs of an arm that had not converged, or ""."""
     known = [
         run["converged"] for run in runs if run["arm"] == arm and run.get("converged") is not None
     ]

@@ -1,4 +1,4 @@
-"""What a comparison of methods found: a table to read, and the learning curves as a picture."""
+"""The results of a comparison of methods: Markdown tables, and a plot of the learning curves."""
 
 import io
 import warnings
@@ -23,38 +23,39 @@ MARKS = {"positive": "▲", "negative": "▼", "inconclusive": ""}
 Correct = Mapping[str, Mapping[int | None, Mapping[int, np.ndarray]]]
 
 
-def markdown(
+def format_markdown(
     title: str, found: Correct, shots: Sequence[int | None], zero_shot: float | None
 ) -> str:
     """Return the tables as Markdown.
 
     Args:
         title: what was compared.
-        found: which test images the runs have right, by method in the order of the rows.
-        shots: of the columns, in their order.
+        found: correct test images, with the methods in the order of the rows.
+        shots: labels per class, in the order of the columns.
         zero_shot: accuracy of the source's model before any training on the target, or None.
     """
     seeds = sorted({s for shot in found.values() for by_seed in shot.values() for s in by_seed})
     head = ["labels a class", *(shots_text(number) for number in shots)]
     rows = [
-        [name, *(_cell(by_shots.get(n, {})) for n in shots)] for name, by_shots in found.items()
+        [name, *(_format_cell(by_shots.get(n, {})) for n in shots)]
+        for name, by_shots in found.items()
     ]
     parts = [
         f"### {title}",
-        f"Test accuracy in %, mean ± standard deviation over {_seed_list(seeds)}; in brackets the"
-        " standard error from the number of test images.",
-        _table([head, *rows]),
+        f"Test accuracy in %, mean ± standard deviation over {_format_seeds(seeds)}; in brackets"
+        " the standard error from the number of test images.",
+        _format_table([head, *rows]),
     ]
     if zero_shot is not None:
         parts.insert(2, f"Before any training on the target: {100 * zero_shot:.2f} %.")
     for yardstick in YARDSTICKS:
         others = [name for name in found if name != yardstick]
         if yardstick in found and others and len(seeds) > 1:
-            parts += _beside(found, yardstick, others, shots)
+            parts += _format_differences(found, yardstick, others, shots)
     return "\n\n".join(parts) + "\n"
 
 
-def _beside(
+def _format_differences(
     found: Correct, yardstick: str, others: Sequence[str], shots: Sequence[int | None]
 ) -> list[str]:
     """Return a table of differences from one method, and a line on who lost to it."""
@@ -64,7 +65,7 @@ def _beside(
         cells = [name]
         for number in shots:
             gain = paired_gain(found[name].get(number, {}), found[yardstick].get(number, {}))
-            cells.append(_gain(gain))
+            cells.append(_format_gain(gain))
             if gain and verdict(gain) == "negative":
                 lost.append(f"{name} at {shots_text(number)}")
         rows.append(cells)
@@ -72,12 +73,12 @@ def _beside(
     return [
         f"Difference from {yardstick} in points, with the 95 % interval over seeds and test images,"
         " paired by both (▲ and ▼ where it is wholly above or below zero):",
-        _table(rows),
+        _format_table(rows),
         reading,
     ]
 
 
-def _gain(gain: Mapping[str, Any] | None) -> str:
+def _format_gain(gain: Mapping[str, Any] | None) -> str:
     if not gain:
         return "-"
     text = f"{100 * gain['mean']:+.2f}"
@@ -87,7 +88,7 @@ def _gain(gain: Mapping[str, Any] | None) -> str:
     return f"{text} {MARKS[verdict(gain)]}".strip()
 
 
-def _cell(by_seed: Mapping[int, np.ndarray]) -> str:
+def _format_cell(by_seed: Mapping[int, np.ndarray]) -> str:
     if not by_seed:
         return "-"
     mean, deviation, _ = spread(correct.mean() for correct in by_seed.values())
@@ -95,11 +96,11 @@ def _cell(by_seed: Mapping[int, np.ndarray]) -> str:
     return f"{text} ({100 * standard_error(by_seed):.2f})"
 
 
-def _seed_list(seeds: Sequence[int]) -> str:
+def _format_seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _format_table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
@@ -116,9 +117,10 @@ def plot(
     all_labels: float,
     zero_shot: float | None,
 ) -> bytes:
-    """Draw accuracy against labels a class, a band from the worst to the best seed; a PNG.
+    """Plot accuracy over labels per class, with a band from the worst to the best seed, as a PNG.
 
-    Beside it, where there is more than plain fine-tuning, how far each method is from that.
+    A second panel has the difference of each method from plain fine-tuning, if there are other
+    methods.
 
     Args:
         title: what was compared.
@@ -150,7 +152,7 @@ def plot(
             _draw_curve(panels[1], points, name, looks[name], band=False)
     if zero_shot is not None:
         panels[0].axhline(100 * zero_shot, color="grey", linestyle=":", label="source, zero labels")
-    # A folder's name may hold what would be read as a formula.
+    # A folder's name may contain math notation of matplotlib.
     panels[0].set_title(title, parse_math=False)
     panels[0].set_ylabel("test accuracy, %")
     panels[0].legend(fontsize=8, loc="lower right")
@@ -158,7 +160,7 @@ def plot(
         panels[1].set_title(f"beside {FINETUNE}")
         panels[1].set_ylabel("points more than plain fine-tuning, mean over the seeds")
         panels[1].axhline(0, color="black", linewidth=0.8)
-        # One method far below would press all others into one line.
+        # A linear scale would compress all other methods if one is far below.
         panels[1].set_yscale("symlog", linthresh=1, subs=(2, 5))
         panels[1].yaxis.set_minor_formatter("{x:+g}")
         panels[1].yaxis.set_major_formatter("{x:+g}")
@@ -174,7 +176,7 @@ def plot(
 def _draw_curve(
     axes: Axes, values: Mapping[float, np.ndarray], name: str, look: dict[str, Any], *, band: bool
 ) -> None:
-    """Draw the means of (seeds,) values by place, and a band from the least to the largest."""
+    """Plot the means of (seeds,) values by position, and a band from the minimum to the maximum."""
     across = sorted(values)
     axes.plot(across, [values[place].mean() for place in across], label=name, **look)
     if band:
@@ -185,7 +187,7 @@ def _draw_curve(
 def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
-        # Of letters that the font lacks; a box is drawn in their place.
+        # Letters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         FigureCanvasAgg(figure).print_png(content)
     return content.getvalue()

@@ -1,7 +1,7 @@
-"""How often a comparison was looked at, each time with other seeds.
+"""The looks at a comparison, each with a different set of seeds.
 
-Who adds seeds until the verdict pleases gets more false verdicts than the interval promises. The
-workdir keeps the looks, and the report tells of them.
+Adding seeds until the verdict is as desired causes more false verdicts than the interval states
+(optional stopping). So the workdir records the looks, and the report mentions them.
 """
 
 import logging
@@ -14,19 +14,19 @@ from tl_keras.storage import files
 LOG = logging.getLogger(__name__)
 
 LOOKS = "looks.json"
-# Largest part of false verdicts, in %, of a look after each added seed from 2 to 10; see
+# Maximum rate of false verdicts, in %, with a look after each added seed from 2 to 10; see
 # experiments/intervals.md.
 FALSE_VERDICTS = 20
 
 
 def record(root: Path, seeds: Sequence[int]) -> list[list[int]]:
-    """Note that the report is written with these seeds, and return all looks in their order.
+    """Record a look with these seeds, and return all looks in order.
 
-    A set of seeds counts once, so that a call that is given again is no new look.
+    Each set of seeds counts once, so a repeated command is no new look.
 
     Args:
         root: the workdir.
-        seeds: those with a run of each arm. Fewer than two have no verdict, and are no look.
+        seeds: the seeds with a run of each arm. Fewer than two give no verdict, and are no look.
 
     Raises:
         WriteError: the file cannot be written.
@@ -37,7 +37,7 @@ def record(root: Path, seeds: Sequence[int]) -> list[list[int]]:
         try:
             looks = files.read_state(path)["looks"]
         except DataError as error:
-            LOG.warning("%s. Earlier looks at the comparison are forgotten", error)
+            LOG.warning("%s. Earlier looks at the comparison are lost", error)
             files.set_aside(path)
     if len(seeds) > 1 and sorted(seeds) not in looks:
         looks = [*looks, sorted(seeds)]

@@ -1,20 +1,20 @@
-"""The metrics of a test set, and what two arms of runs say about each other.
+"""Metrics of a test set, and the paired comparison of two arms.
 
 The arms are paired by seed and by test image. The transfer run and the scratch run of one seed
-share their labelled images, their order and their augmentation, and both are tested on the same
-images. Most of the luck of the seed and of the image cancels in the difference.
+share their labelled images, their order and their augmentation, and are tested on the same images.
+So most of the variance of the seeds and images cancels in the difference.
 
-The gain is the mean of d[s, i] = (transfer right) - (scratch right) over seeds s and test images i.
-Both are samples, and they are crossed. The 95 % interval is mean ± margin, with
+The gain is the mean of d[s, i] = (transfer correct) - (scratch correct) over seeds s and test
+images i. Both are crossed random samples. The 95 % interval is mean ± margin, with
 
     margin^2   = seeds^2 + images^2
     seeds      = t(0.975, S - 1) sqrt(var_s(mean_i d) / S)
     images     = t(0.975, N - 1) sqrt(var_i(mean_s d) / (N + 2))
 
 Banerjee (1960, 1961) adds the squares of two margins; for independent normal parts the coverage is
-at least 95 %. `var_i` is taken with two more images, one that only transfer has right and one that
-only scratch has right, so that it is never zero (Agresti and Min 2005; Bonett and Price 2012). The
-simulation in experiments/intervals.py measures how often the verdict is false.
+at least 95 %. `var_i` is computed with two more images, one that only transfer classifies correctly
+and one that only scratch does, so that it is never zero (Agresti and Min 2005; Bonett and Price
+2012). The simulation in experiments/intervals.py measures the rate of false verdicts.
 """
 
 import functools
@@ -33,12 +33,12 @@ CONFIDENCE = 0.95
 
 
 class Classification(NamedTuple):
-    """How well a model classifies one set of pictures.
+    """Classification metrics of one set of images.
 
     Attributes:
-        accuracy: part of the pictures whose largest logit is their class's, 0 to 1.
+        accuracy: share of the images whose largest logit is that of their class, 0 to 1.
         loss: mean cross-entropy in nats.
-        per_class: class name -> {"accuracy": 0 to 1, or None without pictures, "count": pictures}.
+        per_class: class name -> {"accuracy": 0 to 1, or None without images, "count": images}.
         confusion: (classes, classes) int64 counts; a row is a true class, a column a prediction.
     """
 
@@ -48,24 +48,22 @@ class Classification(NamedTuple):
     confusion: np.ndarray
 
     def as_record(self) -> dict[str, Any]:
-        """Return what a report keeps: accuracy, loss and per_class, ready for JSON."""
+        """Return accuracy, loss and per_class, ready for JSON."""
         return {"accuracy": self.accuracy, "loss": self.loss, "per_class": self.per_class}
 
 
-def classification(
-    labels: np.ndarray, logits: np.ndarray, class_names: Sequence[str]
-) -> Classification:
+def classify(labels: np.ndarray, logits: np.ndarray, class_names: Sequence[str]) -> Classification:
     """Compare logits with the labels.
 
     Args:
         labels: (examples,) int, indices into `class_names`.
-        logits: (examples, classes) float, before any softmax. Of equal logits the first one counts
-            as the prediction.
+        logits: (examples, classes) float, before any softmax. The first of equal logits is the
+            prediction.
         class_names: the classes, in the order of the labels.
 
     Raises:
-        ValueError: no examples, shapes that do not fit, or a label that is no class.
-        DivergedError: logits that are not finite; their accuracy would be an accident.
+        ValueError: there are no examples, the shapes do not match, or a label is no class.
+        DivergedError: logits are not finite.
     """
     labels, logits = np.asarray(labels), np.asarray(logits).astype(np.float64)
     _check(labels, logits, len(class_names))
@@ -103,12 +101,12 @@ def _check(labels: np.ndarray, logits: np.ndarray, num_classes: int) -> None:
 
 
 class Spread(NamedTuple):
-    """Several runs' values in short.
+    """Summary statistics of several runs.
 
     Attributes:
-        mean: their mean.
+        mean: mean of the values.
         std: sample standard deviation (n - 1 in the denominator); None for one value.
-        n: how many there are.
+        n: number of values.
     """
 
     mean: float
@@ -120,7 +118,7 @@ def spread(values: Iterable[float]) -> Spread:
     """Return mean, sample standard deviation and number of `values`.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no values.
     """
     array = np.asarray(list(values), np.float64)
     if not len(array):
@@ -130,7 +128,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def gain_margins(by_seed: np.ndarray, by_image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the two parts of the margin of a gain, by seeds and by test images.
+    """Return the two parts of the margin of a gain, from seeds and from test images.
 
     Args:
         by_seed: (..., seeds) float, the mean difference over the images, of each seed.
@@ -141,7 +139,7 @@ def gain_margins(by_seed: np.ndarray, by_image: np.ndarray) -> tuple[np.ndarray,
         The margin of the gain is the root of the sum of their squares.
     """
     seeds, images = by_seed.shape[-1], by_image.shape[-1]
-    # One more image of +1 and one of -1 leave the sum, and add 2 to the sum of squares.
+    # One more image of +1 and one of -1 do not change the sum, and add 2 to the sum of squares.
     count = images + 2
     squares = np.einsum("...i,...i->...", by_image, by_image, dtype=np.float64) + 2
     total = by_image.sum(axis=-1, dtype=np.float64)
@@ -161,19 +159,20 @@ def t_quantile(count: int) -> float:
 def paired_gain(
     transfer: Mapping[int, np.ndarray], scratch: Mapping[int, np.ndarray]
 ) -> dict[str, Any] | None:
-    """Return what transfer adds to the accuracy, over the seeds that both arms have.
+    """Return the gain in accuracy of transfer over scratch, for the seeds that both arms have.
 
     Args:
-        transfer: seed -> (images,) bool, whether the transfer run has each test image right.
-        scratch: seed -> (images,) bool, the same of the run from scratch; the same images in the
-            same order.
+        transfer: seed -> (images,) bool, whether the transfer run classifies each test image
+            correctly.
+        scratch: seed -> (images,) bool, the same for the run from scratch, with the same images in
+            the same order.
 
     Returns:
-        None where no seed is in both arms. Otherwise, in parts of 1:
+        None if no seed is in both arms. Otherwise, as fractions:
         {"mean": mean of transfer - scratch,
-        "ci95": [low, high], or None for one seed, whose luck cannot be seen, or one image,
+        "ci95": [low, high], or None for one seed or one image,
         "seeds": number of pairs, "images": number of test images,
-        "std_seeds": standard deviation of the gains of the seeds, None for one,
+        "std_seeds": standard deviation of the gains of the seeds, None for one seed,
         "margin_seeds", "margin_images": the parts of the margin, None for one seed or image}.
 
     Raises:
@@ -189,7 +188,7 @@ def paired_gain(
         [transfer[seed].astype(np.int64) - scratch[seed].astype(np.int64) for seed in seeds]
     )
     by_seed = differences.mean(axis=1)
-    # Whole numbers: where signs cancel, the mean is zero to the bit.
+    # A sum of integers, so that the mean is exactly zero if the differences cancel.
     mean = float(differences.sum() / differences.size)
     of_seeds, of_images = map(float, gain_margins(by_seed, differences.mean(axis=0)))
     margin = math.hypot(of_seeds, of_images)
@@ -205,13 +204,13 @@ def paired_gain(
 
 
 def standard_error(correct: Mapping[int, np.ndarray]) -> float:
-    """Return the standard error of an arm's accuracy that comes from the number of test images.
+    """Return the standard error of an arm's accuracy due to the number of test images.
 
-    It is taken with two more images, one right and one wrong, so that it is not zero where all
-    images are right (Agresti and Coull 1998).
+    It is computed with two more images, one correct and one wrong, so that it is not zero if all
+    images are correct (Agresti and Coull 1998).
 
     Args:
-        correct: seed -> (images,) bool, of at least one seed.
+        correct: seed -> (images,) bool, with at least one seed.
 
     Returns:
         sqrt(var_i(mean_s correct) / (images + 2)), 0 to 1.
@@ -222,14 +221,14 @@ def standard_error(correct: Mapping[int, np.ndarray]) -> float:
 
 
 def verdict(gain: Mapping[str, Any]) -> str:
-    """Say what a gain amounts to.
+    """Return the verdict of a gain.
 
     Args:
-        gain: as `paired_gain` returns it.
+        gain: from `paired_gain`.
 
     Returns:
-        "positive" where the whole interval is above zero, "negative" where it is below, and
-        "inconclusive" where it holds zero or does not exist.
+        "positive" if the whole interval is above zero, "negative" if it is below, and
+        "inconclusive" if it contains zero or does not exist.
     """
     if gain["ci95"] is None:
         return "inconclusive"

@@ -1,4 +1,4 @@
-"""The log of a run's metrics, for people and for other programs to read."""
+"""The metrics log of a run, for users and other programs."""
 
 import json
 import math
@@ -10,18 +10,18 @@ from tl_keras.storage import crash_points, files
 
 
 class MetricsLog:
-    """A run's metrics.jsonl: one line {"step": 20, "train/loss": 0.31, ...} a measurement.
+    """A run's metrics.jsonl: one line {"step": 20, "train/loss": 0.31, ...} per measurement.
 
-    JSON has no NaN and no infinity, so a value that is not finite is written as null. We never read
-    the file: what a run goes on from stands in its checkpoint, and the file is written anew.
+    JSON has no NaN and no infinity, so they are written as null. tl_keras never reads the file: a
+    resumed run takes the records from its checkpoint, and writes the file again.
     """
 
     def __init__(self, path: Path, records: Sequence[tuple[int, Mapping[str, float]]] = ()):
-        """Begin the log at `path` with what was recorded before, and go on from there.
+        """Start the log at `path` with the earlier records.
 
         Args:
-            path: of the file; one that is there is replaced.
-            records: step and values of each measurement.
+            path: of the file. An existing file is replaced.
+            records: step and values of each earlier measurement.
 
         Raises:
             WriteError: the file cannot be written.
@@ -41,13 +41,13 @@ class MetricsLog:
         with files.writing(self._path):
             self._file.write(_line(step, values))
             self._file.flush()
-        crash_points.reached("log line written")
+        crash_points.maybe_crash("log line written")
 
     def close(self) -> None:
         """Close the file.
 
         Raises:
-            WriteError: a line that could not be written before still cannot.
+            WriteError: buffered lines cannot be written.
         """
         with files.writing(self._path):
             self._file.close()

@@ -1,4 +1,4 @@
-"""What an experiment found: the summary in report.json, and the table in report.txt."""
+"""The results of an experiment: the summary in report.json, and the table in report.txt."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from tl_keras.report.conclusion import conclude
 from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
 from tl_keras.storage.finished_runs import ARMS
 
-SEEDS_A_LINE = 8
+SEEDS_PER_LINE = 8
 
 
 def summarise(
@@ -22,16 +22,17 @@ def summarise(
     """Return the `summary` of report.json.
 
     Args:
-        runs: one a seed and arm, with at least {"arm": "transfer" or "scratch", "seed": int,
+        runs: one per seed and arm, with at least {"arm": "transfer" or "scratch", "seed": int,
             "test": {"accuracy": 0 to 1}}.
-        correct: arm -> seed -> (images,) bool, whether the run has each test image right.
-        covers: of what source the verdict speaks; see the function of that name.
+        correct: arm -> seed -> (images,) bool, whether the run classifies each test image
+            correctly.
+        covers: from `describe_coverage`.
 
     Returns:
         {"transfer": {"mean", "std", "n", "se_images"}, "scratch": the same, "gain": as
         `metrics.paired_gain` returns it, "verdict": str, "covers": str}, accuracies from 0 to 1;
-        None for what the runs do not tell. "std" is over seeds. "se_images" is the standard error
-        from the number of test images.
+        None for unknown values. "std" is over seeds. "se_images" is the standard error due to the
+        number of test images.
     """
     spreads = {
         arm: {**spread(accuracies.values())._asdict(), "se_images": standard_error(correct[arm])}
@@ -40,16 +41,17 @@ def summarise(
         for arm in ARMS
     }
     gain = paired_gain(correct.get("transfer", {}), correct.get("scratch", {}))
-    told = verdict(gain) if gain else None
-    return {**spreads, "gain": gain, "verdict": told, "covers": covers}
+    result = verdict(gain) if gain else None
+    return {**spreads, "gain": gain, "verdict": result, "covers": covers}
 
 
-def covers(config: Mapping[str, Any]) -> str:
-    """Return of what source a verdict speaks, as the end of "over 3 seeds and 797 test images".
+def describe_coverage(config: Mapping[str, Any]) -> str:
+    """Return the source that a verdict covers, to continue "over 3 seeds and 797 test images".
 
     Args:
-        config: settings by flag name. Where "source_seed" is "paired", each seed has a pretraining
-            of its own. Otherwise all share one source, and the interval does not know of others.
+        config: settings by flag name. If "source_seed" is "paired", each seed has its own
+            pretraining. Otherwise all seeds share one source, and the interval does not cover other
+            sources.
     """
     if config.get("source_weights"):
         return "of this one weights file"
@@ -60,8 +62,8 @@ def covers(config: Mapping[str, Any]) -> str:
     return "of this one pretrained source"
 
 
-def table(report: Mapping[str, Any]) -> str:
-    """Return the text that is printed at the end and written to report.txt.
+def format_table(report: Mapping[str, Any]) -> str:
+    """Return the text of report.txt, which is also printed.
 
     Args:
         report: report.json as a dict, with "config" (settings by flag name), "changes" (those that
@@ -72,13 +74,13 @@ def table(report: Mapping[str, Any]) -> str:
             "sources", "converged" and "looks" may be left out.
 
     Returns:
-        Lines of up to 100 characters where no name is long; accuracies in %, gains in points.
+        Lines of up to 100 characters, unless a name is long. Accuracies are in %, gains in points.
     """
     parts = [
-        _task(report),
-        _before_training(report),
-        _arms(report["runs"], report["summary"]),
-        _seeds(report["runs"]),
+        _format_task(report),
+        _format_source(report),
+        _format_arms(report["runs"], report["summary"]),
+        _format_seed_table(report["runs"]),
         conclude(report["runs"], report["summary"], report.get("looks", ())),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
@@ -88,8 +90,8 @@ def _accuracies(runs: Iterable[Mapping[str, Any]], arm: str) -> dict[int, float]
     return {run["seed"]: run["test"]["accuracy"] for run in runs if run["arm"] == arm}
 
 
-def source_name(report: Mapping[str, Any]) -> str:
-    """Return what was learned from, and how; `report` has "config" and sources as of `table`."""
+def describe_source(report: Mapping[str, Any]) -> str:
+    """Return the source and how it was pretrained; `report` is as in `format_table`."""
     config, records = report["config"], _sources(report)
     source = (records[0]["dataset"] if records else "") or config["source"]
     if config.get("source_weights"):
@@ -99,71 +101,73 @@ def source_name(report: Mapping[str, Any]) -> str:
     return source
 
 
-def _task(report: Mapping[str, Any]) -> list[str]:
+def _format_task(report: Mapping[str, Any]) -> list[str]:
     config = report["config"]
     has_transfer = any(run["arm"] == "transfer" for run in report["runs"])
     shots = config["shots"]
     how = [
         f"{config['method']} of {config['model']}" if has_transfer else config["model"],
-        f"{_count(shots, 'labelled image')} a class" if shots != ALL else "all labelled images",
-        _seed_list(sorted({run["seed"] for run in report["runs"]})),
+        f"{_format_count(shots, 'labelled image')} a class"
+        if shots != ALL
+        else "all labelled images",
+        _format_seeds(sorted({run["seed"] for run in report["runs"]})),
     ]
     target = config["target"]
-    title = f"{source_name(report)} -> {target}" if has_transfer else target
+    title = f"{describe_source(report)} -> {target}" if has_transfer else target
     changes = [f"changed on the way: {text}" for text in report.get("changes", ())]
     return [title, ", ".join(how), *changes]
 
 
-def _seed_list(seeds: Sequence[int]) -> str:
-    if len(seeds) > SEEDS_A_LINE:
+def _format_seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) > SEEDS_PER_LINE:
         return f"{len(seeds)} seeds from {seeds[0]} to {seeds[-1]}"
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _sources(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the records of the sources: one that all seeds share, or one for each seed."""
+    """Return the records of the sources: one shared by all seeds, or one for each seed."""
     shared = [report["source"]] if report.get("source") else []
     return list(report.get("sources") or shared)
 
 
-def _before_training(report: Mapping[str, Any]) -> list[str]:
-    """Return the lines on what the source knew before it saw the target's labels."""
+def _format_source(report: Mapping[str, Any]) -> list[str]:
+    """Return the lines on the source's test accuracy and the zero-shot accuracy."""
     lines = []
     tested = [source for source in _sources(report) if source.get("test")]
     if tested:
-        found = _source_figure([source["test"] for source in tested])
+        found = _format_source_test([source["test"] for source in tested])
         lines.append(f"source      {found} on the test images of {tested[0]['dataset']}")
     zero_shot = [run["zero_shot"]["accuracy"] for run in report["runs"] if run.get("zero_shot")]
     if zero_shot:
         target = report["config"]["target"]
-        # Of a source that all seeds share, there is one figure and no deviation.
+        # A source shared by all seeds has one value and no deviation.
         apart = bool(report.get("sources"))
-        found = _mean_percent(zero_shot if apart else zero_shot[:1])
+        found = _format_mean(zero_shot if apart else zero_shot[:1])
         lines.append(
             f"zero-shot   {found}  on the test images of {target}, before any training on its own"
         )
     return lines
 
 
-def _source_figure(tests: Sequence[Mapping[str, float]]) -> str:
-    """Return what tells how well the sources were learned: with their labels, or without."""
+def _format_source_test(tests: Sequence[Mapping[str, float]]) -> str:
+    """Return the test metric of the sources, pretrained with labels or without."""
     if "accuracy" in tests[0]:
-        return f"{_mean_percent([test['accuracy'] for test in tests])} "
+        return f"{_format_mean([test['accuracy'] for test in tests])} "
     if "contrastive_accuracy" in tests[0]:
-        found = _mean_percent([test["contrastive_accuracy"] for test in tests])
+        found = _format_mean([test["contrastive_accuracy"] for test in tests])
         return f"{found}  contrastive accuracy"
     mean, std, _ = spread(test["mean_squared_error"] for test in tests)
     deviation = "" if std is None else f" ± {std:.4f}"
     return f"{mean:8.4f}{deviation}  mean squared error"
 
 
-def _mean_percent(accuracies: Sequence[float]) -> str:
-    """Return the mean, and of several the standard deviation, in %."""
+def _format_mean(accuracies: Sequence[float]) -> str:
+    """Return the mean in %, with the standard deviation of several values."""
     mean, std, _ = spread(accuracies)
-    return _percent(mean) + ("" if std is None else f" ± {100 * std:.2f}") + " %"
+    return _format_percent(mean) + ("" if std is None else f" ± {100 * std:.2f}") + " %"
 
 
-def _arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[str]:
+def _format_arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[str]:
     heading = ("test", "accuracy", "std (seeds)", "se (images)", "converged", "steps")
     rows = [(*heading, "time a run", "images/s")]
     for arm in ARMS:
@@ -173,13 +177,13 @@ def _arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list
             rows.append(
                 (
                     arm,
-                    f"{_percent(mean)} %",
+                    f"{_format_percent(mean)} %",
                     "-" if std is None else f"{100 * std:.2f}",
                     f"{100 * summary[arm]['se_images']:.2f}",
-                    _converged([run.get("converged") for run in own]),
-                    _steps([run["steps"] for run in own]),
-                    _duration(float(np.mean([run["seconds"] for run in own]))),
-                    _rate([run["images_per_second"] for run in own]),
+                    _format_converged([run.get("converged") for run in own]),
+                    _format_steps([run["steps"] for run in own]),
+                    _format_duration(float(np.mean([run["seconds"] for run in own]))),
+                    _format_rate([run["images_per_second"] for run in own]),
                 )
             )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -187,12 +191,12 @@ def _arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list
     for name, *cells in rows:
         right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         lines.append("   ".join([f"{name:9}", *right]))
-    return lines + _gain_lines(summary["gain"])
+    return lines + _format_gain(summary["gain"])
 
 
-def _converged(told: Sequence[bool | None]) -> str:
-    """Return how many runs converged, of those that are known."""
-    known = [one for one in told if one is not None]
+def _format_converged(result: Sequence[bool | None]) -> str:
+    """Return how many of the known runs converged."""
+    known = [one for one in result if one is not None]
     if not known:
         return "-"
     if len(set(known)) == 1:
@@ -200,25 +204,27 @@ def _converged(told: Sequence[bool | None]) -> str:
     return f"{sum(known)} of {len(known)}"
 
 
-def _gain_lines(gain: Mapping[str, Any] | None) -> list[str]:
-    """Return the gain with its interval, and below it the parts of the margin."""
+def _format_gain(gain: Mapping[str, Any] | None) -> list[str]:
+    """Return the gain with its interval, and a line with the parts of the margin."""
     if not gain:
         return []
     line = f"{'gain':9}   {100 * gain['mean']:+6.2f}  points"
     if gain["ci95"]:
         low, high = (100 * bound for bound in gain["ci95"])
         line += f"; 95 % interval {low:+.2f} to {high:+.2f}"
-    sizes = f"{_count(gain['seeds'], 'seed')} and {_count(gain['images'], 'test image')}"
-    parts = [_margin(gain[f"margin_{name}"], name) for name in ("seeds", "images")]
+    sizes = (
+        f"{_format_count(gain['seeds'], 'seed')} and {_format_count(gain['images'], 'test image')}"
+    )
+    parts = [_format_margin(gain[f"margin_{name}"], name) for name in ("seeds", "images")]
     return [f"{line} ({sizes})", f"{'':11} {', '.join(parts)}"]
 
 
-def _margin(margin: float | None, name: str) -> str:
+def _format_margin(margin: float | None, name: str) -> str:
     return f"± unknown by {name}" if margin is None else f"±{100 * margin:.2f} by {name}"
 
 
-def _seeds(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the accuracies seed by seed, as many to a line as fit; nothing for a single seed."""
+def _format_seed_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the accuracies of each seed, or nothing for a single seed."""
     by_arm = {arm: _accuracies(runs, arm) for arm in ARMS}
     seeds = sorted(by_arm["transfer"].keys() | by_arm["scratch"].keys())
     if len(seeds) < 2:
@@ -226,7 +232,9 @@ def _seeds(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     cells: dict[str, dict[int, str]] = {"seed": {seed: str(seed) for seed in seeds}}
     for arm, by_seed in by_arm.items():
         if by_seed:
-            cells[arm] = {seed: _percent(accuracy).strip() for seed, accuracy in by_seed.items()}
+            cells[arm] = {
+                seed: _format_percent(accuracy).strip() for seed, accuracy in by_seed.items()
+            }
     pairs = _pairs(runs)
     if pairs:
         cells["gain"] = {
@@ -235,8 +243,8 @@ def _seeds(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         }
     width = max(7, *(len(str(seed)) for seed in seeds)) + 1
     lines = []
-    for start in range(0, len(seeds), SEEDS_A_LINE):
-        block = seeds[start : start + SEEDS_A_LINE]
+    for start in range(0, len(seeds), SEEDS_PER_LINE):
+        block = seeds[start : start + SEEDS_PER_LINE]
         lines += [""] if start else []
         lines += [
             f"{name:9} " + "".join(row.get(seed, "-").rjust(width) for seed in block)
@@ -250,20 +258,20 @@ def _pairs(runs: Sequence[Mapping[str, Any]]) -> list[int]:
     return sorted(transfer.keys() & scratch.keys())
 
 
-def _percent(accuracy: float) -> str:
+def _format_percent(accuracy: float) -> str:
     return f"{100 * accuracy:6.2f}"
 
 
-def _count(number: int, noun: str) -> str:
+def _format_count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def _steps(steps: Sequence[int]) -> str:
+def _format_steps(steps: Sequence[int]) -> str:
     low, high = min(steps), max(steps)
     return f"{low}" if low == high else f"{low}-{high}"
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -272,7 +280,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _rate(rates: Sequence[float | None]) -> str:
-    """Return the mean rate; a run of no steps has none."""
+def _format_rate(rates: Sequence[float | None]) -> str:
+    """Return the mean rate. A run without steps has no rate."""
     known = [rate for rate in rates if rate]
     return f"{np.mean(known):,.0f}" if known else "-"

@@ -1,12 +1,12 @@
-"""One run's event files: what TensorBoard shows of it.
+"""The TensorBoard event files of a run.
 
-TensorBoard's log directory is the workdir, and each run has a folder in it (`source`,
-`transfer-0`, `scratch-0`), so that equal names lie over each other in one chart. Event files are
-derived data. After an interruption they are written anew from what the checkpoint holds, because
-steps that are trained twice would be drawn twice.
+TensorBoard's log directory is the workdir. Each run has a folder in it (`source`, `transfer-0`,
+`scratch-0`), so that scalars of the same name share a chart. Event files are derived data. A
+resumed run writes them again from its checkpoint, because steps that are trained twice would be
+drawn twice.
 
-The files are TensorBoard's, the writer is ours. That of TensorFlow keeps events back and ignores
-what becomes of some: on a full disk it tells of others in lines of C++, or of none.
+The writer is our own. TensorFlow's writer buffers events and ignores some write errors. On a full
+disk it prints lines of C++, or nothing.
 """
 
 import io
@@ -39,46 +39,48 @@ class EventLog:
     """The event file of one run, in `folder`.
 
     Scalar names are `split/name`: `train/loss`, `validation/accuracy`, `test/accuracy`,
-    `train/learning_rate`. Pictures have a group of their own, which TensorBoard sorts after the
-    charts. Every method raises WriteError where the file cannot be written.
+    `train/learning_rate`. Images have a separate group, which TensorBoard sorts after the charts.
+    Every method raises WriteError if the file cannot be written.
     """
 
     def __init__(self, folder: Path | str):
-        """Start a new event file in `folder`, and delete those that it holds.
+        """Start a new event file in `folder`, and delete the existing ones.
 
         Raises:
-            WriteError: the folder cannot be made or written.
+            WriteError: the folder cannot be created or written.
         """
         self.folder = Path(folder)
         self._started = time.time()
-        self._newest: dict[str, int] = {}
+        self._last_steps: dict[str, int] = {}
         with files.writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             for old in self.folder.glob("events.out.tfevents.*"):
                 old.unlink()
         name = f"events.out.tfevents.{int(self._started)}.{os.getpid()}.v2"
-        self._file = files.GrowingFile(self.folder / name)
+        self._file = files.AppendFile(self.folder / name)
         self._writer = RecordWriter(self._file)
         self._record(Event(wall_time=self._started, file_version="brain.Event:2"))
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to the chart of each name in `values`, at `step` steps."""
         self._add(step, *(scalar_pb(name, value) for name, value in values.items()))
-        self._newest |= dict.fromkeys(values, step)
+        self._last_steps |= dict.fromkeys(values, step)
 
-    def text(self, name: str, markdown: str, step: int = 0) -> None:
+    def add_text(self, name: str, markdown: str, step: int = 0) -> None:
         """Show `markdown` in the text tab."""
         self._add(step, text_pb(name, markdown.encode(errors="backslashreplace")))
 
-    def config_text(self, settings: Mapping[str, Any]) -> None:
+    def add_config(self, settings: Mapping[str, Any]) -> None:
         """Show settings (flag name -> value) as a table in the text tab, under `config`."""
-        rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in settings.items()]
-        self.text("config", "\n".join(["| flag | value |", "| --- | --- |", *rows]))
+        rows = [
+            f"| {_escape_cell(name)} | {_escape_cell(value)} |" for name, value in settings.items()
+        ]
+        self.add_text("config", "\n".join(["| flag | value |", "| --- | --- |", *rows]))
 
-    def batch_picture(
+    def add_batch(
         self, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], step: int
     ) -> None:
-        """Show up to 32 pictures of a training batch as the model sees them: `visuals/batch`.
+        """Show up to 32 images of a training batch as the model gets them: `visuals/batch`.
 
         Args:
             images: (batch, height, width, channels) uint8, or float from 0 to 255.
@@ -86,9 +88,9 @@ class EventLog:
             class_names: in the order of the labels.
             step: of the picture.
         """
-        self._picture("visuals/batch", pictures.batch(images, labels, class_names), step)
+        self._add_image("visuals/batch", pictures.draw_batch(images, labels, class_names), step)
 
-    def pairs(
+    def add_pairs(
         self,
         name: str,
         above: np.ndarray,
@@ -96,18 +98,18 @@ class EventLog:
         titles: tuple[str, str],
         step: int,
     ) -> None:
-        """Show up to 16 pairs of pictures, one above the other: `visuals/NAME`.
+        """Show up to 16 pairs of images, one above the other: `visuals/NAME`.
 
         Args:
-            name: of the picture.
+            name: of the figure.
             above: (n, height, width, channels) uint8, or float from 0 to 255.
             below: the same shape or longer.
-            titles: of a picture above, and of one below.
-            step: of the picture.
+            titles: of an image above, and of an image below.
+            step: of the figure.
         """
-        self._picture(f"visuals/{name}", pictures.pairs(above, below, titles), step)
+        self._add_image(f"visuals/{name}", pictures.draw_pairs(above, below, titles), step)
 
-    def confusion(self, matrix: np.ndarray, class_names: Sequence[str], step: int) -> None:
+    def add_confusion(self, matrix: np.ndarray, class_names: Sequence[str], step: int) -> None:
         """Show a confusion matrix: `visuals/confusion`.
 
         Args:
@@ -115,9 +117,9 @@ class EventLog:
             class_names: in the order of the rows.
             step: of the picture.
         """
-        self._picture("visuals/confusion", pictures.confusion(matrix, class_names), step)
+        self._add_image("visuals/confusion", pictures.draw_confusion(matrix, class_names), step)
 
-    def misclassified(
+    def add_mistakes(
         self,
         images: np.ndarray,
         labels: np.ndarray,
@@ -126,52 +128,56 @@ class EventLog:
         step: int,
         confidences: np.ndarray | None = None,
     ) -> None:
-        """Show up to 32 mistakes, the surest first: `visuals/misclassified`.
+        """Show up to 32 misclassified images, in order of falling confidence:
+        `visuals/misclassified`.
 
         Args:
-            images: (examples, height, width, channels) uint8: the whole test set, right and wrong.
+            images: (examples, height, width, channels) uint8, the whole test set.
             labels: (examples,) int.
             predictions: (examples,) int.
             class_names: in the order of the labels.
             step: of the picture.
             confidences: (examples,) probability of each prediction, 0 to 1.
         """
-        drawn = pictures.mistakes(images, labels, predictions, class_names, confidences)
-        self._picture("visuals/misclassified", drawn, step)
+        drawn = pictures.draw_mistakes(images, labels, predictions, class_names, confidences)
+        self._add_image("visuals/misclassified", drawn, step)
 
-    def histograms(self, named_weights: Mapping[str, np.ndarray], step: int) -> None:
-        """Show how each weight's values are distributed, under `weights/NAME`.
+    def add_histograms(self, named_weights: Mapping[str, np.ndarray], step: int) -> None:
+        """Show a histogram of each weight, under `weights/NAME`.
 
         Args:
-            named_weights: name -> array of any shape. Values that are not finite are left out.
+            named_weights: name -> array of any shape. Non-finite values are left out.
             step: of the histograms.
         """
         for name, values in named_weights.items():
             values = np.asarray(values, np.float32)
             self._add(step, histogram_pb(f"weights/{name}", values[np.isfinite(values)]))
 
-    def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
-        """Make the run a row of the HPARAMS tab; call it once, when the run is finished.
+    def add_hparams(
+        self, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int
+    ) -> None:
+        """Add the run as a row of the HPARAMS tab. Call it once, when the run is finished.
 
-        The tab's columns are left to TensorBoard to find: then the settings that differ between
-        the runs come first, also between workdirs that are looked at together.
+        TensorBoard determines the columns, so that settings that differ between runs come first,
+        even across workdirs.
 
         Args:
-            settings: name -> value, what tells the runs apart among them. Lists are written with
-                commas, None as nothing.
+            settings: name -> value. Lists are written with commas, None as an empty string.
             metrics: scalar name -> value, such as `test/accuracy`. The tab reads them from the
-                scalars, so they are written there, unless they were at this step.
+                scalars, so they are written as scalars, unless they were written at this step.
             step: of these scalars.
         """
-        row = {name: _plain(value) for name, value in settings.items()}
-        # Runs of the same id are averaged into one row, and so are runs of equal settings without
-        # one. The folder's name alone is that of other methods' and other workdirs' runs too.
-        own_id = _plain(str(self.folder))
+        row = {name: _to_plain(value) for name, value in settings.items()}
+        # TensorBoard averages runs with the same id, or with equal settings and no id, into one
+        # row. The folder's name alone is not unique across methods and workdirs.
+        own_id = _to_plain(str(self.folder))
         start = api.hparams_pb(row, trial_id=own_id, start_time_secs=self._started)
         end = hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)
-        # TensorBoard makes these of TensorFlow's class of the same name.
+        # TensorBoard creates these as TensorFlow's class of the same name.
         self._add(0, *(Summary.FromString(part.SerializeToString()) for part in (start, end)))
-        self.scalars(step, {n: v for n, v in metrics.items() if self._newest.get(n) != step})
+        self.add_scalars(
+            step, {n: v for n, v in metrics.items() if self._last_steps.get(n) != step}
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -188,7 +194,7 @@ class EventLog:
     ) -> None:
         self.close()
 
-    def _picture(self, name: str, pixels: np.ndarray, step: int) -> None:
+    def _add_image(self, name: str, pixels: np.ndarray, step: int) -> None:
         encoded = io.BytesIO()
         Image.fromarray(pixels).save(encoded, "PNG")
         height, width = pixels.shape[:2]
@@ -204,13 +210,13 @@ class EventLog:
         self._writer.write(event.SerializeToString())
 
 
-def _plain(value: Any) -> str | float | int | bool:
+def _to_plain(value: Any) -> str | float | int | bool:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, (float, int, bool)):
         return value
     if isinstance(value, str):
-        # A byte of a path that is not UTF-8 comes as half a character.
+        # A byte of a path that is not UTF-8 is a lone surrogate.
         return value.encode(errors="backslashreplace").decode()
     if value is None:
         return ""
@@ -219,6 +225,6 @@ def _plain(value: Any) -> str | float | int | bool:
     return str(value)
 
 
-def _cell(value: Any) -> str:
-    """Return a setting as it can stand in a markdown table."""
-    return re.sub(r"([|*_`<\\])", r"\\\1", str(_plain(value))).replace("\n", " ")
+def _escape_cell(value: Any) -> str:
+    """Return a setting, escaped for a Markdown table."""
+    return re.sub(r"([|*_`<\\])", r"\\\1", str(_to_plain(value))).replace("\n", " ")

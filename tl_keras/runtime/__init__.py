@@ -1,4 +1,4 @@
-"""The process that the program runs in: signals, Keras' settings, versions, and random seeds.
+"""The process: signal handling, Keras' global settings, library versions, and random seeds.
 
 It may import `errors` and `storage`.
 """

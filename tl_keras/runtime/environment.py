@@ -1,4 +1,4 @@
-"""What computes: versions, processor and threads, on which the last bits of a result depend."""
+"""The environment of a run: versions, processor and threads. Rounding depends on them."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 def describe() -> dict[str, str]:
-    """Return what the bits of a result depend on besides the flags, by name."""
+    """Return what bit-identical results depend on besides the flags, by name."""
     threading = tf.config.threading
     return {
         "tensorflow": tf.__version__,
@@ -19,7 +19,7 @@ def describe() -> dict[str, str]:
         "python": platform.python_version(),
         "processor": _processor(),
         "processors_in_use": str(len(os.sched_getaffinity(0))),
-        # Sorted: the processes of a cluster list them each with its own first.
+        # Sorted, because each process of a cluster lists its own devices first.
         "devices": ", ".join(sorted(one.name for one in tf.config.list_logical_devices())),
         "intra_op_threads": str(threading.get_intra_op_parallelism_threads()),
         "inter_op_threads": str(threading.get_inter_op_parallelism_threads()),
@@ -29,7 +29,7 @@ def describe() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Return the processor's name; Linux has the one that people know in /proc."""
+    """Return the processor's name, on Linux the model name in /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model n"))

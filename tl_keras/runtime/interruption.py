@@ -1,10 +1,10 @@
-"""Ending early, when SIGTERM or SIGINT says so: what can be saved is saved, the exit code is 75.
+"""Graceful stop on SIGTERM or SIGINT: the state is saved, and the exit code is 75.
 
-A handler in Python runs between two of its instructions, and TensorFlow may compute for minutes in
-one. So the signals go into a pipe, and a thread of its own answers them. Where training runs, it
-tells the loop, which saves its state after the steps under way; where it does not, or where that
-takes longer than the grace time, the process ends at once. Nothing is lost by that either: all
-files are written so that a process may be killed at any moment.
+Python runs a signal handler only between two of its instructions, and TensorFlow may compute for
+minutes in one. So signals are written to a pipe, and a thread reads them. Inside `graceful_stop`
+the thread sets the stop flag; the training loop saves its state after the steps under way.
+Elsewhere, or if that takes longer than GRACE_SECONDS, the process exits at once. Nothing is lost
+then: all files are written so that the process may be killed at any moment.
 """
 
 import contextlib
@@ -23,127 +23,127 @@ MESSAGE = "stopped; the same command continues it"
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_told = threading.Event()
-_saves = threading.Event()
-# Nobody listens, not yet or not any more.
-_over = threading.Event()
-_over.set()
-# Where the end is told of, whatever stands in place of the standard error then.
-_console = -1
-# Passes the word on to the other processes that share the work, where there are any.
-_pass_on: Callable[[], None] | None = None
+_stop = threading.Event()
+_is_graceful = threading.Event()
+# Set while `handle_signals` is not active.
+_inactive = threading.Event()
+_inactive.set()
+# A copy of the standard error, which stays valid if the standard error is redirected.
+_stderr_copy = -1
+# Tells the other processes of the cluster about the stop signal; None without a cluster.
+_forward_stop: Callable[[], None] | None = None
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[None]:
-    """Answer SIGTERM and SIGINT inside; the first of them saves, the second ends the process."""
+def handle_signals() -> Iterator[None]:
+    """Handle SIGTERM and SIGINT inside: the first signal saves, the second ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    global _console
-    _told.clear()
-    _over.clear()
+    global _stderr_copy
+    _stop.clear()
+    _inactive.clear()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    _console = os.dup(sys.stderr.fileno()) if _has_descriptor() else -1
-    # One has to be there for the number to get into the pipe; it is not to do anything.
-    before = {number: signal.signal(number, _nothing) for number in SIGNALS}
+    _stderr_copy = os.dup(sys.stderr.fileno()) if _has_stderr() else -1
+    # The wakeup pipe only receives signals that have a Python handler. The handler does nothing.
+    before = {number: signal.signal(number, _ignore_signal) for number in SIGNALS}
     pipe_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_answer, args=(reader,), daemon=True)
+    thread = threading.Thread(target=_watch_signals, args=(reader,), daemon=True)
     thread.start()
     try:
         yield
     finally:
-        _over.set()
+        _inactive.set()
         signal.set_wakeup_fd(pipe_before)
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(writer)
         thread.join()
         os.close(reader)
-        if _console >= 0:
-            os.close(_console)
+        if _stderr_copy >= 0:
+            os.close(_stderr_copy)
 
 
-def listen_again() -> None:
-    """Take the signals back from a library that has taken them unseen by Python."""
+def restore_handlers() -> None:
+    """Reinstall our handlers after a library replaced them without Python's knowledge."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, signal.getsignal(number) or signal.SIG_DFL)
 
 
-def pass_on(tell: Callable[[], None]) -> None:
-    """Have `tell` called, in a thread of its own, when a signal comes to this process."""
-    global _pass_on
-    _pass_on = tell
+def forward_stop_to(forward: Callable[[], None]) -> None:
+    """Call `forward`, in a separate thread, when this process receives a stop signal."""
+    global _forward_stop
+    _forward_stop = forward
 
 
-def passed_on(heard: Callable[[], None]) -> None:
-    """Do as if a first signal had come, for another process has had one; may not come back.
+def stop_from_peer(acknowledge: Callable[[], None]) -> None:
+    """Handle a stop signal that another process received. May not return.
 
     Args:
-        heard: says so to the other one, which may be gone from then on.
+        acknowledge: confirms it to the other process, which may exit from then on.
     """
-    _told.set()
-    heard()
-    if not _over.is_set() and (not _saves.is_set() or not _over.wait(GRACE_SECONDS)):
-        _end()
+    _stop.set()
+    acknowledge()
+    if not _inactive.is_set() and (not _is_graceful.is_set() or not _inactive.wait(GRACE_SECONDS)):
+        _exit_now()
 
 
 @contextlib.contextmanager
-def saving() -> Iterator[None]:
-    """Promise to look at `told()` often inside, and to save and raise StoppedError then."""
-    _saves.set()
+def graceful_stop() -> Iterator[None]:
+    """Let the caller save its state and raise StoppedError after a stop signal."""
+    _is_graceful.set()
     try:
         yield
     finally:
-        _saves.clear()
+        _is_graceful.clear()
 
 
-def told(within: float = 0.0) -> bool:
-    """Return whether the process was told to end, or is within so many seconds."""
-    return _told.wait(within)
+def stop_requested(seconds: float = 0.0) -> bool:
+    """Return whether a stop signal arrived, waiting up to `seconds` for one."""
+    return _stop.wait(seconds)
 
 
-def stop() -> StoppedError:
-    """Return the error to raise when all is saved."""
+def stopped_error() -> StoppedError:
+    """Return the error to raise after the state is saved."""
     return StoppedError(MESSAGE)
 
 
-def _has_descriptor() -> bool:
+def _has_stderr() -> bool:
     try:
         return sys.stderr.fileno() >= 0
     except (OSError, ValueError, AttributeError):
         return False
 
 
-def _nothing(*_: object) -> None:
-    """Handle a signal: the thread that reads the pipe does."""
+def _ignore_signal(*_: object) -> None:
+    """Do nothing: the thread that reads the pipe handles the signal."""
 
 
-def _answer(reader: int) -> None:
-    """Wait for the numbers of signals in the pipe; it is closed when nobody listens any more."""
+def _watch_signals(reader: int) -> None:
+    """Read signal numbers from the pipe until it is closed, and stop the process on the first."""
     signals = {bytes([number]) for number in SIGNALS}
     while (number := os.read(reader, 1)) not in signals:
         if not number:
             return
-    _told.set()
-    if _pass_on is not None:
-        _pass_on()
-    if _saves.is_set():
-        # Readable: a second signal, or the end of all that listened.
+    _stop.set()
+    if _forward_stop is not None:
+        _forward_stop()
+    if _is_graceful.is_set():
+        # Readable on a second signal, or when the pipe is closed.
         readable, _, _ = select.select([reader], [], [], GRACE_SECONDS)
         if readable and not os.read(reader, 1):
             return
-    _end()
+    _exit_now()
 
 
-def _end() -> None:
-    """End the process at once."""
+def _exit_now() -> None:
+    """Exit the process at once."""
     for handler in logging.getLogger("tl_keras").handlers:
         with contextlib.suppress(OSError, ValueError):
             handler.flush()
-    if _console >= 0:
+    if _stderr_copy >= 0:
         with contextlib.suppress(OSError):
-            os.write(_console, f"tl_keras: {MESSAGE}\n".encode())
+            os.write(_stderr_copy, f"tl_keras: {MESSAGE}\n".encode())
     os._exit(StoppedError.exit_code)

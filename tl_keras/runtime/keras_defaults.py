@@ -1,7 +1,7 @@
-"""Keras' global settings: ours while tl_keras works, the caller's own before and after.
+"""Keras' global settings: defaults while tl_keras runs, the caller's settings before and after.
 
-Keras reads them from KERAS_BACKEND, from keras.json and from calls of `keras.config`. What is set
-there would get into every model that is built: its precision, its layout, its epsilon.
+Keras reads them from KERAS_BACKEND, from keras.json and from calls of `keras.config`. They affect
+every model that is built: its precision, its data format, its epsilon.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from tl_keras.errors import UsageError
 from tl_keras.storage import files
 
 BACKEND = "tensorflow"
-# Settings of the process: the names of the functions of keras.config that get them.
+# Process-wide settings, by the names of their getters in keras.config.
 DEFAULTS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
-# What Keras takes from keras.json; it ends with a traceback at anything else.
+# The values that Keras accepts in keras.json. It fails with a traceback on any other.
 _ALLOWED: dict[str, Any] = {
     "floatx": {"float16", "float32", "float64"},
     "epsilon": float,
@@ -27,47 +27,47 @@ _ALLOWED: dict[str, Any] = {
 }
 
 _lock = threading.Lock()
-# How many `use_defaults` there are, in all threads, and what the caller had before the first.
-_users = 0
-_callers: dict[str, Any] = {}
+# The number of active `use_defaults` in all threads, and the caller's settings before the first.
+_active_count = 0
+_caller_settings: dict[str, Any] = {}
 
 
 def check_backend() -> None:
-    """Refuse what tl_keras cannot work with, before Keras or TensorFlow is imported for it.
+    """Check Keras' backend and keras.json before Keras or TensorFlow is imported.
 
     Raises:
         UsageError: Keras' backend is not TensorFlow, or Keras cannot be imported with its
             keras.json.
     """
     if (keras := sys.modules.get("keras")) is not None:
-        _refuse_other_backend(keras.config.backend(), "Keras is imported with the backend '{}'")
+        _check_backend_name(keras.config.backend(), "Keras is imported with the backend '{}'")
         return
     path = _config_path()
     config = _read_config(path)
     if name := os.environ.get("KERAS_BACKEND"):
-        _refuse_other_backend(name, "KERAS_BACKEND={}")
+        _check_backend_name(name, "KERAS_BACKEND={}")
     else:
-        _refuse_other_backend(config.get("backend", BACKEND), f"{path} has the backend '{{}}'")
+        _check_backend_name(config.get("backend", BACKEND), f"{path} has the backend '{{}}'")
 
 
-def _refuse_other_backend(name: Any, where: str) -> None:
+def _check_backend_name(name: Any, where: str) -> None:
     if name != BACKEND:
         raise UsageError(
-            f"{where.format(name)}, and tl_keras works with {BACKEND} alone: set"
-            f" KERAS_BACKEND={BACKEND} where Python is started"
+            f"{where.format(name)}, and tl_keras needs {BACKEND}. Set KERAS_BACKEND={BACKEND}"
+            " before Python starts"
         )
 
 
 def _config_path() -> Path:
-    """Return where Keras looks for keras.json."""
-    home = files.expanded("~")
+    """Return the path where Keras looks for keras.json."""
+    home = files.expand_user("~")
     if not os.access(home, os.W_OK):
         home = Path("/tmp")
-    return files.expanded(os.environ.get("KERAS_HOME", str(home / ".keras"))) / "keras.json"
+    return files.expand_user(os.environ.get("KERAS_HOME", str(home / ".keras"))) / "keras.json"
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Return what keras.json holds; nothing where it is missing or no JSON, as Keras has it.
+    """Return the content of keras.json. It is empty if the file is missing or no JSON, as in Keras.
 
     Raises:
         UsageError: Keras cannot be imported with it.
@@ -78,28 +78,28 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be read by Keras ({error.strerror or error}): make it readable, or set"
+            f"{path} cannot be read by Keras ({error.strerror or error}). Make it readable, or set"
             " KERAS_HOME to another folder"
         ) from error
     except ValueError:
         return {}
     if not isinstance(config, dict):
-        raise UsageError(f"{path} holds no settings by name, as Keras needs them: remove it")
+        raise UsageError(f"{path} is no JSON object, as Keras needs it. Remove it")
     for name, allowed in _ALLOWED.items():
         value = config.get(name, DEFAULTS[name])
         fits = isinstance(value, float) if allowed is float else value in sorted(allowed)
         if not fits:
             words = "a number such as 1e-07" if allowed is float else " or ".join(sorted(allowed))
-            raise UsageError(f"{path} has {name}={value!r}, and Keras takes {words}: correct it")
+            raise UsageError(f"{path} has {name}={value!r}, and Keras accepts {words}. Correct it")
     return config
 
 
 @contextlib.contextmanager
 def use_defaults() -> Iterator[None]:
-    """Have Keras' global settings at their defaults inside; put the caller's own back afterwards.
+    """Set Keras' global settings to their defaults inside, and restore the caller's afterwards.
 
-    The dtype policy is the thread's, all other settings are the process's: of several threads that
-    work at a time the last puts those back.
+    The dtype policy is per thread. All other settings are per process: of several threads that run
+    at the same time, the last one restores them.
 
     Raises:
         UsageError: Keras' backend is not TensorFlow.
@@ -118,20 +118,20 @@ def use_defaults() -> Iterator[None]:
 
 
 def _enter(config: Any) -> None:
-    global _users
+    global _active_count
     with _lock:
-        if not _users:
-            _callers.update({name: getattr(config, name)() for name in DEFAULTS})
+        if not _active_count:
+            _caller_settings.update({name: getattr(config, name)() for name in DEFAULTS})
             _set(config, DEFAULTS)
-        _users += 1
+        _active_count += 1
 
 
 def _leave(config: Any) -> None:
-    global _users
+    global _active_count
     with _lock:
-        _users -= 1
-        if not _users:
-            _set(config, _callers)
+        _active_count -= 1
+        if not _active_count:
+            _set(config, _caller_settings)
 
 
 def _set(config: Any, values: dict[str, Any]) -> None:

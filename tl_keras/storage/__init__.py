@@ -1,7 +1,7 @@
-"""What is written to disk, and how it survives a killed process or a full disk.
+"""Files on disk, which survive a killed process and a full disk.
 
-`files` writes whole files or none. `workdir` is the folder of an experiment; `results`,
-`predictions` and `finished_runs` are what a run leaves in it.
+`files` writes files atomically. `workdir` is the folder of an experiment; `results`, `predictions`
+and `finished_runs` are the results of runs.
 
 It may import `config` and `errors`.
 """

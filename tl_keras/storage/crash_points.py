@@ -1,7 +1,7 @@
-"""Dying on purpose: how the tests show that a run survives being killed at any point.
+"""Deliberate crashes, with which the tests show that a run survives being killed at any point.
 
-Nobody else needs this. TL_KERAS_DIE_AT="file renamed:3" ends the process with SIGKILL when it
-reaches that point for the third time; the points are named where they stand, and listed here.
+Only tests use this. TL_KERAS_DIE_AT="file renamed:3" ends the process with SIGKILL when it reaches
+that point for the third time. `POINTS` lists all points.
 """
 
 import os
@@ -21,14 +21,14 @@ POINTS = (
     "log line written",
 )
 
-_wanted, _, _count = os.environ.get(VARIABLE, "").rpartition(":")
-_left = int(_count) if _wanted in POINTS and _count.isdecimal() else 0
+_point, _, _count = os.environ.get(VARIABLE, "").rpartition(":")
+_remaining = int(_count) if _point in POINTS and _count.isdecimal() else 0
 
 
-def reached(point: str) -> None:
-    """Die here, if it is this point's turn."""
-    global _left
-    if point == _wanted and _left:
-        _left -= 1
-        if not _left:
+def maybe_crash(point: str) -> None:
+    """Kill the process if TL_KERAS_DIE_AT names this point and its count is reached."""
+    global _remaining
+    if point == _point and _remaining:
+        _remaining -= 1
+        if not _remaining:
             os.kill(os.getpid(), signal.SIGKILL)

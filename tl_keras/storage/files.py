@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and reading back only what was written."""
+"""Atomic file writes, and JSON state files that carry their own sha256."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ SHA256 = "sha256"
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell what goes wrong with writing `path` in one line.
+    """Turn an OSError while writing `path` into a WriteError of one line.
 
     Raises:
         WriteError: in place of an OSError.
@@ -31,7 +31,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, data: bytes) -> str:
-    """Write a file, making its folder; one that was there before stays whole until the new one is.
+    """Write a file atomically, and create its folder. An existing file is replaced in one step.
 
     Returns:
         The sha256 of the data.
@@ -47,26 +47,28 @@ def write_bytes(path: Path, data: bytes) -> str:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            crash_points.reached("temporary written")
+            crash_points.maybe_crash("temporary written")
             unfinished.replace(path)
         except OSError:
             with contextlib.suppress(OSError):
                 unfinished.unlink()
             raise
         _sync_folder(path.parent)
-    crash_points.reached("file renamed")
+    crash_points.maybe_crash("file renamed")
     return hashlib.sha256(data).hexdigest()
 
 
-class GrowingFile:
-    """A file that grows by whole pieces: where the disk is full, half a piece is taken back.
+class AppendFile:
+    """A file that is appended to in whole records.
 
-    Each goes to the system at once. What a buffer kept would fail again where the file is closed,
-    or where the process ends and nobody tells of it in one line.
+    A record that does not fit on the disk is removed.
+
+    Writes are unbuffered. Buffered data would fail again when the file is closed or the process
+    ends, where the error could no longer be reported in one line.
     """
 
     def __init__(self, path: Path):
-        """Open the file at `path`, or make it; what it holds stays.
+        """Open the file at `path` for appending, or create it.
 
         Raises:
             WriteError: it cannot be written.
@@ -76,7 +78,7 @@ class GrowingFile:
             self._file = path.open("ab", buffering=0)
 
     def write(self, data: bytes) -> None:
-        """Add a piece.
+        """Append `data`.
 
         Raises:
             WriteError: the disk is full or gone.
@@ -93,10 +95,10 @@ class GrowingFile:
                 raise
 
     def truncate(self, size: int) -> None:
-        """Cut off what comes after the first `size` bytes.
+        """Cut the file to its first `size` bytes.
 
         Raises:
-            WriteError: it cannot be done.
+            WriteError: the file cannot be written.
         """
         with writing(self._path):
             self._file.truncate(size)
@@ -105,14 +107,14 @@ class GrowingFile:
         """Close the file.
 
         Raises:
-            WriteError: a disk elsewhere says only now that it did not take what was written.
+            WriteError: a network disk reports only now that it did not store the data.
         """
         with writing(self._path):
             self._file.close()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name on the disk too; there are file systems that have no such thing."""
+    """Flush the folder's entry to disk. Some file systems do not support it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -122,20 +124,22 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON; a number that is not finite is a ValueError, as JSON has none.
+    """Write `value` as JSON.
+
+    JSON has no NaN and no infinity: they raise a ValueError.
 
     Raises:
         WriteError: the file cannot be written.
     """
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
-    # A byte of a path that is not UTF-8 comes as half a character, which JSON escapes as \\uDCXX.
+    # A byte of a path that is not UTF-8 is a lone surrogate, which JSON escapes as \\uDCXX.
     write_bytes(path, f"{text}\n".encode(errors="backslashreplace"))
 
 
 def write_state(path: Path, values: Mapping[str, Any]) -> None:
-    """Write what a later call reads back with `read_state`: JSON that carries its own sha256.
+    """Write JSON that carries its own sha256, for `read_state`.
 
-    That covers the file's name: one that was given another's name is not taken for it.
+    The sha256 covers the file's name too: a file that was renamed is not accepted.
 
     Raises:
         WriteError: the file cannot be written.
@@ -147,18 +151,18 @@ def read_state(path: Path) -> dict[str, Any]:
     """Read what `write_state` wrote.
 
     Raises:
-        DataError: it is missing or damaged; the error says what may be done.
+        DataError: the file is missing or damaged. The error says what to do.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
-            raise ValueError("it holds no values by name")
+            raise ValueError("it is no JSON object")
         if values.pop(SHA256, None) != _digest(path, values):
-            raise ValueError("its sha256 is not that of what it holds")
+            raise ValueError("its sha256 does not match its content")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: {error}; remove it, or its folder") from error
+        raise DataError(f"{path} is damaged: {error}. Remove it, or its folder") from error
     return values
 
 
@@ -167,16 +171,16 @@ def _digest(path: Path, values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def expanded(name: str) -> Path:
-    """Return the path of that name, ~ being the home folder; nobody's ~ stays as it is."""
+def expand_user(name: str) -> Path:
+    """Return the path with ~ replaced by the home folder. The ~ of an unknown user stays."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
         return Path(name)
 
 
-def is_whole(path: Path, expected: str) -> bool:
-    """Tell whether a file is there and holds what that sha256 was taken of."""
+def matches_sha256(path: Path, expected: str) -> bool:
+    """Return whether the file exists and has this sha256."""
     try:
         return _sha256(path) == expected
     except OSError:
@@ -201,7 +205,7 @@ def _sha256(path: Path) -> str:
 
 
 def set_aside(path: Path) -> None:
-    """Give a damaged file another name, NAME.damaged, so that it can be looked at and is not read.
+    """Rename a damaged file to NAME.damaged, so that it can be inspected and is not read again.
 
     Raises:
         WriteError: it cannot be renamed.

@@ -1,4 +1,4 @@
-"""The finished runs in a folder, of this call and of earlier ones, with what they predicted."""
+"""The finished runs in a folder, from this call and earlier ones, with their predictions."""
 
 import logging
 import re
@@ -20,7 +20,7 @@ class FinishedRuns(NamedTuple):
     """Runs, ordered by seed and then by arm.
 
     Attributes:
-        records: of each run, as its result.json has it.
+        records: the result.json of each run.
         correct: arm -> seed -> (images,) bool, whether the run has each test image right.
     """
 
@@ -29,9 +29,9 @@ class FinishedRuns(NamedTuple):
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """Return what a finished run found; None where it is to be carried out, or its end again.
+    """Return the record of a finished run, or None if the run or its last part has to be repeated.
 
-    A run of before there was predictions.npz is among the latter.
+    A run without predictions.npz, which older versions left, repeats its last part.
 
     Raises:
         WriteError: a damaged file cannot be set aside.
@@ -39,22 +39,22 @@ def read(folder: Path) -> dict[str, Any] | None:
     record = results.read(folder)
     if record is None or PREDICTIONS in record["files"]:
         return record
-    LOG.warning("%s has no %s; it is made from the last checkpoint", folder, PREDICTIONS)
+    LOG.warning("%s has no %s. It is made from the last checkpoint", folder, PREDICTIONS)
     return None
 
 
 def collect(root: Path, records: Iterable[Mapping[str, Any]]) -> FinishedRuns:
-    """Return the runs of this call, and those of other seeds that earlier calls left beside them.
+    """Return the runs of this call, and the runs of other seeds from earlier calls.
 
-    A run of an earlier call that is damaged or unfinished is named in the log and left out.
+    Damaged or unfinished runs of earlier calls are left out. The log names them.
 
     Args:
-        root: the folder that has the folders ARM-SEED.
+        root: the folder that contains the folders ARM-SEED.
         records: of the runs of this call.
 
     Raises:
         WriteError: a damaged file cannot be set aside.
-        DataError: predictions of this call cannot be read.
+        DataError: the predictions of this call cannot be read.
     """
     known = {(record["arm"], record["seed"]): dict(record) for record in records}
     for arm, seed, folder in _folders(root):
@@ -72,13 +72,13 @@ def collect(root: Path, records: Iterable[Mapping[str, Any]]) -> FinishedRuns:
     order = sorted(known, key=lambda key: (key[1], ARMS.index(key[0])))
     correct: dict[str, dict[int, np.ndarray]] = {}
     for arm, seed in order:
-        found = predictions.correct(root / f"{arm}-{seed}")
+        found = predictions.read_correct(root / f"{arm}-{seed}")
         correct.setdefault(arm, {})[seed] = found
     return FinishedRuns([known[key] for key in order], correct)
 
 
 def _folders(root: Path) -> list[tuple[str, int, Path]]:
-    """Return (arm, seed, folder) of the runs that were begun in `root`."""
+    """Return (arm, seed, folder) of each run that was started in `root`."""
     names = [
         (re.fullmatch(r"(transfer|scratch)-(0|[1-9][0-9]*)", path.name), path)
         for path in sorted(root.glob("*-*"))

@@ -1,7 +1,7 @@
 """The predictions of a run for the test images: predictions.npz in its folder.
 
 The file holds `labels` and `predicted`, both (images,) int64 class indices in the order of the test
-images. Its bytes depend on nothing else.
+images. Its bytes depend on these two arrays alone.
 """
 
 import io
@@ -35,7 +35,7 @@ def write(folder: Path, labels: np.ndarray, predicted: np.ndarray) -> str:
     return files.write_bytes(folder / PREDICTIONS, content.getvalue())
 
 
-def correct(folder: Path) -> np.ndarray:
+def read_correct(folder: Path) -> np.ndarray:
     """Return (images,) bool, whether the run in `folder` has each test image right.
 
     Raises:
@@ -47,12 +47,12 @@ def correct(folder: Path) -> np.ndarray:
             labels, predicted = kept["labels"], kept["predicted"]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    # Whatever the bytes are, numpy and zipfile have an error of their own for it.
+    # numpy and zipfile raise many kinds of errors for damaged bytes.
     except Exception as error:
-        raise DataError(f"{path} is damaged: {error}; remove it, or its folder") from error
+        raise DataError(f"{path} is damaged: {error}. Remove it, or its folder") from error
     if labels.ndim != 1 or not labels.size or labels.shape != predicted.shape:
         raise DataError(
             f"{path} is damaged: labels are {labels.shape} and predicted {predicted.shape}, not"
-            " both (images,); remove it, or its folder"
+            " both (images,). Remove it, or its folder"
         )
     return labels == predicted

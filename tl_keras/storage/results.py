@@ -1,4 +1,4 @@
-"""What a finished run leaves: result.json, and beside it the files that it names."""
+"""The result of a finished run: result.json, and the files that it names."""
 
 import logging
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ RESULT = "result.json"
 
 
 def write(folder: Path, record: Mapping[str, Any]) -> None:
-    """Say that the run in `folder` is finished.
+    """Write result.json, which marks the run in `folder` as finished.
 
     Args:
         folder: of the run.
-        record: what it found, ready for JSON; "files" has the sha256 of each file it leaves.
+        record: the results, ready for JSON. "files" maps each file of the run to its sha256.
 
     Raises:
         WriteError: it cannot be written.
@@ -29,16 +29,16 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
 def read(
     folder: Path, remedy: str = "made again from the last checkpoint"
 ) -> dict[str, Any] | None:
-    """Return what a finished run found, or None where it is to be carried out, or its end again.
+    """Return the record of a finished run, or None if the run or its last part has to be repeated.
 
-    What is damaged is named in the log and set aside.
+    Damaged files are renamed to NAME.damaged. The log names them.
 
     Args:
         folder: of the run.
-        remedy: what becomes of a damaged file, for the log.
+        remedy: what happens to a damaged file, for the log.
 
     Raises:
-        WriteError: it cannot be set aside.
+        WriteError: a damaged file cannot be renamed.
     """
     path = folder / RESULT
     if not path.is_file():
@@ -49,7 +49,9 @@ def read(
         LOG.warning("%s. It is set aside, and %s", error, remedy)
         files.set_aside(path)
         return None
-    damaged = [n for n, sha256 in record["files"].items() if not files.is_whole(folder / n, sha256)]
+    damaged = [
+        n for n, sha256 in record["files"].items() if not files.matches_sha256(folder / n, sha256)
+    ]
     if not damaged:
         return record
     for name in damaged:

@@ -150,7 +150,7 @@ class _LogFile(logging.Handler):
 
     def __init__(self, path: Path):
         super().__init__()
-        self._file = files.GrowingFile(path)
+        self._file = files.AppendFile(path)
 
     def emit(self, record: logging.LogRecord) -> None:
         self._file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))

@@ -90,9 +90,9 @@ class Checkpoints:
         np.savez(content, allow_pickle=False, **named, **arrays)
         manifest = self._folder / f"{step:010d}.json"
         sha256 = files.write_bytes(manifest.with_suffix(".npz"), content.getvalue())
-        crash_points.reached("checkpoint half written")
+        crash_points.maybe_crash("checkpoint half written")
         files.write_state(manifest, {"step": step, "npz_sha256": sha256, "record": record})
-        crash_points.reached("checkpoint written")
+        crash_points.maybe_crash("checkpoint written")
         self._prune()
 
     def restore(self) -> Restored | None:
@@ -168,7 +168,7 @@ class Checkpoints:
             if left_over or passed:
                 with files.writing(path):
                     path.unlink(missing_ok=True)
-                crash_points.reached("checkpoint pruned")
+                crash_points.maybe_crash("checkpoint pruned")
 
 
 def plain(values: Mapping[str, float]) -> dict[str, float | None]:

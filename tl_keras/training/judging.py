@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 from tl_keras.config import Training
 from tl_keras.models import weights
 from tl_keras.models.batch_statistics import Measurer
-from tl_keras.models.colour import in_colour
+from tl_keras.models.colour import with_colour_input
 from tl_keras.training import statistics
 from tl_keras.training.averaging import Average
 from tl_keras.training.optimizers import Schedule
@@ -49,7 +49,7 @@ class Judge:
         self._validation, self._image_size = task.validation, task.image_size
         self._predictor = Predictor(task.model, self._strategy)
         several = len(task.normalised) > 1
-        self._measurer = Measurer(in_colour(task.model) if several else task.model)
+        self._measurer = Measurer(with_colour_input(task.model) if several else task.model)
 
     def look(self) -> dict[str, float]:
         """Validate, note progress, and decay where the plateau schedule says so.
@@ -82,7 +82,7 @@ class Judge:
         if self._best_loss is None or loss < self._best_loss:
             self._best_loss, self._since_best, self._since_decay = loss, 0, 0
             if training.early_stopping:
-                self._best = weights.tensors_of(self._model)
+                self._best = weights.get_tensors(self._model)
         if training.schedule == "plateau" and self._since_decay >= training.plateau_patience:
             self._schedule.factor.assign(self._schedule.factor * training.decay_rate)
             self._since_decay = 0

@@ -107,9 +107,9 @@ class Loop:
         self._task = task
         self._training = training
         self._strategy = strategy
-        target = task.streams["target"].fitted()
+        target = task.streams["target"].clamp_batch_size()
         distribution.check_shares(
-            min(stream.fitted().batch_size for stream in task.streams.values()), strategy
+            min(stream.clamp_batch_size().batch_size for stream in task.streams.values()), strategy
         )
         self._batch_size = target.batch_size
         self._total = total_steps(training, target.steps_per_epoch)
@@ -121,7 +121,7 @@ class Loop:
         )
         with strategy.scope():
             self._schedule = Schedule(training, self._total)
-            scales_loss = precision.scales_loss(task.model)
+            scales_loss = precision.needs_loss_scaling(task.model)
             self._optimizer = make_optimizer(
                 training, self._schedule, task.variables, task.multipliers, scales_loss=scales_loss
             )
@@ -155,7 +155,7 @@ class Loop:
         """
         self._restore()
         state = self._state
-        with interruption.saving():
+        with interruption.graceful_stop():
             try:
                 while state.step < self._total and not state.stopped:
                     self._run_stage()
@@ -184,7 +184,7 @@ class Loop:
         call, end = self._call(), self._end(self._stage(state.step))
         while state.step < end and not state.stopped:
             if self._train(call):
-                raise interruption.stop()
+                raise interruption.stopped_error()
             if self._clock.is_due(state.step):
                 self._save()
 
@@ -254,7 +254,7 @@ class Loop:
 
     def _call(self) -> Callable[[int, int], Call]:
         """Return what takes the steps of this stage."""
-        streams = {name: s.fitted() for name, s in self._now.streams.items()}
+        streams = {name: s.clamp_batch_size() for name, s in self._now.streams.items()}
         moving = [variable for variable in self._task.variables if variable.trainable]
         return self._steps.starting(self._state.step, streams, self._now.objective, moving)
 
@@ -268,14 +268,16 @@ class Loop:
         spent = time.perf_counter() - started
         steps_a_call = max(1, round(steps * SECONDS_A_CALL / max(spent, 1e-3)))
         # All of them have to come to the same.
-        told, self._steps_a_call = cluster.current().decide(interruption.told(), steps_a_call)
+        told, self._steps_a_call = cluster.current().agree_on_stop(
+            interruption.stop_requested(), steps_a_call
+        )
         self._check_finite(figures)
         state.step += steps
         state.seconds += spent
         self._spent += spent
         self._waited += waited
         self._figures.append(figures)
-        crash_points.reached("steps trained")
+        crash_points.maybe_crash("steps trained")
         self._progress.update(state.step, float(figures[-1, 0]))
         if state.step == record:
             self._record()

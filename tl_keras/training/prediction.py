@@ -40,12 +40,14 @@ class Runner:
         Args:
             inputs: (examples, ...) uint8 images or float features, at least one.
             image_size: side in pixels that images are brought to; 0 leaves them.
-            augmented: augmentation and keys, as of `pipeline.in_order`.
+            augmented: augmentation and keys, as of `pipeline.sequential_batches`.
         """
         batch_size = affordable(inputs, image_size)
-        batches = distribution.batches(
+        batches = distribution.distribute_batches(
             self._strategy,
-            lambda context: pipeline.in_order(inputs, batch_size, image_size, context, **augmented),
+            lambda context: pipeline.sequential_batches(
+                inputs, batch_size, image_size, context, **augmented
+            ),
         )
         parts = [tf.nest.map_structure(lambda one: one.numpy(), self._run(b)) for b in batches]
         return tf.nest.map_structure(lambda *ones: np.concatenate(ones)[: len(inputs)], *parts)

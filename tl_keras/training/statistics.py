@@ -11,7 +11,7 @@ from tl_keras.data import pipeline
 from tl_keras.data.pipeline import Stream
 from tl_keras.models import batch_statistics
 from tl_keras.models.batch_statistics import Measurer
-from tl_keras.models.colour import in_colour
+from tl_keras.models.colour import with_colour_input
 from tl_keras.runtime.seeds import derive
 from tl_keras.training.prediction import affordable
 from tl_keras.training.task import Task
@@ -30,11 +30,11 @@ def in_place(measurer: Measurer, task: Task) -> Iterator[None]:
         measurer: of the task's model.
         task: which it trains on.
     """
-    if not batch_statistics.following(measurer.model):
+    if not batch_statistics.find_updating_norms(measurer.model):
         yield
         return
     statistics = measurer.measure(_batches(task, EXAMPLES, measurer.model))
-    with batch_statistics.in_place(measurer.model, statistics):
+    with batch_statistics.use_statistics(measurer.model, statistics):
         yield
 
 
@@ -46,8 +46,8 @@ def keep(model: keras.Model, task: Task) -> None:
         task: which it was trained on. The examples are taken as they are, not augmented; they
             depend on the streams' seeds alone, not on the number of replicas.
     """
-    if batch_statistics.following(model):
-        model = in_colour(model) if len(task.normalised) > 1 else model
+    if batch_statistics.find_updating_norms(model):
+        model = with_colour_input(model) if len(task.normalised) > 1 else model
         measured = Measurer(model).measure(_batches(task, FINAL_EXAMPLES, model))
         batch_statistics.assign(model, measured)
 
@@ -64,7 +64,7 @@ def _batches(task: Task, most: int, model: keras.Model) -> Iterator[tf.Tensor]:
     parts = [np.array_split(_sample(stream)[:count], -(-count // size)) for stream in streams]
     for chosen in zip(*parts, strict=True):
         batch = [
-            pipeline.resized(tf.constant(stream.inputs[own]), stream.image_size)
+            pipeline.resize(tf.constant(stream.inputs[own]), stream.image_size)
             for stream, own in zip(streams, chosen, strict=True)
         ]
         channels = model.input.shape[-1]

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from tl_keras.data.pipeline import Stream
 from tl_keras.distributed import distribution
-from tl_keras.models import noise
-from tl_keras.models.noise import Share
+from tl_keras.models import sharded_dropout
+from tl_keras.models.sharded_dropout import Share
 from tl_keras.training.averaging import Average
 from tl_keras.training.task import Batch, Objective
 
@@ -80,14 +80,20 @@ class Steps:
         """
         iterators = {
             name: iter(
-                distribution.batches(self._strategy, functools.partial(stream.batches, first))
+                distribution.distribute_batches(
+                    self._strategy, functools.partial(stream.batches, first)
+                )
             )
             for name, stream in streams.items()
         }
 
         def replica_step(batch: Batch) -> tf.Tensor:
             shares = {name: _share_of(streams[name], labels) for name, (_, labels) in batch.items()}
-            with noise.sharing(shares) if self._replicas > 1 else contextlib.nullcontext():
+            with (
+                sharded_dropout.batch_shares(shares)
+                if self._replicas > 1
+                else contextlib.nullcontext()
+            ):
                 return self._replica_step(batch, shares, objective, variables)
 
         # AutoGraph would turn a loop of Python into the one inside, by way of a file in $TMPDIR.
@@ -164,7 +170,7 @@ class Steps:
             objective: of the share.
             variables: that move.
         """
-        parts = {n: tf.cast(one.size, tf.float32) / one.whole for n, one in shares.items()}
+        parts = {n: tf.cast(one.size, tf.float32) / one.total for n, one in shares.items()}
         own = parts["target"]
         with tf.GradientTape() as tape:
             terms, figures = objective(batch)

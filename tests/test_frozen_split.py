@@ -6,7 +6,7 @@ import pytest
 
 from tl_keras.config.trainable import Trainable
 from tl_keras.models import building, catalog
-from tl_keras.models.cutting import cut, differs_in_training
+from tl_keras.models.frozen_split import differs_in_training, split_frozen
 from tl_keras.models.naming import leaves
 
 QUICK = [
@@ -39,7 +39,7 @@ def test_two_parts_are_the_whole_model(rounds):
     every = [(name, spec) for name in sorted(catalog.MODELS) for spec in ("head", "last:8")]
     for name, spec in rounds(QUICK, every):
         model = built(name, spec)
-        parts = cut(model)
+        parts = split_frozen(model)
         assert parts is not None, name
         wanted = model(images(model), training=False)
         found = parts.rest(parts.frozen(images(model), training=False), training=False)
@@ -57,12 +57,12 @@ def test_two_parts_are_the_whole_model(rounds):
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "mobilenet_025"])
-def test_there_is_nothing_to_cut_where_all_trains(name):
-    assert cut(built(name, "all")) is None
+def test_split_frozen_returns_none_where_all_trains(name):
+    assert split_frozen(built(name, "all")) is None
 
 
-def test_a_cut_is_before_what_is_random():
-    parts = cut(built("conv4", "head"))
+def test_split_frozen_ends_before_what_is_random():
+    parts = split_frozen(built("conv4", "head"))
     assert parts.frozen.layers[-1].name == "pool1"
     assert any(isinstance(layer, keras.layers.Dropout) for layer in parts.rest.layers)
 

@@ -1,10 +1,10 @@
-"""Seals: pictures that are not those a workdir was begun with are noticed."""
+"""Fingerprints: images that differ from those a workdir was started with are detected."""
 
 import numpy as np
 import pytest
 
 from tl_keras.data.dataset import ImageSet
-from tl_keras.data.seals import Seals, fingerprint
+from tl_keras.data.fingerprints import DataFingerprints, hash_images
 from tl_keras.errors import DataError
 
 
@@ -15,9 +15,9 @@ def images(count=5, seed=0):
 
 
 def sealed(path, found, names=("a", "b"), split="train"):
-    seals = Seals(path)
-    seals.check("set", split, found, names)
-    seals.keep()
+    fingerprints = DataFingerprints(path)
+    fingerprints.check("set", split, found, names)
+    fingerprints.save()
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def path(tmp_path):
     return tmp_path / "work" / "data.json"
 
 
-def test_seals_pass_the_same_pictures(path):
+def test_fingerprints_accept_the_same_images(path):
     for _ in range(2):
         sealed(path, images())
     kept = path.read_bytes()
@@ -57,7 +57,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_seals_refuse_whatever_changed(path, change):
+def test_fingerprints_refuse_any_change(path, change):
     sealed(path, images())
     before = path.read_bytes()
     found, names = CHANGES[change]()
@@ -68,30 +68,30 @@ def test_seals_refuse_whatever_changed(path, change):
     assert path.read_bytes() == before
 
 
-def test_seals_of_a_command_that_failed_are_not_kept(path):
-    Seals(path).check("set", "train", images(), ("a", "b"))
+def test_fingerprints_of_a_failed_command_are_not_saved(path):
+    DataFingerprints(path).check("set", "train", images(), ("a", "b"))
     assert not path.exists()
     sealed(path, images(6))
 
 
-def test_seals_of_splits_that_are_read_later_are_kept_at_once(path):
-    seals = Seals(path)
-    seals.keep()
-    seals.check("set", "test", images(), ("a", "b"))
+def test_fingerprints_of_later_splits_are_saved_at_once(path):
+    fingerprints = DataFingerprints(path)
+    fingerprints.save()
+    fingerprints.check("set", "test", images(), ("a", "b"))
     with pytest.raises(DataError, match="5 then, 6 now"):
         sealed(path, images(6), split="test")
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"set train": 3}'])
-def test_seals_that_are_damaged_are_told(path, text):
+def test_damaged_fingerprints_are_refused(path, text):
     sealed(path, images())
     path.write_text(text)
     with pytest.raises(DataError, match=r"data\.json is damaged"):
-        Seals(path)
+        DataFingerprints(path)
 
 
 def test_fingerprint_is_the_same_for_pictures_on_disk(tmp_path):
     found = images(9000).images
     mapped = np.memmap(tmp_path / "pictures", np.uint8, "w+", shape=found.shape)
     mapped[:] = found
-    assert fingerprint(mapped) == fingerprint(found) != fingerprint(found[::-1])
+    assert hash_images(mapped) == hash_images(found) != hash_images(found[::-1])
