@@ -134,7 +134,7 @@ import json, sys, tempfile
 from pathlib import Path
 import tensorflow as tf
 from tl_keras.distributed import distribution
-distribution.start(2)
+distribution.configure_devices(2)
 sys.path.insert(0, sys.argv[1])
 import made, test_loop
 from tl_keras.config import Training

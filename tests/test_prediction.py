@@ -88,7 +88,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.distributed import distribution
-distribution.start(2)
+distribution.configure_devices(2)
 
 import test_prediction
 from tl_keras.distributed import distribution

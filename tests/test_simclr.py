@@ -210,7 +210,7 @@ import json, sys
 import numpy as np
 import tensorflow as tf
 from tl_keras.distributed import distribution
-distribution.start(2)
+distribution.configure_devices(2)
 sys.path.insert(0, sys.argv[1])
 import test_simclr
 from tl_keras.methods import simclr

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tl_keras.data import pipeline
 from tl_keras.data.dataset import ImageSet
-from tl_keras.methods.run import MethodInputs, PretrainingOutputs, body_variables
+from tl_keras.methods.interface import MethodInputs, PretrainingOutputs, body_variables
 from tl_keras.training.task import Batch, Objective, Task
 
 LARGEST_MAP = 8

@@ -11,8 +11,8 @@ import keras
 
 from tl_keras.methods import catalog, unfreezing
 from tl_keras.methods.frozen_part import shortened
+from tl_keras.methods.interface import MethodInputs, MethodOutputs, cross_entropy_of, supervised
 from tl_keras.methods.penalty import add_penalties
-from tl_keras.methods.run import MethodInputs, MethodOutputs, cross_entropy_of, supervised
 from tl_keras.models.building import set_trainable, train_only
 from tl_keras.training.task import Batch, Objective, ObjectiveOf, Stage, Task
 

@@ -22,7 +22,7 @@ from tl_keras.data.fingerprints import hash_images
 from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
 from tl_keras.errors import UsageError
 from tl_keras.methods.feature_cache import FeatureCache, Room, Rows
-from tl_keras.methods.run import MethodInputs
+from tl_keras.methods.interface import MethodInputs
 from tl_keras.models import weights
 from tl_keras.models.colour import with_colour_input
 from tl_keras.models.folding import fold_norms

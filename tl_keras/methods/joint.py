@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tl_keras.data.pipeline import with_channels
 from tl_keras.methods import catalog, finetune
-from tl_keras.methods.run import MethodInputs, MethodOutputs, supervised
+from tl_keras.methods.interface import MethodInputs, MethodOutputs, supervised
 from tl_keras.models import sharded_dropout
 from tl_keras.models.building import set_trainable
 from tl_keras.models.colour import with_colour_input

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tl_keras.data.pipeline import Stream
 from tl_keras.methods import catalog
-from tl_keras.methods.run import MethodInputs, PretrainingOutputs, body_variables
+from tl_keras.methods.interface import MethodInputs, PretrainingOutputs, body_variables
 from tl_keras.models import sharded_dropout
 from tl_keras.training.task import Batch, Objective, Task
 
