@@ -239,8 +239,8 @@ def shortened(
     if not _pays(run, task, part, share):
         return dataclasses.replace(
             task,
-            objective=lambda batch: objective(
-                {name: (tf.stop_gradient(part(x)), y) for name, (x, y) in batch.items()}
+            objective=lambda batch, progress: objective(
+                {name: (tf.stop_gradient(part(x)), y) for name, (x, y) in batch.items()}, progress
             ),
         )
     validation = run.split.validation
