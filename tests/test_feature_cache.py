@@ -86,7 +86,9 @@ def test_feature_cache_keeps_apart_what_depends_on_other_weights(tmp_path):
 def test_feature_cache_keeps_every_whole_piece_of_a_run_that_is_killed(
     tmp_path, monkeypatch, limit
 ):
-    monkeypatch.setattr(feature_cache, limit, {"EXAMPLES_PER_PIECE": 2, "BYTES_PER_PIECE": 23}[limit])
+    monkeypatch.setattr(
+        feature_cache, limit, {"EXAMPLES_PER_PIECE": 2, "BYTES_PER_PIECE": 23}[limit]
+    )
 
     def killed(indices):
         if 4 in indices:
