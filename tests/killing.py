@@ -43,7 +43,7 @@ KINDS = {
     ),
     "features": (
         *SHORTENED,
-        *("--method=features", "--feature_head=mlp", "--feature_units=16", "--shots=0"),
+        *("--method=features:16", "--shots=all"),
         *("--source=digits", "--target=mnist_5k", "--framing=mnist", "--early_stopping=20"),
     ),
     "joint": (*SHORTENED, "--method=joint", "--ema=0.9", "--clip_norm=1", "--baseline=false"),

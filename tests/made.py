@@ -14,7 +14,7 @@ import tensorflow as tf
 from tl_keras.config import Config, from_flat
 from tl_keras.config.pace import Pace
 from tl_keras.data.dataset import ImageSet
-from tl_keras.data.pipeline import Stream
+from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
 from tl_keras.data.splits import Split
 from tl_keras.distributed import local_cluster
 from tl_keras.methods.feature_cache import FeatureCache
@@ -68,7 +68,7 @@ def setting(tmp_path, model=None, **flags) -> Setting:
         images=pictures(40),
         split=Split(np.arange(30), np.arange(30, 40)),
         image_size=8,
-        augment="none",
+        augmentation=NO_AUGMENTATION,
         cache=tmp_path / "features",
         source_weights=known,
         source_train=pictures(50, seed=8),

@@ -102,8 +102,8 @@ def evaluated(folder) -> tuple[float, float]:
         {},
         {"method": "features"},
         {"trainable": "head"},
-        {"method": "features", "feature_head": "mlp", "feature_units": 8},
-        {"method": "joint", "joint_lambda": 2.0},
+        {"method": "features:8"},
+        {"method": "joint:2"},
         {"ema": 0.9},
         {"model": "conv4", "steps": 8},
         {"model": "conv4", "steps": 8, "batch_norm": "frozen"},
@@ -123,7 +123,7 @@ def test_figures_of_the_source_are_of_the_weights_that_are_saved(tmp_path):
     record = run(tmp_path / "a", precision="bfloat16", baseline=False).record
     again = run(
         tmp_path / "b",
-        **{"source": "none", "target": "mnist_5k", "shots": 0, "epochs": 0.0, "steps": 0},
+        **{"source": "none", "target": "mnist_5k", "shots": "all", "epochs": 0.0, "steps": 0},
         **{"source_weights": str(tmp_path / "a" / "source" / "source.weights.h5")},
         **{"precision": "float32", "baseline": False, "source_steps": 0},
     ).record

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tl_keras.config.augmentation import parse
 from tl_keras.data import augment as augment_module
 from tl_keras.data.augment import augment, draw_bits
-from tl_keras.data.augment_spec import parse
 from tl_keras.errors import UsageError
 
 EVERYTHING = "shift:0.1,rotate:0.1,zoom:0.2,flip,crop:2,color:0.3"

@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 
 from tl_keras.config import Training
 from tl_keras.config.pace import Pace
+from tl_keras.config.trainable import Trainable
 from tl_keras.models import building, weights
 from tl_keras.training.averaging import Average
 from tl_keras.training.loop import Loop
@@ -177,7 +178,7 @@ def test_validation_looks_at_the_average(tmp_path, plain, name):
 @pytest.mark.parametrize("name", AVERAGES)
 def test_average_leaves_frozen_weights_to_the_bit(tmp_path, name):
     model = small_model()
-    building.set_trainable(model, "head")
+    building.set_trainable(model, Trainable.parse("head"))
     before = weights.get_tensors(model)
     train(tmp_path, made.task(model), **AVERAGES[name][0])
     after = weights.get_tensors(model)
@@ -218,7 +219,7 @@ import json, sys, tempfile
 from pathlib import Path
 import numpy as np
 import tensorflow as tf
-from tl_keras.training import distribution
+from tl_keras.distributed import distribution
 distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import made, test_averaging

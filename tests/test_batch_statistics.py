@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tl_keras.config.trainable import Trainable
 from tl_keras.data.pipeline import Stream
 from tl_keras.methods import scratch
 from tl_keras.models import batch_statistics, building, norms, weights
@@ -75,7 +76,7 @@ def test_dropout_is_off_while_statistics_are_measured():
 
 def test_frozen_norms_keep_what_they_have():
     model = with_norms()
-    building.set_trainable(model, "last:2")
+    building.set_trainable(model, Trainable.parse("last:2"))
     assert [norm.name for norm in batch_statistics.find_updating_norms(model)] == ["dense_bn"]
     stream = Stream(*made.pictures(60), batch_size=16, seed=0)
     before = moving(model)

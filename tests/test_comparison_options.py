@@ -5,6 +5,8 @@ import pytest
 from tl_keras.cli import comparison_flags, flags
 from tl_keras.cli.comparison_flags import Comparison, Contest
 from tl_keras.config import named_options
+from tl_keras.config.augmentation import parse as parse_augment
+from tl_keras.config.terms import Term
 from tl_keras.errors import UsageError
 from tl_keras.methods.catalog import METHODS
 
@@ -23,14 +25,14 @@ def test_all_methods_but_scratch_compete_by_default():
     contest = parse()
     assert names(contest) == [name for name in METHODS if name != "scratch"]
     assert contest.left_out == {}
-    assert contest.shots == (1, 5, 10, 50, 0)
-    assert contest.common.method == "joint", "it alone reads the source's images"
+    assert contest.shots == (1, 5, 10, 50, None)
+    assert contest.common.method == Term("joint"), "it alone reads the source's images"
 
 
 def test_all_leaves_out_what_the_flags_do_not_allow_and_says_why():
     contest = parse("--augment=flip", "--source=imagenet", "--model=mobilenet_v2_035")
     assert set(contest.left_out) == {"features", "joint", "distill"}
-    assert contest.left_out["features"].startswith("--augment=flip changes the images each epoch")
+    assert contest.left_out["features"].startswith("--method=features computes the features")
     assert names(contest)[0] == "finetune"
 
 
@@ -46,24 +48,26 @@ def test_settings_in_brackets_are_that_methods_alone():
         "--seeds=3,4",
     )
     features, both = (one.config for one in contest.contestants)
-    assert (features.training.augment, features.training.learning_rate) == ("none", 0.01)
-    assert (both.method, both.penalty) == ("l2sp", "bss:0.1,l2")
-    assert both.training.augment == contest.common.training.augment == "shift:0.1,flip"
+    assert (str(features.training.augment), features.training.learning_rate) == ("none", 0.01)
+    assert (str(both.method), str(both.penalty)) == ("l2sp", "bss:0.1,l2")
+    assert (
+        both.training.augment == contest.common.training.augment == parse_augment("shift:0.1,flip")
+    )
     assert {one.training.steps for one in (features, both, contest.common)} == {7}
     assert contest.common.training.learning_rate == 0.001
     assert both.seeds == (3, 4) and not both.baseline
 
 
-def test_shots_are_read_in_their_order_and_all_is_zero():
-    assert parse("--shots=50,all,1").shots == (50, 0, 1)
-    assert parse("--shots=0").shots == (0,)
+def test_shots_are_read_in_their_order_and_all_is_none():
+    assert parse("--shots=50,all,1").shots == (50, None, 1)
+    assert parse("--shots=all").shots == (None,)
 
 
 def test_recipe_gives_settings_and_its_method_is_passed_over(tmp_path):
     recipe = tmp_path / "a.flags"
     recipe.write_text("--method=l2sp\n--steps=9\n--shots=10\n")
     contest = parse(f"--flagfile={recipe}", "--methods=finetune", "--shots=2")
-    assert contest.contestants[0].config.method == "finetune"
+    assert contest.contestants[0].config.method == Term("finetune")
     assert contest.contestants[0].config.training.steps == 9
     assert contest.shots == (2,)
     assert parse(f"--flagfile={recipe}").shots == (10,)
@@ -82,7 +86,7 @@ def test_recipe_gives_settings_and_its_method_is_passed_over(tmp_path):
         ("--methods=l2(workdir=x)", "--workdir=x holds for all methods, or for none"),
         ("--methods=l2(steps=-3)", "--steps=-3: must be a whole number from 0"),
         ("--methods=l2(nix=1)", "--nix=1 holds for all methods, or for none"),
-        ("--methods=features --augment=flip", "--methods=features: --augment=flip changes"),
+        ("--methods=features --augment=flip", "--methods=features: --method=features computes"),
         ("--methods=scratch", "leaves no method to put beside scratch$"),
         ("--shots=1 --early_stopping=2", "beside scratch; features, for one: --early_stopping=2"),
         ("--methods=l2,scratch(steps=3)", "under another name"),
@@ -90,14 +94,14 @@ def test_recipe_gives_settings_and_its_method_is_passed_over(tmp_path):
         ("--methods=..(method=l2)", "is not NAME"),
         ("--methods=_hidden(method=l2)", "is not NAME"),
         ("--shots=1,1", "names a number twice"),
-        ("--shots=0,all", "names a number twice"),
-        (f"--shots={'9' * 5000}", "9' is not a whole number from 1 to 10000000, nor all"),
-        ("--shots=10000001", "'10000001' is not a whole number from 1 to 10000000, nor all"),
+        ("--shots=all,all", "names a number twice"),
+        (f"--shots={'9' * 5000}", "9' must be a whole number from 1 to 10000000, or all"),
+        ("--shots=10000001", "'10000001' must be a whole number from 1 to 10000000, or all"),
         ("--methods=l2(steps=;epochs=3),bss", r"^--methods=l2\(...\): flag --steps=: must be"),
         (f"--methods={'1,' * 50_000}", "names '1' twice"),
         (f"--methods={','.join(map(str, range(30_000)))}", "'0' is no method"),
-        ("--shots=some", "'some' is not a whole number from 1 to 10000000, nor all"),
-        ("--shots=", "'' is not a whole number"),
+        ("--shots=some", "'some' must be a whole number from 1 to 10000000, or all"),
+        ("--shots=", "'' must be a whole number"),
         ("--shots=1 --early_stopping=2 --methods=l2", "--shots=1 leaves no image for it"),
         ("--shot=1", "did you mean --shots?"),
     ],
@@ -108,10 +112,10 @@ def test_mistake_is_told(words, told):
 
 
 def test_help_has_every_flag_of_both_and_fits_a_terminal():
-    text = comparison_flags.help_text()
+    text = comparison_flags.help_text(full=True)
     assert comparison_flags.parse(["compare", "--help"]) is None
     for name, _, _ in named_options(Comparison()):
         assert text.count(f"\n  --{name}=") == 1
     assert "--source_epochs=" in text and "--workdir=" in text
     assert max(map(len, text.splitlines())) <= 100
-    assert text != flags.help_text()
+    assert text != flags.help_text(full=True)

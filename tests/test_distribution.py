@@ -27,7 +27,7 @@ CASES = {
     # Thresholds and dropout behind norms tip over at some last bit, on any devices: here after ten
     # steps. One thread less does the same.
     "norms and dropout": {"model": "conv4", "steps": 8, "learning_rate": 1e-3, **STEADY},
-    "joint": {"method": "joint", "joint_lambda": 0.5, **STEADY},
+    "joint": {"method": "joint:0.5", **STEADY},
     "penalties": {"penalty": "l2sp:0.1:0.1,feature_distance:0.5,bss:0.01,distill:0.5"},
     "features": {"method": "features"},
     "head first, mixtures": {"method": "lp_ft", "augment": "shift:0.2,mixup:0.4"},
@@ -142,7 +142,7 @@ def norms_of(synchronised: bool) -> dict:
         model = norm_net(synchronised)
     folder = Path(tempfile.mkdtemp())
     given = setting(folder, model=model, steps=5, batch_size=13, **STEADY)
-    task = catalog.find("finetune").prepare(dataclasses.replace(given, strategy=strategy)).task
+    task = catalog.METHODS["finetune"].prepare(dataclasses.replace(given, strategy=strategy)).task
     Loop(task, given.training, strategy, folder, Records(), "test").run()
     return {
         "kernel": model.weights[0].numpy().tolist(),
@@ -254,7 +254,7 @@ def test_processor_is_not_divided_once_it_is_in_use():
 
 def test_each_replica_needs_an_example(tmp_path):
     given = setting(tmp_path, batch_size=3)
-    task = catalog.find("finetune").prepare(given).task
+    task = catalog.METHODS["finetune"].prepare(given).task
     shared = types.SimpleNamespace(num_replicas_in_sync=4)
     with pytest.raises(UsageError, match="a batch of 3 images is too small for 4 replicas"):
         Loop(task, given.training, shared, tmp_path, Records(), "test")

@@ -290,7 +290,7 @@ def test_experiment_refuses_a_folder_whose_pictures_changed(tmp_path):
             picture(split, "light", number, 255 - number)
     flags = {
         "source": "none", "method": "scratch", "target": f"folder:{tmp_path / 'set'}",
-        "image_size": 8, "steps": 2, "shots": 0,
+        "image_size": 8, "steps": 2, "shots": "all",
     }  # fmt: skip
     run(tmp_path / "w", **flags, seeds=(0,))
     picture("test", "dark", 0, 9)
@@ -382,7 +382,7 @@ def test_experiment_takes_weights_of_grey_images_to_a_target_in_colour(finished,
             for shade in (90, 150, 210):
                 colour = [(shade, 0, 0), (0, 0, shade)][number]
                 Image.new("RGB", (28, 28), colour).save(folder / f"{shade}.png")
-    flags = {"target": f"folder:{tmp_path / 'data'}", "shots": 0, "seeds": (0,)}
+    flags = {"target": f"folder:{tmp_path / 'data'}", "shots": "all", "seeds": (0,)}
     report = run(tmp_path / "w", source_weights=str(path), baseline=False, **flags)
     assert report["runs"][0]["steps"] == 30
 
@@ -539,7 +539,7 @@ def test_experiment_keeps_head_rows_of_a_target_with_fewer_classes(tmp_path, fin
                 Image.fromarray(image[..., 0]).save(folder / f"{number}.png")
     path = finished[0] / "source" / "source.weights.h5"
     report = run(
-        tmp_path / "w", target=f"folder:{tmp_path / 'data'}", source_weights=str(path), shots=0,
+        tmp_path / "w", target=f"folder:{tmp_path / 'data'}", source_weights=str(path), shots="all",
         seeds=(0,), validation=0.0,
     )  # fmt: skip
     assert report["runs"][0]["zero_shot"]["accuracy"] > 0.85

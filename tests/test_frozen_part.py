@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from made import Records, count_computed_rows, pictures, setting, small_model
 
+from tl_keras.config.augmentation import parse
 from tl_keras.data import pipeline
-from tl_keras.data.augment_spec import parse
 from tl_keras.errors import StoppedError, UsageError
 from tl_keras.methods import catalog, feature_cache
 from tl_keras.methods.frozen_part import FrozenPart
@@ -36,7 +36,7 @@ def run(folder, **flags):
     name = flags.pop("name", f"run-{len(list(folder.glob('run-*')))}")
     precision = Precision(*[flags.pop("precision", "float32")] * 2, "")
     given = dataclasses.replace(
-        setting(folder, **{"steps": 12, **flags}), augment=augment, precision=precision
+        setting(folder, **{"steps": 12, **flags}), augmentation=parse(augment), precision=precision
     )
     set_compute_dtype(given.model, given.precision.training)
     prepared, records = catalog.find(given.config.method).prepare(given), Records()
@@ -59,7 +59,7 @@ CASES = [
     {"trainable": "head", "early_stopping": 2, "layer_lr_decay": 0.5},
     {"method": "lp_ft"},
     {"method": "gradual"},
-    {"method": "joint", "unfreeze": "lp_ft", "joint_lambda": 0.5},
+    {"method": "joint:0.5", "unfreeze": "lp_ft"},
     {"trainable": "head", "augment": "shift:0.2", "cached_views": 2},
     {"method": "joint", "trainable": "head", "augment": "shift:0.2", "cached_views": 3},
 ]
@@ -95,7 +95,7 @@ def test_every_row_is_computed_once_for_all_stages_seeds_and_commands(tmp_path, 
     for flags in ({"trainable": "head"}, {"method": "features"}):
         run(tmp_path, **flags, steps=12)
     first = dataclasses.replace(setting(tmp_path, trainable="head"), seed=5)
-    prepared = catalog.find("finetune").prepare(first)
+    prepared = catalog.METHODS["finetune"].prepare(first)
     Loop(prepared.task, first.training, first.strategy, tmp_path / "other", Records(), "t").run()
     assert sum(computed) == 40
 
@@ -181,7 +181,7 @@ def test_features_without_room_come_to_the_same_bits(tmp_path, computed, caplog,
         for seed in (1, 2, 3):
             model = small_model(seed)
             given = setting(folder, model=model, method="features", eval_steps=4, **flags)
-            prepared, records = catalog.find("features").prepare(given), Records()
+            prepared, records = catalog.METHODS["features"].prepare(given), Records()
             name = folder / f"run-{seed}"
             Loop(prepared.task, given.training, given.strategy, name, records, "test").run()
             logits = prepared.predict(pictures(25, seed=9))
@@ -207,7 +207,7 @@ def test_rows_of_others_leave_a_stage_no_room(tmp_path, computed, caplog, monkey
     first, _ = run(tmp_path, **flags)
     other = dataclasses.replace(setting(tmp_path, model=small_model(77), **flags))
     before = len(computed)
-    prepared = catalog.find("finetune").prepare(other)
+    prepared = catalog.METHODS["finetune"].prepare(other)
     Loop(prepared.task, other.training, other.strategy, tmp_path / "o", Records(), "t").run()
     assert len(computed) == before
     assert "more than --cache_gb has room for, computed each time" in caplog.text
@@ -229,12 +229,14 @@ def test_log_says_what_is_kept_and_what_has_no_room(tmp_path, caplog, monkeypatc
 
 def part_of(given):
     """Return the frozen part of a setting's model, of which the head trains alone."""
-    catalog.find("finetune").prepare(given)
+    catalog.METHODS["finetune"].prepare(given)
     return FrozenPart(given, split_frozen(given.model).frozen)
 
 
 def test_views_are_the_augmentations_of_their_epochs_and_come_in_turn(tmp_path):
-    given = dataclasses.replace(setting(tmp_path, trainable="head"), augment="shift:0.3")
+    given = dataclasses.replace(
+        setting(tmp_path, trainable="head"), augmentation=parse("shift:0.3")
+    )
     stream = dataclasses.replace(given.stream(given.images, np.arange(5, 25), 3), batch_size=20)
     part = part_of(given)
     kept = [batch for batch, _ in zip(part.stream(stream).batches(), range(7), strict=False)]

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from tl_keras.config.trainable import Trainable
 from tl_keras.models import building, catalog
 from tl_keras.models.frozen_split import differs_in_training, split_frozen
 from tl_keras.models.naming import leaves
@@ -21,7 +22,7 @@ def built(name: str, trainable: str) -> keras.Model:
     model = building.build(
         name, 3, image_size=size, input_channels=3, body_channels=3, dense_units=8, seed=1
     )
-    building.set_trainable(model, trainable)
+    building.set_trainable(model, Trainable.parse(trainable))
     return model
 
 

@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 
 from tl_keras.config import Training
 from tl_keras.config.pace import Pace
+from tl_keras.config.trainable import Trainable
 from tl_keras.errors import DivergedError
 from tl_keras.methods.setting import cross_entropy_of
 from tl_keras.models import building, weights
@@ -119,7 +120,7 @@ def test_loop_clips_the_norm_of_all_gradients_together(tmp_path):
 
 def test_loop_leaves_what_is_not_listed_to_the_bit(tmp_path):
     task = made.task()
-    building.set_trainable(task.model, "head")
+    building.set_trainable(task.model, Trainable.parse("head"))
     task = Task(task.model, task.model.trainable_variables, task.streams, task.objective)
     before = weights.get_tensors(task.model)
     Loop(task, ADAM_COSINE, tf.distribute.get_strategy(), tmp_path, Records(), "test").run()
@@ -132,7 +133,7 @@ TWO_REPLICAS = """
 import json, sys, tempfile
 from pathlib import Path
 import tensorflow as tf
-from tl_keras.training import distribution
+from tl_keras.distributed import distribution
 distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import made, test_loop

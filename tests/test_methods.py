@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from made import Records, count_computed_rows, setting, small_model
 
+from tl_keras.config.terms import Term
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog
 from tl_keras.methods.feature_cache import FeatureCache
@@ -35,14 +36,14 @@ def test_methods_each_have_a_case_here():
 
 
 def test_catalog_refuses_a_method_it_does_not_know():
-    with pytest.raises(UsageError, match="--method=finetun is not known; choose one of features"):
-        catalog.find("finetun")
+    with pytest.raises(UsageError, match="--method=finetun: 'finetun' is not known. Choose"):
+        catalog.find(Term("finetun"))
 
 
 @pytest.mark.parametrize("name", list(catalog.METHODS))
 def test_method_learns_the_pictures(tmp_path, name):
-    given = setting(tmp_path, steps=60, feature_head="mlp")
-    prepared = catalog.find(name).prepare(given)
+    given = setting(tmp_path, steps=60, method="features:256")
+    prepared = catalog.METHODS[name].prepare(given)
     train(prepared, given, tmp_path / "run")
     logits = prepared.predict(given.images)
     assert np.mean(logits.argmax(1) == given.images.labels) > 0.9
@@ -62,7 +63,7 @@ def test_method_learns_the_pictures(tmp_path, name):
 def test_finetune_moves_what_is_trainable_and_nothing_else(tmp_path, trainable, moving):
     given = setting(tmp_path, trainable=trainable)
     before = weights.get_tensors(given.model)
-    prepared = catalog.find("finetune").prepare(given)
+    prepared = catalog.METHODS["finetune"].prepare(given)
     train(prepared, given, tmp_path / "run")
     after = weights.get_tensors(prepared.model)
     moved = {n.split("/")[0] for n in before if not np.array_equal(before[n], after[n])}
@@ -74,7 +75,7 @@ def test_l2sp_stays_nearer_to_the_source_than_plain_finetuning(tmp_path):
     for name in ("finetune", "l2sp"):
         given = setting(tmp_path, penalty="l2sp:5" if name == "l2sp" else "")
         start = weights.get_tensors(given.model)
-        prepared = catalog.find(name).prepare(given)
+        prepared = catalog.METHODS[name].prepare(given)
         train(prepared, given, tmp_path / name)
         end = weights.get_tensors(prepared.model)
         distances[name] = sum(np.sum((end[n] - start[n]) ** 2) for n in end if "head" not in n)
@@ -82,8 +83,8 @@ def test_l2sp_stays_nearer_to_the_source_than_plain_finetuning(tmp_path):
 
 
 def test_joint_objective_is_the_source_loss_and_lambda_times_the_target_loss(tmp_path):
-    given = setting(tmp_path, joint_lambda=0.25)
-    prepared = catalog.find("joint").prepare(given)
+    given = setting(tmp_path, method="joint:0.25")
+    prepared = catalog.METHODS["joint"].prepare(given)
     images, source = given.images, given.source_images
     batch = {
         "target": (tf.constant(images.images[:6]), tf.constant(images.labels[:6])),
@@ -104,7 +105,7 @@ def test_joint_objective_is_the_source_loss_and_lambda_times_the_target_loss(tmp
 
 def test_joint_trains_both_heads_and_keeps_the_sources_out_of_the_model(tmp_path):
     given = setting(tmp_path)
-    prepared = catalog.find("joint").prepare(given)
+    prepared = catalog.METHODS["joint"].prepare(given)
     extra = prepared.task.variables[len(prepared.model.trainable_variables) :]
     before = [variable.numpy() for variable in extra]
     records = train(prepared, given, tmp_path / "run")
@@ -119,7 +120,7 @@ def test_features_sees_each_picture_once(tmp_path, monkeypatch):
 
     def run(name, **flags):
         given = setting(tmp_path, **flags)
-        prepared = catalog.find("features").prepare(given)
+        prepared = catalog.METHODS["features"].prepare(given)
         train(prepared, given, tmp_path / name)
         return prepared
 
@@ -152,7 +153,7 @@ def test_features_are_computed_in_the_time_of_the_run_and_not_for_a_finished_one
     seconds = {}
     for method, trainable in (("features", "all"), ("finetune", "head")):
         given = setting(tmp_path, trainable=trainable)
-        prepared = catalog.find(method).prepare(given)
+        prepared = catalog.METHODS[method].prepare(given)
         assert now[0] < 1.0
         seconds[method] = loop_of(prepared, given, tmp_path / f"run-{method}").run().seconds
         now[0] = 0.0
@@ -163,21 +164,21 @@ def test_features_are_computed_in_the_time_of_the_run_and_not_for_a_finished_one
     del seen[:]
     shutil.rmtree(tmp_path / "features")
     given = setting(tmp_path)
-    prepared = catalog.find("features").prepare(given)
+    prepared = catalog.METHODS["features"].prepare(given)
     assert loop_of(prepared, given, tmp_path / "run-features").run().steps == 20
     assert seen == [] and now[0] < 1.0
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_features_leave_the_body_as_it_is_and_give_one_whole_model(tmp_path, head):
-    given = setting(tmp_path, feature_head=head, feature_units=7)
+@pytest.mark.parametrize("method", ["features", "features:7"])
+def test_features_leave_the_body_as_it_is_and_give_one_whole_model(tmp_path, method):
+    given = setting(tmp_path, method=method)
     before = weights.get_tensors(given.model)
-    prepared = catalog.find("features").prepare(given)
+    prepared = catalog.METHODS["features"].prepare(given)
     train(prepared, given, tmp_path / "run")
     after = weights.get_tensors(prepared.model)
     for name in ("conv/kernel", "conv/bias", "dense/kernel", "dense/bias"):
         np.testing.assert_array_equal(before[name], after[name])
-    assert ("head_hidden/kernel" in after) == (head == "mlp")
+    assert ("head_hidden/kernel" in after) == (method != "features")
     prepared.model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     outputs = loaded(given.images.images)["logits"]

@@ -7,8 +7,8 @@ import tensorflow as tf
 from made import Records, setting, sharing
 from scipy import stats
 
+from tl_keras.config.augmentation import parse
 from tl_keras.data import augment, mixing
-from tl_keras.data.augment_spec import parse
 from tl_keras.data.pipeline import IMAGE_ORDER, PARTNER_ORDER, Stream
 from tl_keras.methods import catalog
 from tl_keras.training.loop import Loop
@@ -270,7 +270,7 @@ def test_mixed_batch_has_a_known_shape_and_is_brought_to_the_size_of_the_model()
 
 
 def run(given, method, folder):
-    prepared = catalog.find(method).prepare(given)
+    prepared = catalog.METHODS[method].prepare(given)
     records = Records()
     Loop(prepared.task, given.training, given.strategy, folder, records, "test").run()
     return prepared, records
@@ -280,7 +280,9 @@ def run(given, method, folder):
 @pytest.mark.parametrize("text", ["mixup:0.2", "shift:0.1,cutmix:1", "mixup:1,cutmix:1"])
 def test_training_on_mixed_pictures_learns_and_validates_on_whole_ones(tmp_path, method, text):
     given = setting(tmp_path, steps=80, label_smoothing=0.05, class_weights="balanced")
-    given = given.__class__(**{**vars(given), "augment": text, "source_augment": text})
+    given = given.__class__(
+        **{**vars(given), "augmentation": parse(text), "source_augmentation": parse(text)}
+    )
     prepared, records = run(given, method, tmp_path / "run")
     images = given.images.take(given.split.validation)
     logits = prepared.predict(images)

@@ -273,7 +273,7 @@ def test_multiplier_of_one_is_none_and_of_zero_leaves_a_variable(name) -> None:
 TWO_REPLICAS = """
 import json
 import tensorflow as tf
-from tl_keras.training import distribution
+from tl_keras.distributed import distribution
 distribution.start(2)
 import keras
 from tl_keras.config import Training

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tl_keras.cli import flags
 from tl_keras.config import Config, Training, from_flat, named_options
+from tl_keras.config.options import plain
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError
 from tl_keras.experiment import validate
@@ -15,21 +16,23 @@ from tl_keras.models.catalog import MODELS
 EVERY = {name: (option, default) for name, option, default in named_options(Config())}
 # Those of scratch are the target's, with None for "as on the target".
 OPTIONS = {name: one for name, one in EVERY.items() if not name.startswith("scratch_")}
+# Text of a form of its own, which is parsed where it comes in.
+PARSED = [name for name, (option, _) in OPTIONS.items() if option.parse]
 BOOLEANS = [name for name, (_, default) in OPTIONS.items() if isinstance(default, bool)]
 NUMBERS = [
     name
     for name, (_, default) in OPTIONS.items()
-    if isinstance(default, (int, float, tuple)) and name not in BOOLEANS
+    if isinstance(default, (int, float, tuple)) and name not in BOOLEANS + PARSED
 ]
 CHOICES = [n for n, (option, _) in OPTIONS.items() if option.choices and n not in NUMBERS]
 WHOLE = [name for name in NUMBERS if not isinstance(OPTIONS[name][1], float)]
 
 
 TEXTS = [n for n, (_, default) in OPTIONS.items() if isinstance(default, str) and n not in CHOICES]
+TEXTS += PARSED
 
 # What stands beside a setting that means something only there.
 BESIDE = {
-    "temperature=": ("--pretrain=simclr", "--source_augment=auto"),
     "cached_views=": ("--augment=flip", "--trainable=head"),
     "pretrain=simclr": ("--source_augment=auto",),
     "replicas=": ("--batch_size=1024", "--source_batch_size=1024"),
@@ -62,11 +65,11 @@ def refusal(*words: str) -> str:
 
 
 def test_help_has_every_flag_with_its_default_unit_and_range_or_choices() -> None:
-    entries = flags.help_text().split("\n  --")
+    entries = flags.help_text(full=True).split("\n  --")
     entries = {entry.partition("=")[0]: " ".join(entry.split()) for entry in entries[1:]}
     assert list(entries) == list(OPTIONS)
     for name, (option, default) in OPTIONS.items():
-        shown = "0" if name == "seeds" else str(default)
+        shown = "0" if name == "seeds" else str(plain(default, option))
         shown = shown.lower() if name in BOOLEANS else shown
         assert entries[name].startswith(f"{name}={shown}"), name
         assert f"unit: {option.unit}]" in entries[name] or not option.unit, name
@@ -82,20 +85,32 @@ def number(bound: float) -> str:
     return str(int(bound)) if bound == int(bound) else f"{bound:g}"
 
 
+def test_help_without_rare_flags_is_half_as_long_and_names_every_group() -> None:
+    short, full = flags.help_text(), flags.help_text(full=True)
+    assert len(short.splitlines()) < 0.55 * len(full.splitlines())
+    assert "--helpfull" in short
+    for name, (option, _) in OPTIONS.items():
+        assert option.rare == (f"--{name}" not in short.replace("=", " ").split()), name
+    for group in {option.group for option, _ in EVERY.values()}:
+        assert f"{group}:" in short
+
+
 def test_help_lists_methods_datasets_and_models() -> None:
-    words = flags.help_text().replace(",", " ").split()
+    text = " ".join(flags.help_text(full=True).split())
+    words = text.replace(",", " ").replace(":", " ").split()
     for name in [*METHODS, *catalog.DATASETS, *MODELS]:
         assert name in words
     for method in METHODS.values():
-        assert method.summary in flags.help_text()
+        assert f"{method.form} {method.summary}" in text
 
 
-def test_help_fits_a_terminal() -> None:
-    assert max(map(len, flags.help_text().splitlines())) <= 100
+@pytest.mark.parametrize("full", [False, True])
+def test_help_fits_a_terminal(full) -> None:
+    assert max(map(len, flags.help_text(full).splitlines())) <= 100
 
 
 def test_help_says_to_which_mean_sqrt_scales_the_class_weights() -> None:
-    entry = flags.help_text().split("\n  --class_weights=")[1].split("\n  --")[0]
+    entry = flags.help_text(full=True).split("\n  --class_weights=")[1].split("\n  --")[0]
     assert "mean over the training images is 1" in " ".join(entry.split())
 
 
@@ -216,7 +231,7 @@ def test_unknown_flag_is_refused_with_the_nearest_name() -> None:
     assert "--learning_rat is not a flag: did you mean --learning_rate?" in refusal(
         "--learning_rat=1"
     )
-    assert refusal("--qqq") == "--qqq is not a flag; --help lists the flags"
+    assert refusal("--qqq") == "--qqq is not a flag; --helpfull lists the flags"
 
 
 def test_word_that_is_no_flag_is_refused() -> None:
@@ -302,7 +317,7 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
     [
         ("--target=", "--target is empty"),
         ("--source=", "--source is empty"),
-        ("--method=nothing", "--method=nothing is not known; choose one of features"),
+        ("--method=nothing", "--method=nothing: 'nothing' is not known. Choose of features"),
         ("--model=resnet5", "--model=resnet5 is not known: did you mean resnet50?"),
         ("--augment=twist", "--augment=twist: 'twist' is not known"),
         ("--source_augment=flip:1", "--source_augment=flip:1: flip takes no value"),
@@ -321,8 +336,8 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
         ("--source=imagenet --method=joint --model=vgg16", "--source=imagenet has none"),
         ("--source=none --source_weights=a.weights.h5 --method=joint", "--source=none has none"),
         ("--source=imagenet", "no ImageNet weights for --model=small_cnn"),
-        ("--method=features --augment=flip", "--augment=flip changes the images each epoch"),
-        ("--method=features --augment=mixup:1", "--augment=mixup:1 changes the images each epoch"),
+        ("--method=features --augment=flip", "--augment=flip changes the images in each epoch"),
+        ("--method=features --augment=mixup:1", "--augment=mixup:1 changes the images in each"),
         ("--augment=mixup:0", "--augment=mixup:0: '0' is out of range; allowed is mixup:A"),
         ("--ema=0.9 --swa=0.5", "--ema=0.9 and --swa=0.5 are two averages of the weights"),
         ("--strategy=one_device --replicas=2", "--replicas=2 are more than --strategy=one_device"),
@@ -331,7 +346,7 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
         ("--source_ema=0.9 --source_swa=0.5", "--source_ema=0.9 and --source_swa=0.5 are two"),
         ("--label_smoothing=1", "--label_smoothing=1: must be a number from 0 to 0.99"),
         ("--class_weights=even", "--class_weights=even: value should be one of"),
-        ("--method=features --augment=auto", "--augment=auto changes the images each epoch"),
+        ("--method=features --augment=auto", "--augment=auto changes the images in each epoch"),
         ("--early_stopping=2 --validation=0", "--early_stopping=2 watches a validation set"),
         ("--schedule=plateau --validation=0", "--schedule=plateau watches a validation set"),
         (
@@ -340,22 +355,41 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
         ),
         ("--shots=1 --early_stopping=1", "--shots=1 leaves no image for it"),
         ("--shots=1 --schedule=plateau", "--schedule=plateau watches a validation set"),
-        ("--temperature=0.5", "--temperature=0.5 is that of --pretrain=simclr"),
-        ("--cached_views=2", "--cached_views=2 is of augmented images, and --augment=none"),
+        ("--temperature=0.5", "not a flag any more. Give --pretrain=simclr:TEMPERATURE"),
+        ("--joint_lambda=1", "not a flag any more. Give --method=joint:LAMBDA"),
+        ("--feature_head=mlp", "not a flag any more. Give --method=features:UNITS"),
+        ("--shots=0", "--shots=0 means no labels, and --method=finetune trains on labels. Give"),
+        ("--pretrain=simclr:0", "--pretrain=simclr:0: '0' is not a number from 0.001 to 100"),
+        ("--pretrain=supervised:1", "--pretrain=supervised:1: supervised takes 0 numbers at most"),
+        ("--pretrain=other", "--pretrain=other: 'other' is not known. Choose of supervised"),
+        ("--method=joint:-1", "--method=joint:-1: '-1' is not a number from 0 to 1e+09"),
+        ("--method=joint:1:2", "--method=joint:1:2: joint takes 1 numbers at most (joint:LAMBDA)"),
+        ("--method=features:1.5", "--method=features:1.5: '1.5' is not a whole number from 0"),
+        ("--method=finetune:1", "--method=finetune:1: finetune takes 0 numbers at most"),
+        ("--method=l2:1 --penalty=l2:2", "both give the strengths of l2. Remove one of them"),
+        ("--trainable=last:0", "--trainable=last:0: last:N takes a whole number of layers from 1"),
+        ("--trainable=conv[", "--trainable=conv[: is not all, head, last:N, or a regular"),
+        (
+            "--method=scratch --trainable=head",
+            "--trainable=head does not apply to --method=scratch",
+        ),
+        ("--cached_views=2", "--cached_views=2 needs augmented images, and --augment=none"),
         (
             "--cached_views=2 --trainable=head --augment=flip,mixup:0.2",
-            "--augment=flip,mixup:0.2 mixes it with others",
+            "--cached_views cannot be combined with mixup or cutmix. Remove one of them",
         ),
         (
             "--cached_views=2 --augment=flip",
-            "--cached_views=2 is for layers that do not train, and all do: give --trainable",
+            "--cached_views=2 is for layers that do not train, and all do. Give --trainable",
         ),
         ("--method=features --augment=flip", "or give --cached_views, such as 10"),
-        ("--temperature=1 --pretrain=autoencoder", "--pretrain=autoencoder has none"),
-        ("--pretrain=simclr", "--source_augment=none: --pretrain=simclr compares two views"),
+        (
+            "--pretrain=simclr",
+            "--pretrain=simclr compares two views of each image, and with --source_aug",
+        ),
         (
             "--pretrain=simclr --source_augment=auto --source_batch_size=1",
-            "--source_batch_size=1: --pretrain=simclr compares each image with the others",
+            "--pretrain=simclr compares each image with the others of its batch, and --sour",
         ),
         (
             "--pretrain=autoencoder --source=imagenet --model=vgg16",
@@ -412,7 +446,7 @@ def test_contradiction_is_refused_by_the_names_of_its_flags(words, expected) -> 
         "--target=folder:/some/where --augment=auto",
         "--target=some/set_of_tfds",
         "--pretrain=autoencoder --source=usps --target=usps",
-        "--pretrain=simclr --source_augment=flip --temperature=0.5",
+        "--pretrain=simclr:0.5 --source_augment=flip",
         "--pretrain=simclr --source_augment=auto --early_stopping=1 --label_smoothing=0.1",
         "--pretrain=autoencoder --augment=mixup:0.2",
     ],
@@ -446,7 +480,9 @@ def test_check_refuses_a_config_out_of_bounds_by_the_name_of_the_flag(name) -> N
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_check_refuses_what_is_no_text_by_the_name_of_the_flag(name) -> None:
-    for value in (None, 3, b"a", ["a"]):
+    # None stands for a word of some flags: auto, or all.
+    none = [] if name in ("augment", "source_augment", "shots", "source_preprocessing") else [None]
+    for value in [*none, b"a", ["a"], *([] if name == "shots" else [3])]:
         with pytest.raises(UsageError, match=rf"^--{name}=.* must be text$"):
             validate.check(from_flat({name: value}))
 
@@ -462,6 +498,8 @@ def test_check_refuses_seeds_that_are_none_or_twice(seeds) -> None:
 
 def values_of(name: str) -> st.SearchStrategy:
     option, default = OPTIONS[name]
+    if option.parse:
+        return st.integers(0, 10**7) if name == "shots" else st.just(plain(default, option))
     if isinstance(default, bool):
         return st.booleans()
     if option.choices:
@@ -478,13 +516,14 @@ def values_of(name: str) -> st.SearchStrategy:
 @given(st.fixed_dictionaries({name: values_of(name) for name in OPTIONS}))
 def test_config_comes_back_from_flags_and_from_its_flat_form(values) -> None:
     # Some combinations are refused, and tested above.
-    values |= {"validation": max(values["validation"], 0.1), "shots": values["shots"] + 2}
-    values["shots"] = min(values["shots"], 10**7)
+    values |= {"validation": max(values["validation"], 0.1), "shots": max(values["shots"], 2)}
     for prefix in ("", "source_"):
         if values[f"{prefix}ema"]:
             values[f"{prefix}swa"] = 0.0
+        if values[f"{prefix}optimizer"] == "adamw":
+            values[f"{prefix}weight_decay"] = max(values[f"{prefix}weight_decay"], 1e-3)
     # Without labels much is refused that goes with any other pretraining; tested above too.
-    values |= {"pretrain": "supervised", "temperature": Config().temperature}
+    values |= {"pretrain": "supervised"}
     # There are views of augmented images only, and of layers that do not train.
     values["cached_views"] = 0
     # A batch has an image for each replica.
@@ -536,8 +575,9 @@ def test_flag_of_scratch_is_held_to_the_bounds_of_the_target_s(name) -> None:
     option, default = OPTIONS[name.removeprefix("scratch_")]
     wrong = str(option.high * 2 + 1) if option.high is not None else "nothing:of:that"
     assert f"--{name}={wrong}" in refusal(f"--{name}={wrong}")
-    assert parse(f"--{name}={default}").flat()[name] in (None, default)
-    assert f"--{name}" in flags.help_text()
+    shown = plain(default, option)
+    assert parse(f"--{name}={shown}").flat()[name] in (None, shown)
+    assert f"--{name}" in flags.help_text(full=True)
 
 
 def test_config_of_scratch_is_checked_in_python_too() -> None:

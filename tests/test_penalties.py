@@ -258,7 +258,7 @@ def test_penalties_are_zero_at_the_source_though_dropout_and_statistics_differ(
 
 def test_distill_trains_the_head_of_the_source(tmp_path):
     given = setting(tmp_path, penalty="distill", steps=3, trainable="all")
-    prepared = catalog.find("finetune").prepare(given)
+    prepared = catalog.METHODS["finetune"].prepare(given)
     extra = prepared.task.variables[len(given.model.trainable_variables) :]
     before = [variable.numpy() for variable in extra]
     for value, name in zip(before, ("kernel", "bias"), strict=True):
@@ -316,7 +316,7 @@ def after_one_step(strategy):
     settings = {"steps": 1, "batch_size": 12, "optimizer": "sgd", "momentum": 0.0}
     given = setting(folder, model=model, penalty=ALL, **settings)
     given = dataclasses.replace(given, strategy=strategy)
-    task = catalog.find("finetune").prepare(given).task
+    task = catalog.METHODS["finetune"].prepare(given).task
     disturb(task.variables)
     before = [variable.numpy() for variable in task.variables]
     records = Records()
@@ -328,7 +328,7 @@ def after_one_step(strategy):
 TWO_REPLICAS = """
 import json, sys
 import tensorflow as tf
-from tl_keras.training import distribution
+from tl_keras.distributed import distribution
 distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import test_penalties

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import sharing
 
-from tl_keras.data import augment_spec, pipeline
+from tl_keras.config.augmentation import parse
+from tl_keras.data import pipeline
 from tl_keras.data.pipeline import IMAGE_ORDER, PARTNER_ORDER, Stream
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 6, 6, 1), np.uint8)
@@ -110,7 +111,7 @@ AUGMENTATIONS = ["flip", "shift:0.3,rotate:0.2,zoom:0.2", "crop:2,color:0.5", "r
 @pytest.mark.parametrize("text", AUGMENTATIONS)
 def test_augmentation_depends_on_seed_epoch_and_index_alone(text) -> None:
     """So a picture is the same in any batch, on any replica, and after any interruption."""
-    augmentation = augment_spec.parse(text)
+    augmentation = parse(text)
     seen = {}
     for batch_size, replicas, first_step in ((8, 1, 0), (8, 2, 0), (12, 1, 0), (8, 2, 2)):
         of = Stream(IMAGES, LABELS, batch_size, 3, augmentation=augmentation)
@@ -127,7 +128,7 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(text) -> None:
 
 
 def test_augmentation_differs_with_the_seed() -> None:
-    augmentation = augment_spec.parse("shift:0.3")
+    augmentation = parse("shift:0.3")
     images = []
     for seed in (1, 2):
         of = Stream(IMAGES, LABELS, 24, seed, augmentation=augmentation)
@@ -156,7 +157,7 @@ def on_disk(tmp_path):
 
 @pytest.mark.parametrize("text", ["none", "shift:0.2,flip"])
 def test_stream_of_what_stays_where_it_is_gives_the_same(text, on_disk, monkeypatch) -> None:
-    augmentation = augment_spec.parse(text)
+    augmentation = parse(text)
 
     def batches(inputs: np.ndarray) -> list:
         of = Stream(inputs, LABELS, 8, 1, 9, augmentation)

@@ -102,7 +102,7 @@ def test_training_in_16_bits_learns_what_float32_does(tmp_path, name):
     for each in ("float32", name):
         given = setting(tmp_path, trainable="all", steps=30, clip_norm=1.0, learning_rate=0.003)
         set_compute_dtype(given.model, each)
-        prepared, records = catalog.find("finetune").prepare(given), Records()
+        prepared, records = catalog.METHODS["finetune"].prepare(given), Records()
         folder = tmp_path / each
         Loop(prepared.task, given.training, given.strategy, folder, records, "test").run()
         losses[each] = [values["train/loss"] for _, values in records]
@@ -113,7 +113,7 @@ def test_training_in_16_bits_learns_what_float32_does(tmp_path, name):
 def test_scale_of_the_loss_is_kept_in_checkpoints_and_from_stage_to_stage(tmp_path):
     given = setting(tmp_path, method="lp_ft", trainable="all", steps=20)
     set_compute_dtype(given.model, "float16")
-    prepared = catalog.find("lp_ft").prepare(given)
+    prepared = catalog.METHODS["lp_ft"].prepare(given)
     loop = Loop(prepared.task, given.training, given.strategy, tmp_path, Records(), "test")
     scale = loop._optimizer.dynamic_scale
     scale.assign(64.0)
@@ -129,7 +129,7 @@ def test_scale_of_the_loss_is_kept_in_checkpoints_and_from_stage_to_stage(tmp_pa
 def test_a_step_whose_gradients_leave_float16_is_passed_over(tmp_path):
     given = setting(tmp_path, trainable="all", steps=1)
     set_compute_dtype(given.model, "float16")
-    prepared = catalog.find("finetune").prepare(given)
+    prepared = catalog.METHODS["finetune"].prepare(given)
     loop = Loop(prepared.task, given.training, given.strategy, tmp_path, Records(), "test")
     before = given.model.get_weights()
     loop._optimizer.dynamic_scale.assign(2.0**120)

@@ -87,11 +87,12 @@ TWO_DEVICES = """
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.training import distribution
+from tl_keras.distributed import distribution
 distribution.start(2)
 
 import test_prediction
-from tl_keras.training import distribution, prediction
+from tl_keras.distributed import distribution
+from tl_keras.training import prediction
 
 prediction.VALUES_A_BATCH = 1
 strategy = distribution.make_strategy("mirrored", 2)

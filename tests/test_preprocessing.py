@@ -6,9 +6,9 @@ import json
 import pytest
 
 from tl_keras.cli import flags
+from tl_keras.config.preprocessing import NAMED, Preprocessing, parse
 from tl_keras.errors import DataError, UsageError
 from tl_keras.models import preprocessing, weights
-from tl_keras.models.preprocessing import NAMED, Preprocessing, parse
 from tl_keras.models.weights import Origin
 
 RGB = Preprocessing((1.0, 2.0, 3.0), (-0.5, 0.0, 0.5))

@@ -69,7 +69,7 @@ import json, sys, tempfile
 from pathlib import Path
 import numpy as np
 import tensorflow as tf
-from tl_keras.training import distribution
+from tl_keras.distributed import distribution
 distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import test_random_layers

@@ -50,7 +50,7 @@ def test_promised_recipes_are_there() -> None:
 
 def test_experiments_hold_recipes_comparisons_and_benchmarks_alone() -> None:
     names = {path.name for path in (ROOT / "experiments").iterdir()}
-    evidence = {"intervals.py", "intervals_text.py", "intervals.md", "defaults.md"}
+    evidence = {"README.md", "intervals.py", "intervals_text.py", "intervals.md", "defaults.md"}
     folders = {"comparisons", "benchmarks"}
     assert names - {"__pycache__"} == {f"{n}.flags" for n in RECIPES} | folders | evidence
     found = {path.name for path in (ROOT / "experiments" / "comparisons").iterdir()}

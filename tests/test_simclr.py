@@ -13,15 +13,18 @@ import tensorflow as tf
 from made import assert_continues_to_the_bit, setting, small_model, train
 
 from tl_keras.config import Training
-from tl_keras.data import augment_spec, catalog
+from tl_keras.config.augmentation import parse
+from tl_keras.data import catalog
 from tl_keras.methods import simclr
 from tl_keras.models import weights
 
 
 def unlabelled(tmp_path, **flags):
     """Return the setting of a pretraining whose views differ."""
-    given = setting(tmp_path, pretrain="simclr", **flags)
-    return dataclasses.replace(given, augment="shift:0.15,zoom:0.2", source_weights=None)
+    given = setting(tmp_path, **{"pretrain": "simclr", **flags})
+    return dataclasses.replace(
+        given, augmentation=parse("shift:0.15,zoom:0.2"), source_weights=None
+    )
 
 
 def pairs(count: int, width: int = 6, noise: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +98,7 @@ def test_a_batch_of_one_image_alone_has_no_negatives() -> None:
 
 
 def test_objective_compares_two_views_of_the_same_images(tmp_path) -> None:
-    given = unlabelled(tmp_path, temperature=0.5)
+    given = unlabelled(tmp_path, pretrain="simclr:0.5")
     task = simclr.prepare(given).task
     streams = task.streams.values()
     (first, labels), (second, same) = (next(iter(one.batches())) for one in streams)
@@ -104,7 +107,7 @@ def test_objective_compares_two_views_of_the_same_images(tmp_path) -> None:
 
 
 def test_objective_leaves_out_an_image_that_the_next_epoch_brings_again(tmp_path) -> None:
-    given = unlabelled(tmp_path, temperature=0.5, batch_size=32)
+    given = unlabelled(tmp_path, pretrain="simclr:0.5", batch_size=32)
     task = simclr.prepare(given).task
     stream = task.streams["target"]
     # 40 images in batches of 32: the second batch has 8 of the first epoch, 24 of the next one.
@@ -182,7 +185,7 @@ def test_simclr_continues_to_the_bit(tmp_path) -> None:
 
 @pytest.mark.parametrize("name", sorted(catalog.DATASETS))
 def test_auto_never_makes_both_views_the_same(name) -> None:
-    assert not augment_spec.parse(catalog.find(name).augment).is_identity
+    assert not catalog.find(name).augment.is_identity
 
 
 def losses_and_weights(strategy: tf.distribute.Strategy) -> list:
@@ -206,7 +209,7 @@ TWO_REPLICAS = """
 import json, sys
 import numpy as np
 import tensorflow as tf
-from tl_keras.training import distribution
+from tl_keras.distributed import distribution
 distribution.start(2)
 sys.path.insert(0, sys.argv[1])
 import test_simclr

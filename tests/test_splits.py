@@ -18,7 +18,7 @@ def labels_of(counts: list[int], order: int = 0) -> np.ndarray:
     return np.random.default_rng(order).permutation(labels)
 
 
-def choose(labels, classes=None, *, seed=0, shots=0, validation=0.1, needs=False) -> Split:
+def choose(labels, classes=None, *, seed=0, shots=None, validation=0.1, needs=False) -> Split:
     classes = classes or int(labels.max(initial=0)) + 1
     names = tuple(f"class{label}" for label in range(classes))
     return split(

@@ -117,7 +117,7 @@ def test_table_says_what_was_done():
     assert first == "mnist_5k -> digits"
     assert second == "finetune of small_cnn, 10 labelled images a class, seeds 0, 1, 2"
     assert "1 labelled image a class, seed 0" in told(ONE, shots=1)
-    assert "all labelled images" in told(ONE, shots=0)
+    assert "all labelled images" in told(ONE, shots="all")
 
 
 def test_table_names_the_weights_file_that_was_given():

@@ -57,25 +57,24 @@ def test_method_of_a_penalty_is_finetune_with_it(name):
         assert strength > 0
 
 
-KNOWN = "choose of l2, l2sp, feature_distance, delta, bss, distill"
+KNOWN = "Choose of l2, l2sp, feature_distance, delta, bss, distill"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("l2spp", f"'l2spp' is not known; {KNOWN}"),
-        ("l2sp,,bss", f"'' is not known; {KNOWN}"),
-        (",", f"'' is not known; {KNOWN}"),
-        (" ", f"'' is not known; {KNOWN}"),
-        (":1", f"'' is not known; {KNOWN}"),
-        ("l2sp;bss", f"'l2sp;bss' is not known; {KNOWN}"),
-        ("l2sp:1:2:3", "l2sp takes 2 at most, l2sp:ALPHA:BETA, and 3 are given"),
-        ("delta:1:2", "delta takes 1 at most, delta:ALPHA, and 2 are given"),
-        ("l2sp:", "'' is not a number from 0 to 1e+09"),
-        ("l2:much", "'much' is not a number from 0 to 1e+09"),
+        ("l2spp", f"'l2spp' is not known. {KNOWN}"),
+        ("l2sp,,bss", "a name is missing"),
+        (",", "a name is missing"),
+        (":1", "a name is missing"),
+        ("l2sp;bss", f"'l2sp;bss' is not known. {KNOWN}"),
+        ("l2sp:1:2:3", "l2sp takes 2 numbers at most (l2sp:ALPHA:BETA), and 3 are given"),
+        ("delta:1:2", "delta takes 1 numbers at most (delta:ALPHA), and 2 are given"),
+        ("l2sp:", "'' is not a number"),
+        ("l2:much", "'much' is not a number"),
         ("l2:-0.1", "'-0.1' is not a number from 0 to 1e+09"),
-        ("l2:nan", "'nan' is not a number from 0 to 1e+09"),
-        ("l2:inf", "'inf' is not a number from 0 to 1e+09"),
+        ("l2:nan", "'nan' is not a number"),
+        ("l2:inf", "'inf' is not a number"),
         ("distill:1:0", "'0' is not a number from 0.001 to 1e+09"),
         ("bss:1:0", "'0' is not a whole number from 1 to 1e+09"),
         ("bss:1:0.5", "'0.5' is not a whole number from 1 to 1e+09"),
@@ -86,8 +85,12 @@ def test_penalty_that_cannot_be_read_is_refused(text, message):
     assert refusal(f"--penalty={text}") == f"--penalty={text}: {message}"
 
 
+def test_penalty_of_blanks_is_refused_too():
+    assert refusal("--penalty= ") == "--penalty=: a name is missing"
+
+
 def test_penalty_named_twice_is_refused():
-    message = "--penalty=l2sp:1,bss,l2sp names l2sp twice; leave one of the two out"
+    message = "--penalty=l2sp:1,bss,l2sp: l2sp stands twice. Remove one of the two"
     assert refusal("--penalty=l2sp:1,bss,l2sp") == message
 
 
@@ -136,23 +139,23 @@ def test_unfreeze_is_read_with_its_lengths(flags, found):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lpft", "'lpft' is not known; choose one of none, lp_ft, gradual"),
-        ("", "'' is not known; choose one of none, lp_ft, gradual"),
+        ("lpft", "'lpft' is not known. Choose of none, lp_ft, gradual"),
+        ("", "a name is missing"),
         ("none:0.3", "none takes no more than 0 lengths of stages, and 1 are given"),
         ("lp_ft:0.1:0.2", "lp_ft takes no more than 1 lengths of stages, and 2 are given"),
-        ("lp_ft:", "'' is not a number from 0 to 1"),
-        ("lp_ft:half", "'half' is not a number from 0 to 1"),
+        ("lp_ft:", "'' is not a number"),
+        ("lp_ft:half", "'half' is not a number"),
         ("lp_ft:-0.1", "'-0.1' is not a number from 0 to 1"),
-        ("lp_ft:nan", "'nan' is not a number from 0 to 1"),
+        ("lp_ft:nan", "'nan' is not a number"),
         ("gradual:0.1:2", "'2' is not a number from 0 to 1"),
         (
             "lp_ft:1",
-            "the stages take the whole run, and leave nothing for the last; give lengths that add"
+            "the stages take the whole run, and leave nothing for the last. Give lengths that add"
             " up to less than 1",
         ),
         (
             "gradual:0.5:0.5",
-            "the stages take the whole run, and leave nothing for the last; give lengths that add"
+            "the stages take the whole run, and leave nothing for the last. Give lengths that add"
             " up to less than 1",
         ),
     ],
@@ -163,7 +166,7 @@ def test_unfreeze_that_cannot_be_read_is_refused(text, message):
 
 @pytest.mark.parametrize(("method", "other"), [("lp_ft", "gradual"), ("gradual", "lp_ft:0.1")])
 def test_unfreeze_that_contradicts_the_method_is_refused(method, other):
-    message = f"--unfreeze={other} contradicts --method={method}: choose one of the two"
+    message = f"--unfreeze={other} contradicts --method={method}. Choose one of the two"
     assert refusal(f"--method={method}", f"--unfreeze={other}") == message
 
 
@@ -173,8 +176,8 @@ def test_unfreeze_that_contradicts_the_method_is_refused(method, other):
 @pytest.mark.parametrize("method", ["features", "scratch", "joint"])
 def test_penalty_goes_with_finetuning_alone(method):
     message = refusal(f"--method={method}", "--penalty=l2")
-    assert message.startswith(f"--penalty=l2 goes with fine-tuning, and --method={method} is none")
-    assert "choose --method=finetune, or leave it out" in message
+    assert message.startswith(f"--penalty=l2 does not apply to --method={method}. ")
+    assert "Remove it, or choose --method=finetune" in message
 
 
 @pytest.mark.parametrize("method", ["features", "scratch"])
@@ -183,7 +186,7 @@ def test_penalty_goes_with_finetuning_alone(method):
 )
 def test_stages_and_speeds_go_with_methods_that_train_a_body_that_is_there(method, word):
     message = refusal(f"--method={method}", word)
-    assert message.startswith(f"{word} goes with fine-tuning, and --method={method} is none")
+    assert message.startswith(f"{word} does not apply to --method={method}. ")
 
 
 @pytest.mark.parametrize("name", [n for n, row in catalog.PENALTIES.items() if row.needs_source])

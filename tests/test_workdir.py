@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 from tl_keras.config import Config, Training, from_flat, named_options
 from tl_keras.errors import DataError, StoppedError, UsageError, WriteError
 from tl_keras.storage.files import read_state, write_state
-from tl_keras.storage.workdir import LOG, Workdir, _LogFile, default_name, scratch
+from tl_keras.storage.workdir import (
+    LOG,
+    VERSION,
+    VERSION_NAME,
+    Workdir,
+    _LogFile,
+    default_name,
+    scratch,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +152,7 @@ def test_workdir_refuses_other_settings_and_lists_the_differences(config) -> Non
         Workdir(other)
     message = str(refusal.value)
     assert f"--workdir={config.workdir}" in message
-    assert "--shots was 0, is 5" in message
+    assert "--shots was all, is 5" in message
     assert "--learning_rate was 0.001, is 0.5" in message
     assert "source" not in message
     assert "seeds" not in message
@@ -165,7 +173,7 @@ def test_workdir_lets_settings_differ_that_it_is_told_of(config) -> None:
     claimed(config)
     other = dataclasses.replace(config, method="joint")
     assert opened(other, apart_from=("method",)).root == Path(config.workdir)
-    with pytest.raises(UsageError, match="--shots was 0, is 5"):
+    with pytest.raises(UsageError, match="--shots was all, is 5"):
         Workdir(dataclasses.replace(other, shots=5), apart_from=("method",))
 
 
@@ -175,6 +183,13 @@ def another(value):
     if isinstance(value, tuple):
         return (*value, 99)
     return value + 1 if isinstance(value, (int, float)) else f"{value}x"
+
+
+# Text of a form of its own.
+OTHER = {
+    "source_preprocessing": "torch", "shots": 3, "augment": "flip", "source_augment": "flip",
+    "scratch_augment": "flip", "checkpoint_every": "7",
+}  # fmt: skip
 
 
 FREE = {
@@ -187,7 +202,7 @@ FREE = {
 @pytest.mark.parametrize("name", [name for name, _, _ in named_options(Config())])
 def test_every_setting_makes_another_experiment_unless_it_changes_no_result(name) -> None:
     values = Config().flat()
-    other = from_flat({**values, name: another(values[name])})
+    other = from_flat({**values, name: OTHER.get(name) or another(values[name])})
     assert (default_name(other) == default_name(Config())) == (name in FREE)
 
 
@@ -348,3 +363,31 @@ def test_scratch_folder_goes_away_and_takes_along_what_a_killed_process_left(
         assert sorted(tmp_path.iterdir()) == sorted(there) and left not in there
         Workdir(Config(workdir=str(folder))).__exit__()
     assert sorted(tmp_path.iterdir()) == sorted([young, own])
+
+
+@pytest.mark.parametrize(
+    ("old", "words"),
+    [
+        ({"shots": 0}, {}),
+        ({"shots": 5}, {"shots": 5}),
+        ({"method": "joint", "joint_lambda": 0.5}, {"method": "joint:0.5"}),
+        (
+            {"method": "features", "feature_head": "mlp", "feature_units": 32},
+            {"method": "features:32"},
+        ),
+        ({"pretrain": "simclr", "temperature": 0.5}, {"pretrain": "simclr:0.5"}),
+        ({"pretrain": "simclr"}, {"pretrain": "simclr"}),
+    ],
+)
+def test_workdir_of_flags_that_had_other_names_is_continued(config, old, words) -> None:
+    """Numbers of methods had flags of their own, and all labels were 0 shots."""
+    asked = from_flat({**config.flat(), "source_augment": "flip", **words})
+    path = Path(config.workdir) / "config.json"
+    path.parent.mkdir()
+    named = {"joint_lambda": 1.0, "feature_head": "linear", "feature_units": 256}
+    settings = {**asked.flat(), **named, "temperature": 0.2, "shots": 0, **old}
+    write_state(path, {**settings, VERSION_NAME: VERSION})
+    with Workdir(asked) as workdir:
+        workdir.claim(asked, "", {}, ("float32", "float32", "small"))
+    with pytest.raises(UsageError, match="--batch_size was 128, is 9"):
+        Workdir(from_flat({**asked.flat(), "batch_size": 9}))

@@ -14,9 +14,11 @@ from experiments.benchmarks import pictures
 from experiments.benchmarks.worker import Rounds
 from tl_keras.config import Config, from_flat
 from tl_keras.config.pace import Pace
+from tl_keras.config.trainable import Trainable
 from tl_keras.data.catalog import DIGITS
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.fingerprints import DataFingerprints
+from tl_keras.data.pipeline import NO_AUGMENTATION
 from tl_keras.distributed import distribution, joining
 from tl_keras.experiment.experiment import start_tensorflow
 from tl_keras.experiment.setup import Images, Plan
@@ -129,7 +131,7 @@ def _frozen(plan: Plan) -> tuple[FrozenPart, np.ndarray]:
     """Return what computes features, and the images to compute them of."""
     setting = plan.setting(seeds.TARGET, plan.config.training, seed=0)
     model = setting.model
-    set_trainable(model, "head")
+    set_trainable(model, Trainable("head"))
     part = FrozenPart(setting, keras.Model(model.input, model.output["features"]))
     return part, plan.target.train.images
 
@@ -173,6 +175,8 @@ def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> Plan:
         precision=choose(config.precision, config.model),
         cache=root / "features",
         seals=seals,
-        target=Images(Dataset("random", DIGITS, channels, size, "none", read), size, seals),
+        target=Images(
+            Dataset("random", DIGITS, channels, size, NO_AUGMENTATION, read), size, seals
+        ),
         source=None,
     )

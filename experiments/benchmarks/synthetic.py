@@ -14,6 +14,7 @@ from experiments.benchmarks import pictures
 from tl_keras import main as program
 from tl_keras.data import catalog, embedded
 from tl_keras.data.dataset import Dataset, ImageSet
+from tl_keras.data.pipeline import NO_AUGMENTATION
 
 NAME = "synthetic"
 TEST_IMAGES = 100
@@ -29,7 +30,9 @@ def main(argv: Sequence[str]) -> int:
 
 def register(count: int, size: int) -> None:
     """Make `synthetic` a dataset of the catalog, of `count` training images."""
-    catalog.DATASETS[NAME] = catalog.Entry("embedded", catalog.DIGITS, 3, size, augment="none")
+    catalog.DATASETS[NAME] = catalog.Entry(
+        "embedded", catalog.DIGITS, 3, size, augment=NO_AUGMENTATION
+    )
     embedded.open_dataset = _opening(embedded.open_dataset, count, size)  # type: ignore[assignment]
 
 
@@ -41,7 +44,7 @@ def _opening(
     def open_dataset(name: str, framing: str) -> Dataset:
         if name != NAME:
             return others(name, framing)
-        return Dataset(NAME, catalog.DIGITS, 3, size, "none", read)
+        return Dataset(NAME, catalog.DIGITS, 3, size, NO_AUGMENTATION, read)
 
     def read(split: str, image_size: int = 0) -> ImageSet:
         return made(count if split == "train" else TEST_IMAGES, size)

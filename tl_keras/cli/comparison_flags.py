@@ -8,6 +8,7 @@ from tl_keras.cli import flags
 from tl_keras.config import Config, from_flat, named_options
 from tl_keras.config.comparison import Comparison, Contest, Contestant
 from tl_keras.config.config import TRANSFER
+from tl_keras.config.shots import ALL, parse_shots
 from tl_keras.config.training import TARGET_TRAINING
 from tl_keras.errors import UsageError
 from tl_keras.experiment.validate import check
@@ -26,6 +27,9 @@ hold for every run:
 """
 
 
+SETTINGS: flags.Settings = (Comparison(), Config())
+
+
 def parse(argv: Sequence[str]) -> Contest | None:
     """Read a command line; None where `--help` was asked for.
 
@@ -34,10 +38,10 @@ def parse(argv: Sequence[str]) -> Contest | None:
     """
     if flags.asks_for_help(argv):
         return None
-    values = flags.read(argv, Comparison())
+    values = flags.read(argv, SETTINGS)
     shots = _shots(values.pop("shots", Comparison.shots))
     named = values.pop("methods", Comparison.methods)
-    common = from_flat({**values, "method": "scratch", "shots": 0})
+    common = from_flat({**values, "method": "scratch", "shots": ALL})
     contestants, left_out = [], {}
     for name, settings in _named(named):
         own = _contestant(argv, name, settings)
@@ -55,21 +59,18 @@ def parse(argv: Sequence[str]) -> Contest | None:
     return Contest(_needing_all(common, contestants), tuple(contestants), shots, left_out)
 
 
-def help_text() -> str:
-    """Return what `--help` prints."""
-    return flags.help_text(USAGE, Comparison())
+def help_text(full: bool = False) -> str:
+    """Return what `--help` prints, or `--helpfull`."""
+    return flags.help_text(full, USAGE, SETTINGS)
 
 
-def _shots(text: str) -> tuple[int, ...]:
-    words = [word.strip() for word in text.split(",")]
-    for word in words:
-        # Python refuses to read thousands of digits, with an error of its own.
-        is_number = word.isdecimal() and len(word) <= 8
-        if word != "all" and not (is_number and int(word) <= 10_000_000):
-            raise UsageError(
-                f"--shots={text}: '{word}' is not a whole number from 1 to 10000000, nor all"
-            )
-    numbers = [0 if word == "all" else int(word) for word in words]
+def _shots(text: str) -> tuple[int | None, ...]:
+    numbers = []
+    for word in text.split(","):
+        try:
+            numbers.append(parse_shots(word.strip()))
+        except ValueError as error:
+            raise UsageError(f"--shots={text}: '{word.strip()}' {error}") from None
     if len(set(numbers)) != len(numbers):
         raise UsageError(f"--shots={text} names a number twice")
     return tuple(numbers)
@@ -132,13 +133,13 @@ def _contestant(argv: Sequence[str], name: str, settings: list[str]) -> Config:
                 " stand flags of the transfer and of the training on the target alone"
             )
     try:
-        values = flags.read([*argv, *method, *words], Comparison())
+        values = flags.read([*argv, *method, *words], SETTINGS)
     except UsageError as error:
         raise UsageError(f"--methods={name}(...): {error}") from error
-    return from_flat({**values, "shots": 0, "baseline": False})
+    return from_flat({**values, "shots": ALL, "baseline": False})
 
 
-def _check(config: Config, shots: Sequence[int]) -> None:
+def _check(config: Config, shots: Sequence[int | None]) -> None:
     for count in shots:
         check(dataclasses.replace(config, shots=count))
 
@@ -147,6 +148,9 @@ def _needing_all(common: Config, contestants: Sequence[Contestant]) -> Config:
     """Return the common settings with the method that asks for most of the source."""
     needs = max(
         (one.config.method for one in contestants),
-        key=lambda name: (methods.find(name).source_images, methods.find(name).copies_weights),
+        key=lambda method: (
+            "source" in methods.find(method).streams,
+            methods.find(method).copies_weights,
+        ),
     )
     return dataclasses.replace(common, method=needs)

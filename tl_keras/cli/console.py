@@ -30,7 +30,7 @@ R = TypeVar("R", bound=Read)
 def answer(
     argv: Sequence[str],
     read: Callable[[Sequence[str]], R | None],
-    help_text: Callable[[], str],
+    help_text: Callable[[bool], str],
     work: Callable[[R], str],
 ) -> int:
     """Print what `work` makes of the command line, or the help or an error; return the exit code.
@@ -38,7 +38,7 @@ def answer(
     Args:
         argv: the program's name and its arguments.
         read: reads them; None where `--help` is asked for.
-        help_text: what `--help` prints.
+        help_text: what `--help` prints, and, of True, `--helpfull`.
         work: does what they say, and returns its result; '' where there is nothing to print.
     """
     debug = "--debug" in argv or "--debug=true" in argv
@@ -47,7 +47,7 @@ def answer(
         if settings is None:
             # `--help | head` shall end as quietly as any other program does.
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            _print(help_text())
+            _print(help_text(any(word.endswith("-helpfull") for word in argv)))
             return 0
         debug = settings.debug
         with interruption.handle_signals():

@@ -6,20 +6,23 @@ Nothing heavy is imported here, so that `--help` and a mistyped flag are answere
 import contextlib
 import difflib
 import io
+import itertools
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from absl import flags
 
 from tl_keras.config import Config, Option, from_flat, named_options
-from tl_keras.config.bounds import bounded, different, example, one_line, plain_text, range_of
+from tl_keras.config.bounds import bounded, different, example, one_line, range_of
+from tl_keras.config.options import parsed, plain, plain_text
 from tl_keras.config.training import SCRATCH_TRAINING, SOURCE_TRAINING
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError
 from tl_keras.experiment.validate import check
 from tl_keras.methods import catalog as methods
+from tl_keras.methods.rows import Row
 from tl_keras.models import catalog as models
 
 USAGE = """\
@@ -33,6 +36,19 @@ Flags, with their defaults; later ones win, and --flagfile=FILE reads more of th
 
 
 _LONGEST_NAME = 100
+
+# The dataclasses whose fields are a command's flags. Where two have a flag of the same name, the
+# first one's counts.
+Settings = Sequence[object]
+MAIN: Settings = (Config(),)
+
+# Flags of earlier versions, and what stands in their place.
+REPLACED = {
+    "joint_lambda": "--method=joint:LAMBDA",
+    "feature_head": "--method=features:UNITS for an MLP, or --method=features for a linear head",
+    "feature_units": "--method=features:UNITS",
+    "temperature": "--pretrain=simclr:TEMPERATURE",
+}
 
 
 class _NumberParser(flags.ArgumentParser):
@@ -76,6 +92,21 @@ class _TextParser(flags.ArgumentParser):
         return plain_text(argument)
 
 
+class _ParsedParser(flags.ArgumentParser):
+    """Reads text that has a form of its own, such as the list of --augment."""
+
+    def __init__(self, name: str, option: Option):
+        self.name = name
+        self.option = option
+        self.syntactic_help = "text of a form of its own"
+
+    def parse(self, argument: Any) -> Any:
+        if not isinstance(argument, str):
+            return argument
+        value = parsed(self.name, argument, self.option)
+        return bounded(value, int, self.option) if isinstance(value, int) else value
+
+
 class _BooleanParser(flags.BooleanParser):
     """Reads true or false, and says so where it is neither."""
 
@@ -93,7 +124,7 @@ def parse(argv: Sequence[str]) -> Config | None:
         argv: the program's name and its arguments, as `sys.argv`.
 
     Returns:
-        The configuration, or None where `--help` was asked for.
+        The configuration, or None where help was asked for.
 
     Raises:
         UsageError: a flag is unknown, out of range, or contradicts another one.
@@ -110,17 +141,17 @@ def asks_for_help(argv: Sequence[str]) -> bool:
     return any(re.fullmatch("--?(help|h|helpfull|helpshort|\\?)", word) for word in argv[1:])
 
 
-def read(argv: Sequence[str], comparison: object | None = None) -> dict[str, Any]:
+def read(argv: Sequence[str], settings: Settings = MAIN) -> dict[str, Any]:
     """Return the value of every flag that is given, by its name, each within its own bounds.
 
     Args:
         argv: the program's name and its arguments.
-        comparison: the flags of a comparison, where it is one; they take the place of others.
+        settings: of the command.
 
     Raises:
         UsageError: a flag is unknown or out of range.
     """
-    defined = {name: (option, default) for name, option, default in _flags(comparison)}
+    defined = {name: (option, default) for name, option, default in _flags(settings)}
     values = flags.FlagValues()
     for name, (option, default) in defined.items():
         _define(values, name, option, default)
@@ -129,11 +160,7 @@ def read(argv: Sequence[str], comparison: object | None = None) -> dict[str, Any
         _refuse_silent_flags([*argv[1:], *words])
         rest = values([argv[0], *words])
     except flags.UnrecognizedFlagError as error:
-        close = difflib.get_close_matches(error.flagname, list(values), n=1)
-        hint = f": did you mean --{close[0]}?" if close else ";"
-        raise UsageError(
-            one_line(f"--{error.flagname} is not a flag{hint} --help lists the flags")
-        ) from error
+        raise UsageError(_unknown(error.flagname, values)) from error
     except flags.CantOpenFlagFileError as error:
         path, reason = _open_failure(error)
         raise UsageError(one_line(f"--flagfile={path} cannot be read: {reason}")) from error
@@ -144,6 +171,15 @@ def read(argv: Sequence[str], comparison: object | None = None) -> dict[str, Any
     if len(rest) > 1:
         raise UsageError(f"'{one_line(rest[1])}' is not a flag; write --NAME=VALUE, see --help")
     return {name: values[name].value for name in defined if not values[name].using_default_value}
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    """Return what to say of a flag that there is not."""
+    if name in REPLACED:
+        return f"--{name} is not a flag any more. Give {REPLACED[name]}"
+    close = difflib.get_close_matches(name, list(known), n=1)
+    hint = f": did you mean --{close[0]}?" if close else ";"
+    return one_line(f"--{name} is not a flag{hint} --helpfull lists the flags")
 
 
 def _with_flag_files(values: flags.FlagValues, words: Sequence[str]) -> list[str]:
@@ -184,17 +220,21 @@ def _open_failure(error: flags.CantOpenFlagFileError) -> tuple[str, str]:
     return "", one_line(error)
 
 
-def _flags(comparison: object | None) -> list[tuple[str, Option, Any]]:
+def _flags(settings: Settings) -> list[tuple[str, Option, Any]]:
     """Return (name, option, default) of each flag, in the order of `--help`."""
-    own = list(named_options(comparison)) if comparison else []
-    taken = {name for name, _, _ in own}
-    return own + [one for one in named_options(Config()) if one[0] not in taken]
+    found: dict[str, tuple[str, Option, Any]] = {}
+    for one in settings:
+        for name, option, default in named_options(one):
+            found.setdefault(name, (name, option, default))
+    return list(found.values())
 
 
 def _define(values: flags.FlagValues, name: str, option: Option, default: Any) -> None:
     plain: flags.ArgumentSerializer[Any] = flags.ArgumentSerializer()
     kind = default if default is not None else example(name)
-    if isinstance(kind, bool):
+    if option.parse is not None:
+        flags.DEFINE(_ParsedParser(name, option), name, default, option.help, values, plain)
+    elif isinstance(kind, bool):
         flags.DEFINE(_BooleanParser(), name, default, option.help, values, plain, boolean=True)
     elif isinstance(kind, tuple):
         serializer = flags.CsvListSerializer(",")
@@ -208,45 +248,45 @@ def _define(values: flags.FlagValues, name: str, option: Option, default: Any) -
         flags.DEFINE(_TextParser(), name, default, option.help, values, plain)
 
 
-def help_text(usage: str = USAGE, comparison: object | None = None) -> str:
+def help_text(full: bool = False, usage: str = USAGE, settings: Settings = MAIN) -> str:
     """Return what `--help` prints: our flags only, in groups, each with its unit and range.
 
     Args:
+        full: whether `--helpfull` is asked for, which has the rarer flags too.
         usage: what stands before the flags.
-        comparison: as for `read`.
+        settings: of the command.
     """
-    lines = [usage]
-    group, every = "", _flags(comparison)
-    for name, option, default in every:
-        if option.group != group:
-            group = option.group
-            lines.append(f"\n{group}:\n")
-            if group == SCRATCH_TRAINING:
-                names = [f"--{one}" for one, other, _ in every if other.group == group]
-                lines.append(_wrapped(" ".join(names)))
-        if group != SCRATCH_TRAINING:
-            lines.append(_help_entry(name, option, default))
+    lines, every = [usage], _flags(settings)
+    for group, members in itertools.groupby(every, lambda one: one[1].group):
+        shown = [one for one in members if full or not one[1].rare]
+        if not shown:
+            continue
+        lines.append(f"\n{group}:\n")
+        if group == SCRATCH_TRAINING or (group == SOURCE_TRAINING and not full):
+            lines.append(_wrapped(" ".join(f"--{name}" for name, _, _ in shown)))
+        else:
+            lines += [_help_entry(*one) for one in shown]
     lines.append("\nMethods:\n")
-    lines += [f"  {method.name:16} {method.summary}" for method in methods.METHODS.values()]
-    lines.append("\nPenalties, with their strengths:\n")
-    lines += [f"  {_form(row)}\n      {row.summary}" for row in methods.PENALTIES.values()]
-    lines.append(f"\nDatasets:\n\n{_wrapped(', '.join(catalog.DATASETS))}")
-    lines.append(f"\nModels:\n\n{_wrapped(', '.join(models.MODELS))}")
+    lines += [_row_entry(row) for row in methods.METHODS.values() if full or not row.penalty]
+    lines.append("\nPenalties, with their strengths; each is also a method of its name:\n")
+    if full:
+        lines += [_row_entry(row) for row in methods.PENALTIES.values()]
+        lines.append(f"\nDatasets:\n\n{_wrapped(', '.join(catalog.DATASETS))}")
+        lines.append(f"\nModels:\n\n{_wrapped(', '.join(models.MODELS))}")
+    else:
+        lines.append(_wrapped(" ".join(row.form for row in methods.PENALTIES.values())))
+        lines.append("\n--helpfull tells of all flags, penalties, datasets and models.")
     return "\n".join(lines)
 
 
-def _form(penalty: methods.Penalty) -> str:
-    """Return how `--penalty` names it, with its defaults: l2sp:ALPHA=0.1:BETA=0.01."""
-    strengths = [
-        f"{name.upper()}={strength.default:g}" for name, strength in penalty.strengths.items()
-    ]
-    return ":".join([penalty.name, *strengths])
+def _row_entry(row: Row) -> str:
+    return f"  {row.form}\n{_wrapped(row.summary)}"
 
 
 def _help_entry(name: str, option: Option, default: Any) -> str:
-    if isinstance(default, tuple):
+    if isinstance(default, tuple) and option.parse is None:
         default = ",".join(map(str, default))
-    shown = str(default).lower() if isinstance(default, bool) else default
+    shown = str(default).lower() if isinstance(default, bool) else plain(default, option)
     words = ", ".join(option.choices)
     detail = f"one of {words}" if words else ""
     if numbers := range_of(option).strip():

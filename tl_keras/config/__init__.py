@@ -7,7 +7,8 @@ the settings may not be together stands in `tl_keras.experiment.validate`.
 It may import `errors`.
 """
 
-from tl_keras.config.config import PAIRED, Config, from_flat
+from tl_keras.config.config import PAIRED, Config
+from tl_keras.config.flat import from_flat
 from tl_keras.config.options import Option, option
 from tl_keras.config.training import Training, named_options
 

@@ -3,12 +3,11 @@
 Options reads them from flags, and a Config can be made in Python; both are held to the same.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from tl_keras.config.config import Config
-from tl_keras.config.options import Option
+from tl_keras.config.options import Option, plain_text
 from tl_keras.config.training import SCRATCH_PREFIX, named_options
 from tl_keras.errors import UsageError
 
@@ -22,7 +21,7 @@ def check(config: Config) -> None:
         UsageError: a setting is of another kind, or out of its bounds.
     """
     for name, option, value in named_options(config):
-        if value is None and name.startswith(SCRATCH_PREFIX):
+        if config.leaves_out(name):
             continue
         try:
             _check_one(value, example(name), option)
@@ -42,7 +41,9 @@ def example(name: str) -> Any:
 
 
 def _check_one(value: Any, default: Any, option: Option) -> None:
-    if isinstance(default, tuple):
+    if option.parse is not None:
+        _check_parsed(value, option)
+    elif isinstance(default, tuple):
         if not isinstance(value, (list, tuple)):
             raise ValueError("must be a tuple of whole numbers")
         different([bounded(one, int, option) for one in value])
@@ -58,17 +59,17 @@ def _check_one(value: Any, default: Any, option: Option) -> None:
         raise ValueError(f"must be one of {', '.join(option.choices)}")
 
 
-def plain_text(value: Any) -> str:
-    """Return text of one line, as names and paths are, or raise ValueError."""
-    if not isinstance(value, str):
+def _check_parsed(value: Any, option: Option) -> None:
+    """Raise ValueError where a value is none that text can be parsed to."""
+    if isinstance(value, (int, float)) and option.low is not None:
+        bounded(value, int, option)
+        return
+    try:
+        is_parsed = option.parse is not None and option.parse(option.show(value)) == value
+    except ValueError:
+        is_parsed = False
+    if not is_parsed:
         raise ValueError("must be text")
-    # No file has a name with a zero in it, and what breaks lines breaks errors and reports.
-    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in value):
-        raise ValueError("must be one line, without control characters")
-    # What follows a flag without a value is taken for its value: --workdir --steps=3.
-    if value.startswith("--"):
-        raise ValueError("begins as a flag does: is its own value missing?")
-    return value
 
 
 def bounded(value: Any, kind: type, option: Option) -> Number:

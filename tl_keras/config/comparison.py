@@ -21,7 +21,7 @@ class Comparison:
     )
     shots: str = option(
         "1,5,10,50,all",
-        "comma list of labelled target images a class; all, or 0, for all of them. A recipe's own"
+        "comma list of labelled target images a class; all for all of them. A recipe's own"
         " --shots is such a list of one",
         COMPARING,
     )
@@ -29,7 +29,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """One line of the table: a method with its settings; `config.shots` is 0."""
+    """One line of the table: a method with its settings; `config.shots` is None."""
 
     name: str
     config: Config
@@ -43,13 +43,13 @@ class Contest:
         common: the flags that hold for all; its method is one that needs all that any method needs
             of the source.
         contestants: scratch is not among them, and always runs.
-        shots: labels a class, 0 for all, in the order asked for.
+        shots: labels a class, None for all, in the order asked for.
         left_out: name and reason of the methods that do not go with the flags, under `all`.
     """
 
     common: Config
     contestants: tuple[Contestant, ...]
-    shots: tuple[int, ...]
+    shots: tuple[int | None, ...]
     left_out: dict[str, str]
 
     @property

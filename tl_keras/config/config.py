@@ -7,13 +7,18 @@ Each field is also a command line flag: its default, help, unit and range stand 
 import dataclasses
 from typing import Any
 
-from tl_keras.config.options import option
+from tl_keras.config import preprocessing
+from tl_keras.config.options import option, parse_fields, plain
+from tl_keras.config.pace import Pace
+from tl_keras.config.preprocessing import Preprocessing
+from tl_keras.config.shots import parse_shots, shots_text
+from tl_keras.config.terms import Names, Term, Terms
+from tl_keras.config.trainable import Trainable
 from tl_keras.config.training import (
     SCRATCH_PREFIX,
     SOURCE_PREFIX,
     Training,
     named_options,
-    with_given,
 )
 
 TASK = "What to transfer"
@@ -54,21 +59,27 @@ class Config:
         "",
         "what the sha256 of that file has to be, in 64 hexadecimal digits; empty: not looked at",
         TASK,
+        rare=True,
     )
-    source_preprocessing: str = option(
+    source_preprocessing: Preprocessing | None = option(
         "auto",
         "what --source_weights expects of pixels: auto (what the file says, else what is usual for"
         " the model), tf, torch, caffe, none, or SCALE:OFFSET, each a number or a,b,c; BGR: :bgr",
         TASK,
+        parse=preprocessing.parse_flag,
+        show=preprocessing.flag_text,
+        rare=True,
     )
     target: str = option(
         "digits",
         "dataset to learn: a catalog name, folder:PATH, or any image classification set of tfds",
         TASK,
     )
-    shots: int = option(
-        0, "labelled target images a class; 0 = all", TASK, unit="images", low=0, high=1e7
-    )
+    shots: int | None = option(
+        "all",
+        "labelled target images a class: a number, or all",
+        TASK, unit="images", low=0, high=1e7, parse=parse_shots, show=shots_text,
+    )  # fmt: skip
     seeds: tuple[int, ...] = option(
         (0,),
         "one pair of runs for each: shots, fresh weights, order and augmentation",
@@ -84,24 +95,27 @@ class Config:
         low=0,
         high=2**31 - 1,
         choices=(PAIRED,),
+        rare=True,
     )
     baseline: bool = option(True, "also train from scratch, with the same images and steps", TASK)
 
-    pretrain: str = option(
+    pretrain: Term = option(
         "supervised",
         "what the source's images teach: supervised (their labels), or, without the labels,"
-        " autoencoder or simclr",
+        " autoencoder or simclr:TEMPERATURE",
         TASK,
-        choices=("supervised", "autoencoder", "simclr"),
+        parse=Term.parse,
     )
-    temperature: float = option(0.2, "simclr: of the similarities", TASK, low=0.001, high=100)
 
-    method: str = option("finetune", "how knowledge travels; one of the list below", TRANSFER)
-    trainable: str = option(
+    method: Term = option(
+        "finetune", "how knowledge travels; one of the list below", TRANSFER, parse=Term.parse
+    )
+    trainable: Trainable = option(
         "all",
         "all, head, last:N (N layers with weights), or a regular expression that is searched in the"
         " layers' names; the head always trains",
         TRANSFER,
+        parse=Trainable.parse,
     )
     head: str = option(
         "match",
@@ -109,35 +123,34 @@ class Config:
         TRANSFER,
         choices=("match", "new"),
     )
-    penalty: str = option(
+    penalty: Terms = option(
         "",
         "finetune: what is added to the loss, such as l2sp:0.1:0.01,bss:0.001; from the list below",
         TRANSFER,
+        parse=Terms.parse,
     )
-    unfreeze: str = option(
+    unfreeze: Term = option(
         "none",
         "none: all that --trainable names trains from the start; lp_ft: the head first, then the"
         " rest too; gradual: the head first, then one layer group more in each stage. The stages"
         " are equally long, or as long as said, in parts of the run: lp_ft:0.3, gradual:0.2:0.1",
         TRANSFER,
+        parse=Term.parse,
     )
     layer_lr_decay: float = option(
         1.0,
         "what the updates of each layer group are multiplied with, once more for each step away"
         " from the head",
         TRANSFER, low=0.001, high=1,
+        rare=True,
     )  # fmt: skip
     head_lr_multiplier: float = option(
-        1.0, "what the updates of the head are multiplied with", TRANSFER, low=0.001, high=1000
-    )
-    joint_lambda: float = option(
-        1.0, "joint: weight of the target in L_source + lambda L_target", TRANSFER, low=0, high=1e9
-    )
-    feature_head: str = option(
-        "linear", "features: what is trained on them", TRANSFER, choices=("linear", "mlp")
-    )
-    feature_units: int = option(
-        256, "features: hidden units of the mlp", TRANSFER, unit="units", low=1, high=65536
+        1.0,
+        "what the updates of the head are multiplied with",
+        TRANSFER,
+        low=0.001,
+        high=1000,
+        rare=True,
     )
     cached_views: int = option(
         0,
@@ -145,6 +158,7 @@ class Config:
         " are, in turn from epoch to epoch, so that what the frozen layers make of them is computed"
         " once; 0: a new view in each epoch, as the scratch arm has in any case",
         TRANSFER, unit="views", low=0, high=1000,
+        rare=True,
     )  # fmt: skip
     cache_gb: float = option(
         10.0,
@@ -153,6 +167,7 @@ class Config:
         " --method=features, which is refused where its training and validation images alone need"
         " more",
         TRANSFER, unit="gigabytes", low=0, high=1e6,
+        rare=True,
     )  # fmt: skip
 
     model: str = option("small_cnn", "the architecture; one of the list below", DATA)
@@ -160,6 +175,7 @@ class Config:
         128,
         "units of the hidden layer of small_cnn and conv4",
         DATA, unit="units", low=1, high=65536,
+        rare=True,
     )  # fmt: skip
     image_size: int = option(
         0,
@@ -172,6 +188,7 @@ class Config:
         " all; none: pictures as they are",
         DATA,
         choices=("auto", "mnist", "none"),
+        rare=True,
     )
     validation: float = option(
         0.1,
@@ -180,7 +197,10 @@ class Config:
         DATA, low=0, high=0.5,
     )  # fmt: skip
     data_dir: str = option(
-        "", "tensorflow-datasets folder; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets", DATA
+        "",
+        "tensorflow-datasets folder; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets",
+        DATA,
+        rare=True,
     )
 
     max_bad_images: int = option(
@@ -188,6 +208,7 @@ class Config:
         "folder:PATH: how many corrupt pictures of it are left out, and told in the log; with more"
         " than that, nothing runs",
         DATA, unit="images", low=0, high=1e9,
+        rare=True,
     )  # fmt: skip
 
     training: Training = Training()
@@ -210,6 +231,7 @@ class Config:
         60.0,
         "multi_worker: how long to wait for the other processes before training",
         RUNNING, unit="seconds", low=1, high=86400,
+        rare=True,
     )  # fmt: skip
     replicas: int = option(
         0,
@@ -222,22 +244,27 @@ class Config:
         "where replicas share a batch, normalise by the statistics of the whole of it, as without"
         " replicas; or else each replica by its own share's, which is sooner",
         RUNNING,
+        rare=True,
     )
     workdir: str = option(
         "", "where everything is written; empty: a folder in runs/ named after the task", RUNNING
     )
-    checkpoint_every: str = option(
+    checkpoint_every: Pace = option(
         "30s",
         "how often a run's state is saved: after so many steps (200), seconds (30s; more where"
         " saving would take over 2 % of the time), or whichever comes first (200,30s); also at the"
         " end of training, and when the process is told to stop",
         RUNNING,
+        parse=Pace.parse,
+        rare=True,
     )
-    allow_changed: str = option(
+    allow_changed: Names = option(
         "",
         "names of flags, with commas, that may differ from those the workdir was begun with; what"
         " is finished stays as it is",
         RUNNING,
+        parse=Names.parse,
+        rare=True,
     )
     precision: str = option(
         "auto",
@@ -251,8 +278,17 @@ class Config:
         "on GPUs, have TensorFlow choose operations that give the same bits each time; on"
         " processors they do anyway",
         RUNNING,
+        rare=True,
     )
-    debug: bool = option(False, "print the traceback of an error", RUNNING)
+    debug: bool = option(False, "print the traceback of an error", RUNNING, rare=True)
+
+    def __post_init__(self) -> None:
+        """Parse what was given as text.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        parse_fields(self)
 
     @property
     def scratch(self) -> Training:
@@ -265,36 +301,17 @@ class Config:
         own = {SCRATCH_PREFIX: self.scratch_training} if self.scratch_training else {}
         return {"": self.training, SOURCE_PREFIX: self.source_training, **own}
 
-    @property
-    def allowed_changes(self) -> tuple[str, ...]:
-        """Names of the settings that an existing workdir need not agree in."""
-        return tuple(name for name in self.allow_changed.split(",") if name)
-
     def flat(self) -> dict[str, Any]:
-        """Return every setting by the name of its flag."""
-        return {name: value for name, _, value in named_options(self)}
+        """Return every setting by the name of its flag: numbers, and text as the flag has it."""
+        return {
+            name: None if self.leaves_out(name) else plain(value, made)
+            for name, made, value in named_options(self)
+        }
+
+    def leaves_out(self, name: str) -> bool:
+        """Return whether a flag has no value of its own: scratch is trained as the target is."""
+        return self.scratch_training is None and name.startswith(SCRATCH_PREFIX)
 
     def experiment(self) -> dict[str, Any]:
         """Return the settings that make this another experiment when they change."""
         return {k: v for k, v in self.flat().items() if k not in NOT_PART_OF_THE_EXPERIMENT}
-
-
-def from_flat(values: dict[str, Any]) -> Config:
-    """Build a Config from settings by flag name; what is not named keeps its default."""
-    own_names = {field.name for field in dataclasses.fields(Config)}
-    training = with_given(Config.training, "", values)
-    own = {n: v for n, v in values.items() if n.startswith(SCRATCH_PREFIX) and v is not None}
-    # --steps overrides --epochs. The target's steps must not override epochs given for scratch.
-    by_epochs = f"{SCRATCH_PREFIX}epochs" in own
-    start = dataclasses.replace(training, steps=0) if by_epochs else training
-    scratch = with_given(start, SCRATCH_PREFIX, own)
-    # One average of the weights is enough: one that is given takes the place of the default.
-    averages = values.get(f"{SOURCE_PREFIX}ema")
-    source = Config.source_training
-    source = dataclasses.replace(source, swa=0.0) if averages else source
-    return Config(
-        **{name: value for name, value in values.items() if name in own_names},
-        training=training,
-        source_training=with_given(source, SOURCE_PREFIX, values),
-        scratch_training=scratch if scratch != training else None,
-    )

@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from tl_keras.config.terms import number_text
+
 
 class Pace(NamedTuple):
     """How often the state of a run is saved: after so many steps or seconds; 0 for neither."""
@@ -21,3 +23,8 @@ class Pace(NamedTuple):
         if not found:
             raise ValueError("must be steps (200), seconds (30s) or both (200,30s)")
         return cls(int(found[1] or found[2] or 0), float(found[3] or 0.0))
+
+    def __str__(self) -> str:
+        """Return the text that `parse` reads."""
+        seconds = f"{number_text(self.seconds)}s" if self.seconds or not self.steps else ""
+        return ",".join(part for part in (str(self.steps or ""), seconds) if part)

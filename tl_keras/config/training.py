@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from tl_keras.config.options import Option, option
+from tl_keras.config import augmentation
+from tl_keras.config.augmentation import Augmentation
+from tl_keras.config.options import Option, option, parse_fields, parsed
 
 TARGET_TRAINING = "Training on the target"
 SOURCE_TRAINING = "Training on the source (the same, with --source_ before the name)"
@@ -38,6 +40,7 @@ class Training:
         unit="steps",
         low=0,
         high=1e9,
+        rare=True,
     )
     batch_size: int = option(
         128, "images a step, over all devices; never more than there are", unit="images", low=1,
@@ -45,9 +48,13 @@ class Training:
     )  # fmt: skip
     optimizer: str = option("adam", "the optimizer", choices=("adam", "adamw", "sgd"))
     learning_rate: float = option(0.001, "learning rate after the warm-up", low=1e-12, high=1e3)
-    momentum: float = option(0.9, "momentum of sgd", low=0, high=0.9999)
+    momentum: float = option(0.9, "momentum of sgd", low=0, high=0.9999, rare=True)
     weight_decay: float = option(
-        0.0, "decoupled weight decay a step, times the learning rate; kernels only", low=0, high=1e3
+        0.0,
+        "decoupled weight decay a step, times the learning rate; kernels only",
+        low=0,
+        high=1e3,
+        rare=True,
     )
     schedule: str = option(
         "constant",
@@ -55,7 +62,11 @@ class Training:
         choices=("constant", "cosine", "exponential", "step", "plateau"),
     )
     decay_rate: float = option(
-        0.1, "what exponential, step and plateau multiply the learning rate with", low=1e-9, high=1
+        0.1,
+        "what exponential, step and plateau multiply the learning rate with",
+        low=1e-9,
+        high=1,
+        rare=True,
     )
     decay_steps: int = option(
         0,
@@ -63,24 +74,44 @@ class Training:
         unit="steps",
         low=0,
         high=1e9,
+        rare=True,
     )
     plateau_patience: int = option(
-        2, "validations without progress before plateau decays", unit="validations", low=1, high=1e6
+        2,
+        "validations without progress before plateau decays",
+        unit="validations",
+        low=1,
+        high=1e6,
+        rare=True,
     )
     warmup_steps: int = option(
-        0, "steps over which the learning rate rises linearly", unit="steps", low=0, high=1e9
+        0,
+        "steps over which the learning rate rises linearly",
+        unit="steps",
+        low=0,
+        high=1e9,
+        rare=True,
     )
     clip_norm: float = option(
-        0.0, "largest norm of all gradients together; 0 clips nothing", low=0, high=1e9
+        0.0,
+        "largest norm of all gradients together; 0 clips nothing",
+        low=0,
+        high=1e9,
+        rare=True,
     )
     label_smoothing: float = option(
-        0.0, "part of the wanted probability that goes evenly to all classes", low=0, high=0.99
+        0.0,
+        "part of the wanted probability that goes evenly to all classes",
+        low=0,
+        high=0.99,
+        rare=True,
     )
     class_weights: str = option(
         "none",
         "weight of a class in the loss: balanced (images / classes / the class's own images), sqrt"
         " (its square root, scaled so that its mean over the training images is 1), or none",
         choices=("none", "balanced", "sqrt"),
+        rare=True,
     )
     ema: float = option(
         0.0,
@@ -88,6 +119,7 @@ class Training:
         " It reaches back 1 / (1 - decay) steps, which should be a small part of the run",
         low=0,
         high=0.99999,
+        rare=True,
     )
     swa: float = option(
         0.0,
@@ -95,6 +127,7 @@ class Training:
         " none. --source_swa is 0.25 where there is no --source_ema",
         low=0,
         high=1,
+        rare=True,
     )
     early_stopping: int = option(
         0,
@@ -109,6 +142,7 @@ class Training:
         unit="steps",
         low=0,
         high=1e9,
+        rare=True,
     )
     batch_norm: str = option(
         "recomputed",
@@ -117,15 +151,26 @@ class Training:
         " frozen: the source's own, which also normalise in training, and in the scratch arm"
         " recomputed",
         choices=("recomputed", "moving", "frozen"),
+        rare=True,
     )
-    augment: str = option(
+    augment: Augmentation | None = option(
         "none",
         "none, auto (the dataset's own default), or a list such as"
         " shift:0.08,rotate:0.04,zoom:0.12,flip,crop:4,color:0.2,randaugment:2,mixup:0.2,cutmix:1"
         " (shift and zoom in parts of the side, rotate in turns, crop in pixels, color in parts of"
         " the range, randaugment in operations; mixup and cutmix mix two pictures and their labels,"
         " by a weight of Beta(A, A) for the value A)",
+        parse=augmentation.parse_flag,
+        show=augmentation.flag_text,
     )
+
+    def __post_init__(self) -> None:
+        """Parse what was given as text.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        parse_fields(self)
 
 
 def named_options(config: Any) -> Iterator[tuple[str, Option, Any]]:
@@ -153,8 +198,14 @@ def _training_options(
 
 
 def with_given(training: Training, prefix: str, values: dict[str, Any]) -> Training:
-    """Return `training` with the settings that `values` has under `prefix`."""
-    names = [field.name for field in dataclasses.fields(Training)]
-    return dataclasses.replace(
-        training, **{name: values[prefix + name] for name in names if prefix + name in values}
-    )
+    """Return `training` with the settings that `values` has under `prefix`.
+
+    Raises:
+        UsageError: text cannot be read.
+    """
+    given = {
+        field.name: parsed(prefix + field.name, values[prefix + field.name], made)
+        for field in dataclasses.fields(Training)
+        if (made := field.metadata["option"]) and prefix + field.name in values
+    }
+    return dataclasses.replace(training, **given)

@@ -31,7 +31,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.data.augment_spec import Augmentation
+from tl_keras.config.augmentation import Augmentation
 from tl_keras.errors import UsageError
 
 # Each draw has its own column of an image's random numbers, so that an operation does not change

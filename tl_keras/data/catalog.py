@@ -7,6 +7,8 @@ A row is the whole documentation of a dataset; `tl_keras.data.reading` acts on i
 import string
 from dataclasses import dataclass
 
+from tl_keras.config.augmentation import Augmentation, parse
+
 DIGITS = tuple(string.digits)
 LETTERS = tuple(string.ascii_lowercase)
 BYCLASS = DIGITS + tuple(string.ascii_uppercase) + LETTERS
@@ -18,8 +20,8 @@ FASHION = (
 )  # fmt: skip
 KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 
-HANDWRITING = "shift:0.08,rotate:0.04,zoom:0.12"
-PHOTOGRAPHS = "flip,crop:4"
+HANDWRITING = parse("shift:0.08,rotate:0.04,zoom:0.12")
+PHOTOGRAPHS = parse("flip,crop:4")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Entry:
     transposed: bool = False
     first_label: int = 0
     splits: tuple[str, str] = ("train", "test")
-    augment: str = PHOTOGRAPHS
+    augment: Augmentation = PHOTOGRAPHS
 
 
 # EMNIST's ink is 24 pixels large, not 20: MNIST models read its digits with 84.5 % as they are
@@ -66,11 +68,11 @@ DATASETS = {
     "emnist/digits": _emnist(DIGITS),
     "emnist/letters": _emnist(LETTERS, first_label=1),
     "emnist/mnist": _emnist(DIGITS),
-    "fashion_mnist": Entry("tfds", FASHION, 1, 28, augment="flip,shift:0.08"),
+    "fashion_mnist": Entry("tfds", FASHION, 1, 28, augment=parse("flip,shift:0.08")),
     "kmnist": Entry("tfds", KUZUSHIJI, 1, 28, augment=HANDWRITING),
     "mnist": Entry("tfds", DIGITS, 1, 28, "native", augment=HANDWRITING),
     "mnist_5k": Entry("embedded", DIGITS, 1, 28, "native", augment=HANDWRITING),
-    "svhn_cropped": Entry("tfds", DIGITS, 3, 32, augment="crop:4,color:0.2"),
+    "svhn_cropped": Entry("tfds", DIGITS, 3, 32, augment=parse("crop:4,color:0.2")),
     "usps": Entry("tfds", DIGITS, 1, 16, "mnist", augment=HANDWRITING),
 }
 

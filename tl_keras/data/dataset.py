@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tl_keras.config.augmentation import Augmentation
+
 
 class ImageSet(NamedTuple):
     """The decoded images of one split.
@@ -44,6 +46,6 @@ class Dataset:
     class_names: tuple[str, ...]
     channels: int
     size: int
-    augment: str
+    augment: Augmentation
     read: Callable[[str, int], ImageSet]
     check_test: Callable[[], None] = lambda: None

@@ -22,8 +22,8 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import betaincinv
 
+from tl_keras.config.augmentation import OPERATIONS, Augmentation
 from tl_keras.data import augment
-from tl_keras.data.augment_spec import OPERATIONS, Augmentation
 
 # Columns of an image's random numbers, behind all columns of the augmentation, so that neither
 # changes the draws of the other.

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.data import augment, augment_spec, mixing
-from tl_keras.data.augment_spec import Augmentation
+from tl_keras.config.augmentation import Augmentation
+from tl_keras.data import augment, mixing
 from tl_keras.runtime.seeds import derive
 
-NO_AUGMENTATION = augment_spec.parse("none")
+NO_AUGMENTATION = Augmentation()
 
 # Independent orders of the same examples.
 IMAGE_ORDER, PARTNER_ORDER = "order of the pictures", "order of their partners"

@@ -28,7 +28,7 @@ def split(
     class_names: tuple[str, ...],
     *,
     seed: int,
-    shots: int,
+    shots: int | None,
     validation: float,
     needs_validation: bool,
 ) -> Split:
@@ -43,18 +43,18 @@ def split(
         labels: (examples,) integer class of each training image.
         class_names: names of the classes. Classes without images are left out.
         seed: seed of the choice.
-        shots: labelled images a class, 0 for all.
-        validation: share of each class for validation, 0 to 0.5.
-        needs_validation: whether early stopping or a schedule uses the validation set.
+        shots: labelled images a class, None for all.
+        validation: part of each class that validates, 0 to 0.5.
+        needs_validation: whether a setting watches the validation set.
 
     Raises:
         UsageError: a class has images, but fewer than `shots`.
     """
     counts = np.bincount(labels, minlength=len(class_names))
     present = [label for label in range(len(class_names)) if counts[label]]
-    if shots:
+    if shots is not None:
         _check_shots(shots, present, counts, class_names)
-    fraction = validation if not shots or needs_validation else 0.0
+    fraction = validation if shots is None or needs_validation else 0.0
     train: list[np.ndarray] = []
     held_out: list[np.ndarray] = []
     for label in present:
@@ -62,7 +62,7 @@ def split(
         # another's choice.
         generator = np.random.default_rng((seed, label))
         chosen = generator.permutation(np.flatnonzero(labels == label))
-        chosen = chosen[:shots] if shots else chosen
+        chosen = chosen[:shots]
         size = _validation_size(len(chosen), fraction)
         held_out.append(chosen[:size])
         train.append(chosen[size:])
@@ -87,7 +87,7 @@ def _check_shots(
     if smallest is not None and counts[smallest] < shots:
         raise UsageError(
             f"--shots={shots} is more than class '{class_names[smallest]}' has: it has"
-            f" {counts[smallest]} training images; take that many or fewer, or 0 for all"
+            f" {counts[smallest]} training images; take that many or fewer, or all"
         )
 
 

@@ -18,6 +18,8 @@ import numpy as np
 
 from tl_keras.config import Config
 from tl_keras.config.comparison import Contest, Contestant
+from tl_keras.config.shots import shots_text
+from tl_keras.config.terms import Term
 from tl_keras.distributed import cluster
 from tl_keras.experiment import experiment, train_and_test
 from tl_keras.experiment.setup import Plan
@@ -59,13 +61,13 @@ def run(contest: Contest) -> str:
         configs = [config for _, _, config in cells]
         settled, sources = experiment.settle(common, workdir, configs)
         records: list[dict[str, Any]] = []
-        found: dict[str, dict[int, dict[int, np.ndarray]]] = {}
+        found: dict[str, dict[int | None, dict[int, np.ndarray]]] = {}
         for folder, name, config in cells:
             write_settings(folder / "config.json", config)
             plan = dataclasses.replace(settled, config=config)
             own = [_run(plan, folder, sources, name, seed) for seed in common.seeds]
             cell = finished_runs.collect(folder, own)
-            about = {"method": name, "shots": config.shots}
+            about = {"method": name, "shots": config.flat()["shots"]}
             records += [{**record, **about} for record in cell.records]
             found.setdefault(name, {})[config.shots] = cell.correct[_arm(name)]
         return _report(settled, workdir, sources, contest, records, found)
@@ -79,10 +81,10 @@ def _default_name(common: Config) -> str:
 
 def _cells(contest: Contest, common: Config, root: Path) -> list[tuple[Path, str, Config]]:
     """Return (folder, name, settings) of each line and column, scratch first."""
-    scratch = Contestant(curves.SCRATCH, dataclasses.replace(common, method=curves.SCRATCH))
+    scratch = Contestant(curves.SCRATCH, dataclasses.replace(common, method=Term(curves.SCRATCH)))
     return [
         (
-            root / one.name / (str(shots) if shots else "all"),
+            root / one.name / shots_text(shots),
             one.name,
             dataclasses.replace(one.config, shots=shots, seeds=common.seeds, workdir=""),
         )
@@ -99,13 +101,13 @@ def _run(plan: Plan, folder: Path, sources: Sources, name: str, seed: int) -> di
     arm, source = _arm(name), sources.of(seed)
     with train_and_test.forgetting_models():
         return experiment.carry_out(
-            plan, folder / f"{arm}-{seed}", source, arm, plan.config.method, seed
+            plan, folder / f"{arm}-{seed}", source, arm, plan.config.method.name, seed
         )
 
 
 def _regularised_alone(contest: Contest) -> list[str]:
     """Return which lines have a penalty that needs no source, and that scratch could have too."""
-    of_scratch = methods.penalties(dataclasses.replace(contest.common, method=curves.SCRATCH))
+    of_scratch = methods.penalties(dataclasses.replace(contest.common, method=Term(curves.SCRATCH)))
     return [
         one.name
         for one in contest.contestants
@@ -118,7 +120,7 @@ def _not_converged(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return which runs had not converged: how many of each line and column."""
     cells: dict[str, list[bool]] = {}
     for record in records:
-        cell = f"{record['method']} at {record['shots'] or 'all'}"
+        cell = f"{record['method']} at {record['shots']}"
         cells.setdefault(cell, []).append(record["converged"])
     return [
         f"{cell} ({found.count(False)} of {len(found)})"

@@ -148,7 +148,7 @@ def start_tensorflow(config: Config) -> None:
 
 def _arms(config: Config, source: Source | None) -> list[tuple[str, str]]:
     """Return (arm, method) of what is run for each seed."""
-    transfer = [("transfer", config.method)] if source else []
+    transfer = [("transfer", config.method.name)] if source else []
     return transfer + ([("scratch", "scratch")] if config.baseline or not source else [])
 
 
@@ -160,7 +160,7 @@ def carry_out(
         LOG.info("%s, seed %d: done already", arm, seed)
         return found
     config, target = settled.config, settled.target
-    method = methods.find(method_name)
+    method = methods.METHODS[method_name]
     training = config.scratch if arm == "scratch" else config.training
     if training.batch_norm == "frozen" and not method.copies_weights:
         training = dataclasses.replace(training, batch_norm="recomputed")
@@ -168,18 +168,16 @@ def carry_out(
     if method.copies_weights and source is not None:
         setting = dataclasses.replace(setting, source_weights=source.weights)
         names = target.dataset.class_names
-        # The MLP on features is fresh as a whole: no row of the source's head has a place in it.
-        fresh_head = method_name == "features" and config.feature_head == "mlp"
-        head = "new" if fresh_head else config.head
+        head = "new" if method.head_is_fresh(config) else config.head
         account = weights.copy(source.weights, setting.model, names, head, named(config))
         LOG.info("%s, seed %d: weights from %s\n%s", arm, seed, named(config), account)
         if training.batch_norm == "frozen":
             norms.freeze_statistics(setting.model)
-    if method.source_images and settled.source is not None:
+    if "source" in method.streams and settled.source is not None:
         setting = dataclasses.replace(
             setting,
             source_train=settled.source.train,
-            source_augment=setup.augmentation(settled.source, config.source_training),
+            source_augmentation=setup.augmentation(settled.source, config.source_training),
         )
     LOG.info("%s, seed %d: %s with %d images", arm, seed, method_name, len(setting.split.train))
     prepared, title = method.prepare(setting), f"{arm}, seed {seed}"

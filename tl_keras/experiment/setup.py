@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 
 from tl_keras.config import Config, Training
+from tl_keras.config.augmentation import Augmentation
+from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.config.training import SOURCE_PREFIX
 from tl_keras.data import splits
 from tl_keras.data.dataset import Dataset, ImageSet
@@ -24,7 +26,6 @@ from tl_keras.methods.setting import Setting
 from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
 from tl_keras.models.precision import Precision, set_compute_dtype
-from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import Origin, Weights
 from tl_keras.runtime import seeds
 
@@ -109,14 +110,16 @@ class Plan:
                 preprocessing=self.preprocessing,
             )
 
-    def setting(self, role: str, training: Training, seed: int, shots: int = 0) -> Setting:
+    def setting(
+        self, role: str, training: Training, seed: int, shots: int | None = None
+    ) -> Setting:
         """Return a run: a model with fresh weights, and what trains and validates.
 
         Args:
             role: seeds.SOURCE or seeds.TARGET: of the dataset, and of all that is drawn.
             training: how the model is trained.
             seed: of the run.
-            shots: labelled images a class, 0 for all.
+            shots: labelled images a class, None for all.
         """
         images = self.images(role)
         model = self.build(images.dataset, seeds.derive(seed, role, "model"))
@@ -131,7 +134,7 @@ class Plan:
             images=images.train,
             split=self.split(role, training, seed, shots),
             image_size=self.image_size,
-            augment=augmentation(images, training),
+            augmentation=augmentation(images, training),
             cache=self.cache,
             role=role,
             preprocessing=self.preprocessing,
@@ -156,7 +159,7 @@ class Plan:
             images.dataset.name, names, config.model, size, channels, preprocessing=prepared
         )
 
-    def split(self, role: str, training: Training, seed: int, shots: int = 0) -> Split:
+    def split(self, role: str, training: Training, seed: int, shots: int | None = None) -> Split:
         """Return which training images train and which validate in the runs of `seed`."""
         images = self.images(role)
         return splits.split(
@@ -193,7 +196,7 @@ class Plan:
             weights.copy(known, model, self.target.dataset.class_names, "new", named)
         self._check_tests(known)
         for config in runs:
-            if config.method != "scratch":
+            if config.method.name != "scratch":
                 building.set_trainable(model, config.trainable)
                 unfreezing.parts(model, config)
             self._check_split(config)
@@ -220,9 +223,9 @@ class Plan:
                     )
 
 
-def augmentation(images: Images, training: Training) -> str:
-    """Return the specification of a dataset's augmentation, with "auto" resolved."""
-    return images.dataset.augment if training.augment == "auto" else training.augment
+def augmentation(images: Images, training: Training) -> Augmentation:
+    """Return how the images that train are augmented: the dataset's own way for "auto"."""
+    return images.dataset.augment if training.augment is None else training.augment
 
 
 def make(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tl_keras.config import PAIRED, Config
+from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.errors import DataError, UsageError
 from tl_keras.experiment import train_and_test
 from tl_keras.experiment.setup import Plan
@@ -14,7 +15,6 @@ from tl_keras.methods import catalog as methods
 from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
 from tl_keras.models import preprocessing as preprocessings
-from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import Origin, Weights
 from tl_keras.models.weights_file import WeightsFile
 from tl_keras.runtime import seeds
@@ -123,8 +123,7 @@ def preprocessing(config: Config, file: WeightsFile | None) -> Preprocessing | N
         return None
     usual = preprocessings.of_entry(models.find(config.model))
     said = file.preprocessing or (usual if file.origin else None)
-    flag = config.source_preprocessing
-    chosen = preprocessings.parse(flag) if flag != "auto" else None
+    chosen, flag = config.source_preprocessing, config.flat()["source_preprocessing"]
     if chosen and said and not chosen.same(said):
         raise UsageError(
             f"--source_preprocessing={flag} contradicts {named(config)}, which says {said}: leave"
@@ -213,9 +212,9 @@ def pretrained(settled: Plan, folder: Path, seed: int) -> Source:
         "source: training %s on %s, %s, seed %d", config.model, config.source, config.pretrain, seed
     )
     setting = settled.setting(seeds.SOURCE, config.source_training, seed)
-    prepared = methods.pretraining(config.pretrain)(setting)
+    prepared = methods.find_pretraining(config.pretrain).prepare(setting)
     title, origin = f"source {config.source}", settled.origin(images)
-    if config.pretrain == "supervised":
+    if methods.find_pretraining(config.pretrain).uses_labels:
         outcome = train_and_test.carry_out(setting, prepared, images, folder, title, origin)
         found = {name: outcome.test[name] for name in ("accuracy", "loss")}
     else:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from tensorflow.python.framework import ops
 
-from tl_keras.config.pace import Pace
 from tl_keras.data.pipeline import sequential_batches
 from tl_keras.experiment.setup import Images
 from tl_keras.methods.setting import Prepared, Pretraining, Setting
@@ -169,9 +168,16 @@ def _trained(
         folder.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(RunLog(folder)) as log:
         log.events.add_config(setting.config.flat())
-        pace = Pace.parse(setting.config.checkpoint_every)
         task = prepared.task
-        loop = Loop(task, setting.training, setting.strategy, folder, log, title, pace)
+        loop = Loop(
+            task,
+            setting.training,
+            setting.strategy,
+            folder,
+            log,
+            title,
+            setting.config.checkpoint_every,
+        )
         result = loop.run()
         precision.set_compute_dtype(prepared.model, precision.FLOAT32)
         recomputes = setting.training.batch_norm == "recomputed" and not result.is_best

@@ -1,88 +1,53 @@
-"""The transfer methods by name. Light to import: `--help` and the flag checks read it."""
+"""The methods, penalties and pretrainings by name, and what each of them needs and refuses.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
+Light to import: `--help` and the flag checks read it.
+"""
+
+from collections.abc import Iterable
 from types import MappingProxyType
-from typing import Any, NamedTuple
 
 from tl_keras.config import Config
+from tl_keras.config.terms import Term
 from tl_keras.errors import UsageError
+from tl_keras.methods.rows import Method, Penalty, Pretraining, Strength
+
+# The flags of the transfer that fine-tuning heeds.
+FINE_TUNING = frozenset(
+    {"trainable", "unfreeze", "layer_lr_decay", "head_lr_multiplier", "cached_views", "penalty"}
+)
 
 
-class Strength(NamedTuple):
-    """A number behind a penalty's name.
-
-    Attributes:
-        default: where it is not given.
-        low: the least that it may be.
-        whole: whether it counts something.
-    """
-
-    default: float
-    low: float = 0.0
-    whole: bool = False
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """What may be added to the loss of fine-tuning.
-
-    Attributes:
-        name: in `--penalty`, and of the module of tl_keras.methods that has its `make`.
-        summary: a line for `--help`.
-        strengths: the numbers behind its name, by names, in their order.
-        needs_source: whether it means nothing without a source.
-        compares: whether it asks what the source model makes of each batch.
-        needs_head: whether it asks for the source's head too.
-    """
-
-    name: str
-    summary: str
-    strengths: Mapping[str, Strength]
-    needs_source: bool = True
-    compares: bool = False
-    needs_head: bool = False
-
-    @property
-    def make(self) -> Callable[..., Any]:
-        """The penalty's `make(setting, *strengths)`; see tl_keras.methods.penalty."""
-        return import_module(f"tl_keras.methods.{self.name}").make
+def _features_refuses(config: Config) -> str:
+    if config.trainable.kind not in ("all", "head"):
+        return (
+            f"trains a head on frozen features, and --trainable={config.trainable} names other"
+            " layers. Remove --trainable, or choose --method=finetune"
+        )
+    augmentation = config.training.augment
+    changes = augmentation is None or not augmentation.is_identity
+    if changes and not config.cached_views:
+        return (
+            "computes the features of each image once, and"
+            f" --augment={config.flat()['augment']} changes the images in each epoch. Remove"
+            " --augment, or give --cached_views, such as 10"
+        )
+    return ""
 
 
-@dataclass(frozen=True)
-class Method:
-    """What is known of a method before it runs.
-
-    Attributes:
-        name: of the flag.
-        summary: a line for `--help`.
-        module: of tl_keras.methods, that has its `prepare`; empty for the one called as it is.
-        copies_weights: whether its model starts from the source's weights.
-        needs_source: whether it means nothing without a source.
-        source_images: whether a batch of source images rides along with each target batch.
-        penalty: what it adds to the loss, without being named in `--penalty`.
-        unfreeze: how it thaws the model, where `--unfreeze` does not say.
-    """
-
-    name: str
-    summary: str
-    module: str = ""
-    copies_weights: bool = True
-    needs_source: bool = True
-    source_images: bool = False
-    penalty: str = ""
-    unfreeze: str = "none"
-
-    @property
-    def prepare(self) -> Callable[..., Any]:
-        """The method's `prepare(setting) -> Prepared`; see tl_keras.methods.setting."""
-        return import_module(f"tl_keras.methods.{self.module or self.name}").prepare
-
-    @property
-    def fine_tunes(self) -> bool:
-        """Whether it is fine-tuning, to which penalties can be added."""
-        return (self.module or self.name) == "finetune"
+def _simclr_refuses(config: Config) -> str:
+    training = config.source_training
+    if training.augment is not None and training.augment.is_identity:
+        return (
+            "compares two views of each image, and with"
+            f" --source_augment={training.augment} they are the same. Choose"
+            " --source_augment=auto, or a list such as shift:0.15,rotate:0.05,zoom:0.25"
+        )
+    if training.batch_size == 1:
+        return (
+            "compares each image with the others of its batch, and --source_batch_size=1 leaves"
+            " none. Take 2 or more, such as 256"
+        )
+    return ""
 
 
 PENALTIES = {
@@ -120,24 +85,40 @@ METHODS = {
     for method in (
         Method(
             "features",
-            "a new head on features of the frozen source model, computed once and kept on disk",
+            "a head on features of the frozen source model, computed once and kept on disk; linear,"
+            " or an MLP with UNITS hidden units",
+            {"units": Strength(0, high=65536, whole=True)},
+            takes=frozenset({"trainable", "cached_views"}),
+            refuses=_features_refuses,
+            # An MLP has no place for a row of the source's head.
+            head_is_fresh=lambda config: strengths("features", config) != (0,),
         ),
         Method(
             "finetune",
             "copy the source's weights, then train what --trainable names",
             needs_source=False,
+            takes=FINE_TUNING,
         ),
-        Method("joint", "L_source + lambda L_target, a batch of each a step", source_images=True),
+        Method(
+            "joint",
+            "L_source + LAMBDA L_target, a batch of each a step",
+            {"lambda": Strength(1.0)},
+            needs_head=True,
+            streams=frozenset({"source", "target"}),
+            takes=FINE_TUNING - {"penalty"},
+        ),
         Method(
             "lp_ft",
             "finetune with --unfreeze=lp_ft: the head alone first, then all from that head",
-            "finetune",
+            module="finetune",
+            takes=FINE_TUNING,
             unfreeze="lp_ft",
         ),
         Method(
             "gradual",
             "finetune with --unfreeze=gradual: one layer group more in each stage",
-            "finetune",
+            module="finetune",
+            takes=FINE_TUNING,
             unfreeze="gradual",
         ),
         Method(
@@ -150,8 +131,10 @@ METHODS = {
             Method(
                 row.name,
                 f"finetune with --penalty={row.name}",
-                "finetune",
+                row.strengths,
+                module="finetune",
                 needs_source=row.needs_source,
+                takes=FINE_TUNING,
                 penalty=row.name,
             )
             for row in PENALTIES.values()
@@ -159,109 +142,117 @@ METHODS = {
     )
 }
 
-# What --pretrain names -> the module of tl_keras.methods that has its `prepare`.
-PRETRAININGS = MappingProxyType(
-    {"supervised": "supervised", "autoencoder": "autoencoder", "simclr": "simclr"}
-)
+PRETRAININGS = {
+    row.name: row
+    for row in (
+        Pretraining("supervised", "the labels", uses_labels=True),
+        Pretraining("autoencoder", "to rebuild the image from its features"),
+        Pretraining(
+            "simclr",
+            "to tell two views of one image from those of others",
+            {"temperature": Strength(0.2, low=0.001, high=100)},
+            refuses=_simclr_refuses,
+        ),
+    )
+}
 
 # How a model may thaw, and how many stages can be given a length.
 UNFREEZE = MappingProxyType({"none": 0, "lp_ft": 1, "gradual": 100})
 
-# No strength of a penalty is larger.
-MOST = 1e9
 
-
-def find(name: str) -> Method:
-    """Return the method of that name.
+def find(method: Term) -> Method:
+    """Return the row of a method.
 
     Raises:
         UsageError: there is none.
     """
-    if name not in METHODS:
-        raise UsageError(f"--method={name} is not known; choose one of {', '.join(METHODS)}")
-    return METHODS[name]
+    _check_known("method", method, METHODS)
+    return METHODS[method.name]
 
 
-def pretraining(name: str) -> Callable[..., Any]:
-    """Return the `prepare(setting)` of the pretraining of that name.
+def find_pretraining(pretraining: Term) -> Pretraining:
+    """Return the row of a pretraining.
 
-    It gives Prepared where the labels are used, and Pretraining where they are not; see
-    tl_keras.methods.setting.
+    Raises:
+        UsageError: there is none.
     """
-    return import_module(f"tl_keras.methods.{PRETRAININGS[name]}").prepare
+    _check_known("pretrain", pretraining, PRETRAININGS)
+    return PRETRAININGS[pretraining.name]
+
+
+def strengths(name: str, config: Config) -> tuple[float, ...]:
+    """Return the numbers of a method: those of --method where it names this one, or its defaults.
+
+    Raises:
+        UsageError: there are too many, or one is out of its range.
+    """
+    return METHODS[name].numbers(_term_of(name, config.method), f"--method={config.method}")
+
+
+def pretraining_strengths(name: str, config: Config) -> tuple[float, ...]:
+    """Return the numbers of a pretraining: those of --pretrain, likewise.
+
+    Raises:
+        UsageError: there are too many, or one is out of its range.
+    """
+    given = _term_of(name, config.pretrain)
+    return PRETRAININGS[name].numbers(given, f"--pretrain={config.pretrain}")
+
+
+def _term_of(name: str, given: Term) -> Term:
+    return given if given.name == name else Term(name)
 
 
 def penalties(config: Config) -> dict[str, tuple[float, ...]]:
     """Return the strengths of each penalty that the method or `--penalty` names.
 
-    Where both name the same, `--penalty` has its strengths.
-
     Raises:
-        UsageError: `--penalty` cannot be read.
+        UsageError: a penalty is not known, a strength is out of its range, or both flags give the
+            strengths of one penalty.
     """
-    own = find(config.method).penalty
-    found = {own: _strengths(own, [], "")} if own else {}
-    flag, named = f"--penalty={config.penalty}", set()
-    for item in config.penalty.split(",") if config.penalty else ():
-        name, *numbers = item.strip().split(":")
-        if name not in PENALTIES:
-            raise UsageError(f"{flag}: '{name}' is not known; choose of {', '.join(PENALTIES)}")
-        if name in named:
-            raise UsageError(f"{flag} names {name} twice; leave one of the two out")
-        named.add(name)
-        found[name] = _strengths(name, numbers, flag)
+    own, flag = find(config.method).penalty, f"--penalty={config.penalty}"
+    found = {own: strengths(own, config)} if own else {}
+    for term in config.penalty:
+        _check_known("penalty", term, PENALTIES, flag)
+        if term.name == own and config.method.numbers:
+            raise UsageError(
+                f"{flag} and --method={config.method} both give the strengths of {own}. Remove one"
+                " of them"
+            )
+        found[term.name] = PENALTIES[term.name].numbers(term, flag)
     return found
 
 
-def _strengths(name: str, numbers: list[str], flag: str) -> tuple[float, ...]:
-    """Return the strengths of a penalty; those that are not given have their defaults."""
-    allowed = PENALTIES[name].strengths
-    if len(numbers) > len(allowed):
-        form = ":".join([name, *(word.upper() for word in allowed)])
-        raise UsageError(
-            f"{flag}: {name} takes {len(allowed)} at most, {form}, and {len(numbers)} are given"
-        )
-    given = [
-        _number(number, strength.low, MOST, flag, whole=strength.whole)
-        for number, strength in zip(numbers, allowed.values(), strict=False)
-    ]
-    return (*given, *(one.default for one in list(allowed.values())[len(given) :]))
-
-
-def unfreezing(config: Config) -> tuple[str, tuple[float, ...]]:
+def unfreezing(config: Config) -> Term:
     """Return how the model thaws, and the parts of the run that the stages take.
 
     Raises:
-        UsageError: `--unfreeze` cannot be read, or contradicts the method.
+        UsageError: `--unfreeze` names what is not known, contradicts the method, or leaves no time
+            for the last stage.
     """
-    own, flag = find(config.method).unfreeze, f"--unfreeze={config.unfreeze}"
-    name, *numbers = config.unfreeze.split(":")
-    if name not in UNFREEZE:
-        raise UsageError(f"{flag}: '{name}' is not known; choose one of {', '.join(UNFREEZE)}")
-    if own not in ("none", name) and name != "none":
-        raise UsageError(f"{flag} contradicts --method={config.method}: choose one of the two")
-    most = UNFREEZE[name]
-    if len(numbers) > most:
+    own, term = find(config.method).unfreeze, config.unfreeze
+    flag = f"--unfreeze={term}"
+    _check_known("unfreeze", term, UNFREEZE)
+    if own not in ("none", term.name) and term.name != "none":
+        raise UsageError(f"{flag} contradicts --method={config.method}. Choose one of the two")
+    most = UNFREEZE[term.name]
+    if len(term.numbers) > most:
         raise UsageError(
-            f"{flag}: {name} takes no more than {most} lengths of stages, and {len(numbers)} are"
-            " given"
+            f"{flag}: {term.name} takes no more than {most} lengths of stages, and"
+            f" {len(term.numbers)} are given"
         )
-    parts = tuple(_number(number, 0.0, 1.0, flag) for number in numbers)
-    if sum(parts) >= 1:
+    for number in term.numbers:
+        if not 0 <= number <= 1:
+            raise UsageError(f"{flag}: '{number:g}' is not a number from 0 to 1")
+    if sum(term.numbers) >= 1:
         raise UsageError(
-            f"{flag}: the stages take the whole run, and leave nothing for the last; give lengths"
+            f"{flag}: the stages take the whole run, and leave nothing for the last. Give lengths"
             " that add up to less than 1"
         )
-    return (own if name == "none" else name), parts
+    return Term(own) if term.name == "none" else term
 
 
-def _number(text: str, low: float, high: float, flag: str, *, whole: bool = False) -> float:
-    try:
-        value = int(text) if whole else float(text)
-    except ValueError:
-        value = low - 1
-    # Written so that nan, which compares false with everything, is refused.
-    if not low <= value <= high:
-        kind = "whole number" if whole else "number"
-        raise UsageError(f"{flag}: '{text}' is not a {kind} from {low:g} to {high:g}")
-    return value
+def _check_known(name: str, term: Term, rows: Iterable[str], flag: str = "") -> None:
+    if term.name not in rows:
+        flag = flag or f"--{name}={term}"
+        raise UsageError(f"{flag}: '{term.name}' is not known. Choose of {', '.join(rows)}")

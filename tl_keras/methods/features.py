@@ -9,7 +9,9 @@ import dataclasses
 import keras
 import numpy as np
 
+from tl_keras.config.trainable import Trainable
 from tl_keras.data.dataset import ImageSet
+from tl_keras.methods import catalog
 from tl_keras.methods.frozen_part import FrozenPart, check_room
 from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of
 from tl_keras.models.building import find_head, set_trainable
@@ -27,7 +29,7 @@ def prepare(setting: Setting) -> Prepared:
         UsageError: --cache_gb has no room for the features.
     """
     body = setting.model
-    set_trainable(body, "head")
+    set_trainable(body, Trainable("head"))
     with setting.strategy.scope():
         whole, head = _heads(setting, body)
         frozen = keras.Model(body.input, body.output["features"])
@@ -67,12 +69,13 @@ def _heads(setting: Setting, body: keras.Model) -> tuple[keras.Model, keras.Mode
     features = body.output["features"]
     inputs = keras.Input(features.shape[1:], name="features")
     layers = [find_head(body)]
-    if setting.config.feature_head == "mlp":
+    [units] = catalog.strengths("features", setting.config)
+    if units:
         sequence = np.random.SeedSequence(setting.seed_for("mlp"))
         seeds = iter(sequence.generate_state(2).tolist())
         classes = body.output["logits"].shape[-1]
         layers = [
-            _dense(setting.config.feature_units, "relu", "head_hidden", next(seeds)),
+            _dense(int(units), "relu", "head_hidden", next(seeds)),
             _dense(classes, None, "head", next(seeds)),
         ]
     logits, whole_logits = inputs, features

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tl_keras.data.pipeline import with_channels
-from tl_keras.methods import finetune
+from tl_keras.methods import catalog, finetune
 from tl_keras.methods.setting import Prepared, Setting, supervised
 from tl_keras.models import sharded_dropout
 from tl_keras.models.building import set_trainable
@@ -30,7 +30,8 @@ def prepare(setting: Setting) -> Prepared:
     config, model = setting.config, setting.model
     set_trainable(model, config.trainable)
     head = setting.source_head()
-    loss, weight = setting.cross_entropy, config.joint_lambda
+    loss = setting.cross_entropy
+    [weight] = catalog.strengths("joint", config)
     source_loss = setting.source_cross_entropy
 
     def objective_of(model: keras.Model) -> Callable[[Batch], Objective]:

@@ -14,13 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.config import Config, Training
-from tl_keras.data import augment_spec, splits
+from tl_keras.config.augmentation import Augmentation
+from tl_keras.config.preprocessing import Preprocessing
+from tl_keras.data import splits
 from tl_keras.data.dataset import ImageSet
-from tl_keras.data.pipeline import Stream
+from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
 from tl_keras.data.splits import Split
 from tl_keras.models.building import named_weights
 from tl_keras.models.precision import Precision
-from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import HEAD, Weights
 from tl_keras.runtime import seeds
 from tl_keras.training.prediction import Predictor
@@ -44,11 +45,11 @@ class Setting:
         images: the dataset's training split.
         split: which of them train and which validate.
         image_size: side in pixels of what the model sees.
-        augment: specification of the augmentation, "auto" resolved.
+        augmentation: of the images that train.
         cache: folder for what other runs of this workdir can use too.
         source_weights: None without a source.
         source_train: what the source trained on; None where the method does not ask for it.
-        source_augment: specification of its augmentation, "auto" resolved.
+        source_augmentation: of those.
         role: seeds.SOURCE where this is the pretraining, else seeds.TARGET.
         preprocessing: what the model does to pixels first; None for what is usual for it.
     """
@@ -62,11 +63,11 @@ class Setting:
     images: ImageSet
     split: Split
     image_size: int
-    augment: str
+    augmentation: Augmentation
     cache: Path
     source_weights: Weights | None = None
     source_train: ImageSet | None = None
-    source_augment: str = "none"
+    source_augmentation: Augmentation = NO_AUGMENTATION
     role: str = seeds.TARGET
     preprocessing: Preprocessing | None = None
 
@@ -90,7 +91,7 @@ class Setting:
         """The source's training images.
 
         Raises:
-            ValueError: they were not read; `source_images` in the method's row asks for them.
+            ValueError: they were not read; `streams` in the method's row asks for them.
         """
         if self.source_train is None:
             raise ValueError("this method needs the images of a source")
@@ -131,7 +132,7 @@ class Setting:
         """Return batches of the source's images, with the source's augmentation."""
         return dataclasses.replace(
             self.stream(self.source_images, views=self.config.cached_views, name="source"),
-            augmentation=augment_spec.parse(self.source_augment),
+            augmentation=self.source_augmentation,
             num_classes=self.source_classes,
         )
 
@@ -156,7 +157,7 @@ class Setting:
             batch_size=self.training.batch_size,
             seed=self.seed_for("stream", name),
             image_size=self.image_size,
-            augmentation=augment_spec.parse(self.augment),
+            augmentation=self.augmentation,
             views=views,
             chosen=chosen,
             num_classes=self.num_classes,

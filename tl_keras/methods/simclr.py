@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.data.pipeline import Stream
+from tl_keras.methods import catalog
 from tl_keras.methods.setting import Pretraining, Setting, body_variables
 from tl_keras.models import sharded_dropout
 from tl_keras.training.task import Batch, Objective, Task
@@ -40,7 +41,8 @@ def prepare(setting: Setting) -> Pretraining:
     The projection is an MLP on the features, d -> d -> 128, and is thrown away. The labels are not
     used: the streams carry the index of each image in their place.
     """
-    model, temperature = setting.model, setting.config.temperature
+    model = setting.model
+    [temperature] = catalog.pretraining_strengths("simclr", setting.config)
     with setting.strategy.scope():
         width = model.output["features"].shape[-1]
         projection = _projection(width, setting.seed_for("projection"))

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import keras
 
-from tl_keras.errors import DataError
-from tl_keras.models.catalog import Entry
-from tl_keras.models.colour import GREY_TO_COLOUR
-from tl_keras.models.preprocessing import (
+from tl_keras.config.preprocessing import (
     CAFFE_MEAN_BGR,
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
     Preprocessing,
-    inside,
 )
+from tl_keras.errors import DataError
+from tl_keras.models.catalog import Entry
+from tl_keras.models.colour import GREY_TO_COLOUR
+from tl_keras.models.preprocessing import inside
 
 TIMEOUT_SECONDS = 4.0
 

@@ -5,12 +5,13 @@ from collections.abc import Collection, Iterable
 
 import keras
 
+from tl_keras.config.preprocessing import Preprocessing
+from tl_keras.config.trainable import Trainable
 from tl_keras.errors import UsageError
 from tl_keras.models import applications, catalog, conv4, sharded_dropout, small_cnn
 from tl_keras.models.colour import GREY_TO_COLOUR
 from tl_keras.models.naming import named_layers, named_weights, rename
 from tl_keras.models.operations import use_fused_ops
-from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.runtime.seeds import derive
 
 __all__ = [
@@ -217,22 +218,21 @@ def named_body(model: keras.Model) -> dict[str, keras.Layer]:
     }
 
 
-def set_trainable(model: keras.Model, spec: str) -> list[str]:
+def set_trainable(model: keras.Model, trainable: Trainable) -> list[str]:
     """Choose which layers train; a frozen BatchNormalization also keeps its moving statistics.
 
     Args:
         model: one that `build` made.
-        spec: "all", "head", "last:N" (the N last layers with weights, the head is the first of
-            them), or a regular expression that is searched in the layers' names.
+        trainable: which layers.
 
     Returns:
         The names of the layers with weights that train, in their order, the head last.
 
     Raises:
-        UsageError: the spec cannot be read, or chooses nothing.
+        UsageError: the model has fewer layers, or the pattern is found in no layer's name.
     """
     body = list(named_body(model))
-    chosen = _chosen(spec, body)
+    chosen = _chosen(trainable, body)
     train_only(model, chosen)
     return [name for name in body if name in chosen] + [HEAD]
 
@@ -244,30 +244,23 @@ def train_only(model: keras.Model, names: Collection[str]) -> None:
         layer.trainable = name in names
 
 
-def _chosen(spec: str, names: list[str]) -> set[str]:
+def _chosen(trainable: Trainable, names: list[str]) -> set[str]:
     """Return which of the body's layers train."""
-    if spec == "all":
+    if trainable.kind == "all":
         return set(names)
-    if spec == "head":
+    if trainable.kind == "head":
         return set()
-    if spec.startswith("last:"):
-        count = spec.removeprefix("last:")
-        if not count.isdecimal() or not 1 <= int(count) <= len(names) + 1:
+    if trainable.kind == "last":
+        if trainable.count > len(names) + 1:
             raise UsageError(
-                f"--trainable={spec}: N of last:N must be from 1 (the head) to {len(names) + 1}"
-                " (all layers with weights)"
+                f"--trainable={trainable}: N of last:N must be from 1 (the head) to"
+                f" {len(names) + 1} (all layers with weights)"
             )
-        return set(names[len(names) + 1 - int(count) :])
-    try:
-        found = {name for name in names if spec and re.search(spec, name)}
-    except re.error as error:
-        raise UsageError(
-            f"--trainable={spec} is not a regular expression ({error}): choose all, head, last:N,"
-            f" or one that is found in names such as {_examples(names)}"
-        ) from error
+        return set(names[len(names) + 1 - trainable.count :])
+    found = {name for name in names if trainable.pattern and re.search(trainable.pattern, name)}
     if not found:
         raise UsageError(
-            f"--trainable={spec} is found in no layer's name: choose all, head, last:N, or a"
+            f"--trainable={trainable} is found in no layer's name. Choose all, head, last:N, or a"
             f" regular expression that is found in names such as {_examples(names)}"
         )
     return found

@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from tl_keras.config.preprocessing import Preprocessing, narrowed
 from tl_keras.models.file_config import Node
-from tl_keras.models.preprocessing import Preprocessing, narrowed
 
 # Layers that are the identity in inference.
 TRAINING_ONLY = {

@@ -1,25 +1,10 @@
-"""What a network does to pixels before its first layer with weights, as one map per channel.
+"""What an architecture of the catalog, or a file of ours, says of its preprocessing."""
 
-Light to import: --source_preprocessing is checked before anything heavy is loaded.
-"""
-
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from tl_keras.config.preprocessing import MAX_PIXEL, NAMED, Preprocessing, narrowed, parse
 from tl_keras.models.catalog import Entry
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
-
-# Two maps are the same where they differ by less than this part of their range over all pixels.
-TOLERANCE = 1e-6
-MAX_PIXEL = 255
-# Wider bounds than any preprocessing needs: what lies beyond is a damaged or hostile file.
-MIN_SCALE, MAX_SCALE = 1e-6, 1e6
-MAX_OFFSET = 1e6
 
 # Networks that have their preprocessing inside, by how the name of their function begins.
 INSIDE = {
@@ -30,117 +15,6 @@ INSIDE = {
     "EfficientNet": "torch",
     "ConvNeXt": "torch",
 }
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The map `scale * pixel + offset` of each channel, for pixels of 0 to 255.
-
-    Attributes:
-        scale: one number for all channels, or one for each of the network's three.
-        offset: likewise, as many.
-        bgr: whether the channels are reversed first, so that the network sees blue first.
-    """
-
-    scale: tuple[float, ...]
-    offset: tuple[float, ...]
-    bgr: bool = False
-
-    def __str__(self) -> str:
-        """Return the text that `parse` reads."""
-        numbers = [",".join(f"{x:.9g}" for x in xs) for xs in (self.scale, self.offset)]
-        return ":".join([*numbers, *(["bgr"] if self.bgr else [])])
-
-    def same(self, other: "Preprocessing") -> bool:
-        """Return whether both give the same values for all pixels, up to rounding."""
-        if self.bgr != other.bgr:
-            return False
-        for scale, offset, scale_2, offset_2 in zip(*_widened(self), *_widened(other), strict=True):
-            ends = [(offset, offset_2)]
-            ends.append((scale * MAX_PIXEL + offset, scale_2 * MAX_PIXEL + offset_2))
-            size = max(abs(value) for end in ends for value in end)
-            if any(abs(one - two) > TOLERANCE * size for one, two in ends):
-                return False
-        return True
-
-    def before(self, inside: "Preprocessing") -> "Preprocessing":
-        """Return the map that has to come before `inside`, which is not BGR, to give this one."""
-        scales, offsets = _widened(self)
-        scales_in, offsets_in = _widened(inside)
-        scale = tuple(one / two for one, two in zip(scales, scales_in, strict=True))
-        offset = tuple(
-            (one - two) / by for one, two, by in zip(offsets, offsets_in, scales_in, strict=True)
-        )
-        return narrowed(scale, offset, self.bgr)
-
-
-def _widened(one: Preprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return scale and offset of three channels."""
-    return one.scale * (3 // len(one.scale)), one.offset * (3 // len(one.offset))
-
-
-def narrowed(scale: tuple[float, ...], offset: tuple[float, ...], bgr: bool) -> Preprocessing:
-    """Return a map of all channels, with one number where it is the same for each.
-
-    Raises:
-        ValueError: a number is not finite, zero, or out of all bounds.
-    """
-    for number in (*scale, *offset):
-        if not math.isfinite(number):
-            raise ValueError(f"{number} is not a finite number")
-    for number in scale:
-        if not MIN_SCALE <= abs(number) <= MAX_SCALE:
-            raise ValueError(f"a scale of {number:g} is not within {MIN_SCALE:g} and {MAX_SCALE:g}")
-    for number in offset:
-        if abs(number) > MAX_OFFSET:
-            raise ValueError(f"an offset of {number:g} is not within {MAX_OFFSET:g}")
-    if len(set(scale)) == len(set(offset)) == 1:
-        scale, offset = scale[:1], offset[:1]
-    return Preprocessing(scale, offset, bgr)
-
-
-TORCH = Preprocessing(
-    tuple(1 / (MAX_PIXEL * deviation) for deviation in IMAGENET_DEVIATION),
-    tuple(-mean / by for mean, by in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)),
-)
-NAMED = {
-    "tf": Preprocessing((1 / 127.5,), (-1.0,)),
-    "torch": TORCH,
-    "caffe": Preprocessing((1.0,) * 3, tuple(-mean for mean in CAFFE_MEAN_BGR), bgr=True),
-    "none": Preprocessing((1.0,), (0.0,)),
-}
-ALLOWED = f"auto, {', '.join(NAMED)}, SCALE:OFFSET or SCALE:OFFSET:bgr"
-
-
-def parse(text: str) -> Preprocessing:
-    """Return what --source_preprocessing names: one of `NAMED`, or SCALE:OFFSET, SCALE:OFFSET:bgr.
-
-    Each of both is a number, or three with commas, in the order in which the network sees the
-    channels.
-
-    Raises:
-        ValueError: it is none of them; what is said goes on from the flag's value.
-    """
-    if text in NAMED:
-        return NAMED[text]
-    scale_text, *rest = text.split(":")
-    if not rest or len(rest) > 2 or rest[1:] not in ([], ["bgr"]):
-        raise ValueError(f"is none of {ALLOWED}")
-    try:
-        scale, offset = _numbers(scale_text), _numbers(rest[0])
-        return narrowed(scale, offset, len(rest) == 2)
-    except ValueError as error:
-        raise ValueError(
-            f"is none of {ALLOWED}, with one number or three for each ({error})"
-        ) from None
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    """Return three numbers of a text of one or three."""
-    numbers = tuple(float(part) for part in text.split(","))
-    if len(numbers) not in (1, 3):
-        raise ValueError(f"{len(numbers)} numbers")
-    return numbers * (3 // len(numbers))
 
 
 def from_description(fields: Any) -> Preprocessing | None:

@@ -16,10 +16,10 @@ import h5py
 import keras
 import numpy as np
 
+from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.errors import DataError
 from tl_keras.models import preprocessing
 from tl_keras.models.building import named_body, named_weights
-from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.storage import files
 
 Tensors = Mapping[str, np.ndarray]

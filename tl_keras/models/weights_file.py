@@ -17,6 +17,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.errors import DataError
 from tl_keras.models import (
     file_config,
@@ -28,7 +29,6 @@ from tl_keras.models import (
 )
 from tl_keras.models.building import HEAD, named_weights
 from tl_keras.models.naming import named_layers
-from tl_keras.models.preprocessing import Preprocessing
 from tl_keras.models.weights import Origin, Weights, parse_origin, shorten_list
 
 LOG = logging.getLogger(__name__)

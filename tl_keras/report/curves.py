@@ -11,19 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tl_keras.config.shots import shots_text
 from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
 
 SCRATCH, FINETUNE = "scratch", "finetune"
 YARDSTICKS = (FINETUNE, SCRATCH)
 MARKS = {"positive": "▲", "negative": "▼", "inconclusive": ""}
 
-# (images,) bool, whether a run has each test image right, by method, labels a class (0 for all) and
-# seed. The mean is the accuracy of the run.
-Correct = Mapping[str, Mapping[int, Mapping[int, np.ndarray]]]
+# (images,) bool, whether a run has each test image right, by method, labels a class (None for all)
+# and seed. The mean is the accuracy of the run.
+Correct = Mapping[str, Mapping[int | None, Mapping[int, np.ndarray]]]
 
 
 def format_markdown(
-    title: str, found: Correct, shots: Sequence[int], zero_shot: float | None
+    title: str, found: Correct, shots: Sequence[int | None], zero_shot: float | None
 ) -> str:
     """Return the tables as Markdown.
 
@@ -34,7 +35,7 @@ def format_markdown(
         zero_shot: accuracy of the source's model before any training on the target, or None.
     """
     seeds = sorted({s for shot in found.values() for by_seed in shot.values() for s in by_seed})
-    head = ["labels a class", *(_count(number) for number in shots)]
+    head = ["labels a class", *(shots_text(number) for number in shots)]
     rows = [
         [name, *(_format_cell(by_shots.get(n, {})) for n in shots)]
         for name, by_shots in found.items()
@@ -55,10 +56,10 @@ def format_markdown(
 
 
 def _format_differences(
-    found: Correct, yardstick: str, others: Sequence[str], shots: Sequence[int]
+    found: Correct, yardstick: str, others: Sequence[str], shots: Sequence[int | None]
 ) -> list[str]:
-    """Return a table of differences from one method, and a line with the methods worse than it."""
-    rows = [["points", *(_count(number) for number in shots)]]
+    """Return a table of differences from one method, and a line on who lost to it."""
+    rows = [["points", *(shots_text(number) for number in shots)]]
     lost = []
     for name in others:
         cells = [name]
@@ -66,7 +67,7 @@ def _format_differences(
             gain = paired_gain(found[name].get(number, {}), found[yardstick].get(number, {}))
             cells.append(_format_gain(gain))
             if gain and verdict(gain) == "negative":
-                lost.append(f"{name} at {_count(number)}")
+                lost.append(f"{name} at {shots_text(number)}")
         rows.append(cells)
     reading = f"Worse than {yardstick}: {', '.join(lost) or 'none'}."
     return [
@@ -95,10 +96,6 @@ def _format_cell(by_seed: Mapping[int, np.ndarray]) -> str:
     return f"{text} ({100 * standard_error(by_seed):.2f})"
 
 
-def _count(shots: int) -> str:
-    return str(shots) if shots else "all"
-
-
 def _format_seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
 
@@ -116,7 +113,7 @@ def _format_table(rows: Sequence[Sequence[str]]) -> str:
 def plot(
     title: str,
     found: Correct,
-    shots: Sequence[int],
+    shots: Sequence[int | None],
     all_labels: float,
     zero_shot: float | None,
 ) -> bytes:
@@ -127,15 +124,15 @@ def plot(
 
     Args:
         title: what was compared.
-        found: correct test images by method; scratch is drawn as the baseline.
-        shots: labels a class, 0 for all.
-        all_labels: mean number of labels per class for "all".
+        found: which test images the runs have right, by method; scratch is drawn as the baseline.
+        shots: labels a class, None for all.
+        all_labels: how many labels a class "all" are, in the mean.
         zero_shot: accuracy before any training on the target, or None.
     """
     beside = FINETUNE in found and len(found) > 2
     figure = Figure(figsize=(14 if beside else 9, 5.5), dpi=100, layout="constrained")
     panels = figure.subplots(1, 1 + beside, squeeze=False)[0]
-    places = {number: number or all_labels for number in shots}
+    places = {number: all_labels if number is None else number for number in shots}
     palette = colormaps["tab20"]
     looks: dict[str, dict[str, Any]] = {
         name: {"color": palette(index % 20), "marker": "o^sDvP"[index % 6], "markersize": 4}
@@ -169,7 +166,7 @@ def plot(
         panels[1].yaxis.set_major_formatter("{x:+g}")
     for axes in panels:
         axes.set_xscale("log")
-        axes.set_xticks(list(places.values()), [_count(number) for number in places])
+        axes.set_xticks(list(places.values()), [shots_text(number) for number in places])
         axes.tick_params(which="minor", bottom=False)
         axes.set_xlabel("labelled target images a class")
         axes.grid(alpha=0.3)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tl_keras.config import PAIRED
+from tl_keras.config.shots import ALL
 from tl_keras.report.conclusion import conclude
 from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
 from tl_keras.storage.finished_runs import ARMS
@@ -106,7 +107,9 @@ def _format_task(report: Mapping[str, Any]) -> list[str]:
     shots = config["shots"]
     how = [
         f"{config['method']} of {config['model']}" if has_transfer else config["model"],
-        f"{_format_count(shots, 'labelled image')} a class" if shots else "all labelled images",
+        f"{_format_count(shots, 'labelled image')} a class"
+        if shots != ALL
+        else "all labelled images",
         _format_seeds(sorted({run["seed"] for run in report["runs"]})),
     ]
     target = config["target"]

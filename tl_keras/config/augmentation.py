@@ -1,13 +1,12 @@
 """The language of `--augment`: which random changes a training picture gets, and how strong.
 
-Light to import: the flag checks read it. `tl_keras.data.augment` and
-`tl_keras.data.mixing` carry it out.
+`tl_keras.data.augment` and `tl_keras.data.mixing` make these changes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-from tl_keras.errors import UsageError
+from tl_keras.config.terms import number_text
 
 # The factor of keras.layers.RandAugment when none is given.
 DEFAULT_MAGNITUDE = 0.5
@@ -87,32 +86,54 @@ class Augmentation:
     def __bool__(self) -> bool:
         return not self.is_identity
 
+    def __str__(self) -> str:
+        """Return the text that `parse` reads."""
+        items = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "magnitude" or not value:
+                continue
+            items.append(field.name if value is True else f"{field.name}:{number_text(value)}")
+            if field.name == "randaugment" and self.magnitude != DEFAULT_MAGNITUDE:
+                items[-1] += f":{number_text(self.magnitude)}"
+        return ",".join(items) or "none"
 
-def parse(text: str, flag: str = "augment") -> Augmentation:
-    """Read what `--augment` says.
+
+def parse(text: str) -> Augmentation:
+    """Read a list of random changes.
 
     Args:
         text: "none", or a comma list of shift:P, rotate:P, zoom:P, flip, crop:N, color:P,
             randaugment:N or randaugment:N:M, mixup:A and cutmix:A, each at most once and in any
-            order. "auto" is not read here: it stands for a dataset's own list.
-        flag: name of the flag, for the message.
+            order.
 
     Raises:
-        UsageError: for a name that is not known or stands twice, and for a value that is
+        ValueError: for a name that is not known or stands twice, and for a value that is
             missing, not a number, out of its range, or given to flip.
     """
     if text.strip() == "none":
         return Augmentation()
     values: dict[str, float | bool] = {}
-    try:
-        for item in text.split(","):
-            name, *given = (part.strip() for part in item.split(":"))
-            if name in values:
-                raise ValueError(f"'{name}' is named twice")
-            values.update(_read_item(name, given))
-    except ValueError as error:
-        raise UsageError(f"--{flag}={text}: {error}") from None
+    for item in text.split(","):
+        name, *given = (part.strip() for part in item.split(":"))
+        if name in values:
+            raise ValueError(f"'{name}' is named twice")
+        values.update(_read_item(name, given))
     return Augmentation(**values)  # type: ignore[arg-type]
+
+
+def parse_flag(text: str) -> Augmentation | None:
+    """Read --augment: as `parse`, and None for "auto", the dataset's own list.
+
+    Raises:
+        ValueError: see `parse`.
+    """
+    return None if text.strip() == "auto" else parse(text)
+
+
+def flag_text(augmentation: Augmentation | None) -> str:
+    """Return the text that `parse_flag` reads."""
+    return "auto" if augmentation is None else str(augmentation)
 
 
 def _read_item(name: str, given: list[str]) -> dict[str, float | bool]:

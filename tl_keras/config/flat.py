@@ -1,0 +1,50 @@
+"""A Config of settings by the names of their flags."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tl_keras.config.config import Config
+from tl_keras.config.shots import ALL
+from tl_keras.config.terms import Term
+from tl_keras.config.training import SCRATCH_PREFIX, SOURCE_PREFIX, with_given
+
+
+def from_flat(values: dict[str, Any]) -> Config:
+    """Build a Config from settings by flag name; what is not named keeps its default."""
+    own_names = {field.name for field in dataclasses.fields(Config)}
+    training = with_given(Config.training, "", values)
+    own = {n: v for n, v in values.items() if n.startswith(SCRATCH_PREFIX) and v is not None}
+    # --steps overrides --epochs. The target's steps must not override epochs given for scratch.
+    by_epochs = f"{SCRATCH_PREFIX}epochs" in own
+    start = dataclasses.replace(training, steps=0) if by_epochs else training
+    scratch = with_given(start, SCRATCH_PREFIX, own)
+    # One average of the weights is enough: one that is given takes the place of the default.
+    averages = values.get(f"{SOURCE_PREFIX}ema")
+    source = Config.source_training
+    source = dataclasses.replace(source, swa=0.0) if averages else source
+    return Config(
+        **{name: value for name, value in values.items() if name in own_names},
+        training=training,
+        source_training=with_given(source, SOURCE_PREFIX, values),
+        scratch_training=scratch if scratch != training else None,
+    )
+
+
+def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that an earlier version wrote, by the names that flags have now.
+
+    Numbers of methods had flags of their own, and all labels were 0 shots.
+    """
+    new = dict(settings)
+    joint, head = new.pop("joint_lambda", 1), new.pop("feature_head", "linear")
+    units, temperature = new.pop("feature_units", 0), new.pop("temperature", 0.2)
+    if new.get("method") == "joint" and joint != 1:
+        new["method"] = str(Term("joint", (joint,)))
+    if new.get("method") == "features" and head == "mlp":
+        new["method"] = str(Term("features", (units,)))
+    if new.get("pretrain") == "simclr" and temperature != 0.2:
+        new["pretrain"] = str(Term("simclr", (temperature,)))
+    if "joint_lambda" in settings and new.get("shots") == 0:
+        new["shots"] = ALL
+    return new
