@@ -18,7 +18,7 @@ from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
 from tl_keras.data.splits import Split
 from tl_keras.distributed import local_cluster
 from tl_keras.methods.feature_cache import FeatureCache
-from tl_keras.methods.setting import Setting, cross_entropy_of
+from tl_keras.methods.interface import MethodInputs, cross_entropy_of
 from tl_keras.models import building, weights
 from tl_keras.models.precision import Precision
 from tl_keras.models.weights import Origin, Weights
@@ -51,14 +51,14 @@ def source_weights(seed: int = 5) -> Weights:
     return Weights(weights.get_tensors(small_model(seed)), origin)
 
 
-def setting(tmp_path, model=None, **flags) -> Setting:
+def setting(tmp_path, model=None, **flags) -> MethodInputs:
     """Return what a method is given: 40 pictures, 30 to train and 10 to validate."""
     config: Config = from_flat({"steps": 20, "batch_size": 16, "learning_rate": 0.01, **flags})
     known = source_weights()
     if model is None:
         model = small_model()
         weights.copy(known, model, ("a", "b", "c"), config.head, "--source=bands")
-    return Setting(
+    return MethodInputs(
         config=config,
         training=config.training,
         strategy=tf.distribute.get_strategy(),
@@ -168,7 +168,7 @@ class Records(list):
         self.append((step, values))
 
 
-def train(prepared, given: Setting, folder: Path, records: Records | None = None) -> Records:
+def train(prepared, given: MethodInputs, folder: Path, records: Records | None = None) -> Records:
     """Train what a method or a pretraining prepared, and return what was recorded."""
     records = Records() if records is None else records
     pace = Pace(steps=4)

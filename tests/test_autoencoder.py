@@ -50,7 +50,7 @@ def test_judge_sees_every_image_once(tmp_path, monkeypatch) -> None:
     given.images.images[-1] = 255
     rebuilt = prepared.rebuild(given.images.images).astype(np.float64)
     wanted = np.mean(((rebuilt - given.images.images) / 255) ** 2)
-    found = prepared.judge(given.images)
+    found = prepared.evaluate(given.images)
     assert found == {"mean_squared_error": pytest.approx(wanted, rel=1e-5), "loss": found["loss"]}
     assert found["loss"] == found["mean_squared_error"]
 
@@ -58,9 +58,9 @@ def test_judge_sees_every_image_once(tmp_path, monkeypatch) -> None:
 def test_autoencoder_rebuilds_the_images_and_leaves_the_head(tmp_path) -> None:
     given = unlabelled(tmp_path, steps=150)
     prepared = autoencoder.prepare(given)
-    before, tensors = prepared.judge(given.images), weights.get_tensors(given.model)
+    before, tensors = prepared.evaluate(given.images), weights.get_tensors(given.model)
     records = train(prepared, given, tmp_path / "run")
-    after, learned = prepared.judge(given.images), weights.get_tensors(given.model)
+    after, learned = prepared.evaluate(given.images), weights.get_tensors(given.model)
     # The three bands are all that is not noise, and noise of 0 to 80 has a variance of 0.008.
     assert after["loss"] < 0.02 < 0.05 < before["loss"]
     assert records[-1][1]["train/loss"] < 0.02

@@ -16,9 +16,9 @@ from tl_keras.models.batch_statistics import Measurer
 from tl_keras.models.operations import use_fused_ops
 from tl_keras.training import statistics
 from tl_keras.training.averaging import Average
-from tl_keras.training.judging import Judge
 from tl_keras.training.optimizers import Schedule
 from tl_keras.training.task import Task
+from tl_keras.training.validation import Validator
 
 
 def with_norms(seed: int = 1) -> keras.Model:
@@ -141,9 +141,9 @@ def test_validation_goes_by_the_statistics_of_the_weights_and_puts_the_others_ba
     for kind in ("recomputed", "moving"):
         training = dataclasses.replace(given.training, batch_norm=kind)
         average = Average(training, 20, task.model.variables)
-        judge = Judge(task, training, given.strategy, average, Schedule(training, 20))
+        validator = Validator(task, training, given.strategy, average, Schedule(training, 20))
         before = moving(task.model)
-        losses[kind] = judge.look()["validation/loss"]
+        losses[kind] = validator.evaluate()["validation/loss"]
         for name, value in moving(task.model).items():
             np.testing.assert_array_equal(value, before[name])
     # The moving ones are those of no image at all: mean 0, variance 1.
@@ -172,12 +172,14 @@ def test_a_graph_is_made_once_for_all_looks_at_the_validation_images(tmp_path, m
     given = made.setting(tmp_path, model=with_norms())
     task = scratch.prepare(given).task
     average = Average(given.training, 20, task.model.variables)
-    judge = Judge(task, given.training, given.strategy, average, Schedule(given.training, 20))
+    validator = Validator(
+        task, given.training, given.strategy, average, Schedule(given.training, 20)
+    )
     traced = []
     entered = norms.collect_moments
     monkeypatch.setattr(norms, "collect_moments", lambda: traced.append(1) or entered())
     for _ in range(4):
-        judge.look()
+        validator.evaluate()
     assert len(traced) <= 2
 
 

@@ -33,13 +33,13 @@ def finished(tmp_path_factory):
 def trained(monkeypatch):
     """Return a list to which each run that trains from here on adds its folder."""
     folders = []
-    carry_out = train_and_test.carry_out
+    train = train_and_test.train_and_test
 
     def noted(setting, prepared, images, folder, *rest):
         folders.append(folder)
-        return carry_out(setting, prepared, images, folder, *rest)
+        return train(setting, prepared, images, folder, *rest)
 
-    monkeypatch.setattr(train_and_test, "carry_out", noted)
+    monkeypatch.setattr(train_and_test, "train_and_test", noted)
     return folders
 
 
@@ -84,17 +84,17 @@ def test_finished_comparison_trains_nothing_and_says_the_same(finished, monkeypa
 
 def test_stopped_comparison_goes_on_where_it_was(finished, tmp_path, monkeypatch):
     stop = tmp_path / "stopped"
-    carry_out = train_and_test.carry_out
+    train = train_and_test.train_and_test
 
     def killed(setting, prepared, images, folder, *rest):
         if folder.parent.parent.name == "features":
             raise KeyboardInterrupt
-        return carry_out(setting, prepared, images, folder, *rest)
+        return train(setting, prepared, images, folder, *rest)
 
-    monkeypatch.setattr(train_and_test, "carry_out", killed)
+    monkeypatch.setattr(train_and_test, "train_and_test", killed)
     with pytest.raises(KeyboardInterrupt):
         compare(stop)
-    monkeypatch.setattr(train_and_test, "carry_out", carry_out)
+    monkeypatch.setattr(train_and_test, "train_and_test", train)
     folders = trained(monkeypatch)
     compare(stop)
     assert stop / "scratch" / "2" / "scratch-0" not in folders

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tl_keras.training import convergence
-from tl_keras.training.convergence import LEAST_STEPS, chance_loss
+from tl_keras.training.convergence import MIN_STEPS, chance_loss
 
 # Of ten classes that are equally frequent.
 has_converged = functools.partial(convergence.has_converged, chance=np.log(10))
@@ -87,8 +87,8 @@ def test_loss_that_rests_because_the_learning_rate_is_zero_has_not_converged(spe
 
 def test_too_short_a_run_has_not_converged():
     assert not has_converged([])
-    assert not has_converged(records(np.zeros(LEAST_STEPS - 1)))
-    assert has_converged(records(np.zeros(LEAST_STEPS)))
+    assert not has_converged(records(np.zeros(MIN_STEPS - 1)))
+    assert has_converged(records(np.zeros(MIN_STEPS)))
     # Measured twice in all: no quarter has two measurements.
     assert not has_converged(records(np.zeros(2), every=100))
 

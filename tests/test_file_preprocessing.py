@@ -28,7 +28,7 @@ def images(channels: int = 3, size: int = SIZE) -> np.ndarray:
 def ours(path, name: str, channels: int = 3, body: int = 3, size: int = SIZE, **flags):
     """Return our model with what a file brings, as an experiment builds it."""
     config = Config(source_weights=str(path), model=name, **flags)
-    file = source.opened(config)
+    file = source.open_weights_file(config)
     prepared = source.preprocessing(config, file)
     model = building.build(
         name,

@@ -145,14 +145,14 @@ def test_labels_are_looked_at_once_and_not_again_where_the_test_split_is_known(
     experiment.run(given)
     assert not passes
     # Further seeds train before the test split is looked at again.
-    carried_out = experiment.carry_out
+    run_arm = experiment.run_arm
 
-    def carry_out(*arguments):
+    def noted(*arguments):
         assert not passes
-        return carried_out(*arguments)
+        return run_arm(*arguments)
 
-    monkeypatch.setattr(experiment, "_arms", lambda *_: [("transfer", "finetune")])
-    monkeypatch.setattr(experiment, "carry_out", carry_out)
+    monkeypatch.setattr(experiment, "arms_of", lambda *_: [("transfer", "finetune")])
+    monkeypatch.setattr(experiment, "run_arm", noted)
     experiment.run(dataclasses.replace(given, seeds=(0, 1)))
 
 

@@ -16,7 +16,7 @@ from tl_keras.config import Training
 from tl_keras.config.pace import Pace
 from tl_keras.config.trainable import Trainable
 from tl_keras.errors import DivergedError
-from tl_keras.methods.setting import cross_entropy_of
+from tl_keras.methods.interface import cross_entropy_of
 from tl_keras.models import building, weights
 from tl_keras.training.loop import Loop
 from tl_keras.training.task import CrossEntropy, Objective, Task

@@ -18,8 +18,8 @@ from sklearn.metrics import log_loss
 
 from tl_keras.data.dataset import ImageSet
 from tl_keras.methods import catalog, delta
-from tl_keras.methods.penalty import Added, added_to
-from tl_keras.methods.setting import Setting
+from tl_keras.methods.interface import MethodInputs
+from tl_keras.methods.penalty import AddedPenalties, add_penalties
 from tl_keras.models import building, weights
 from tl_keras.models.feature_maps import find_feature_maps
 from tl_keras.models.precision import set_compute_dtype
@@ -45,8 +45,8 @@ def flag(name):
 class Case(NamedTuple):
     """One penalty on a model that has left the source's weights."""
 
-    given: Setting
-    added: Added
+    given: MethodInputs
+    added: AddedPenalties
     start: dict[str, np.ndarray]
 
     def named(self):
@@ -70,7 +70,7 @@ def case_of(folder, penalty, precision="float32", **flags):
     set_compute_dtype(given.model, precision)
     building.set_trainable(given.model, given.config.trainable)
     start = wide(weights.get_tensors(given.model))
-    case = Case(given, added_to(given), start)
+    case = Case(given, add_penalties(given), start)
     disturb(case.named().values())
     return case
 
@@ -243,7 +243,7 @@ def test_penalties_are_zero_at_the_source_though_dropout_and_statistics_differ(
         name: np.arange(maps.shape[-1]) for name, maps in find_feature_maps(given.model).items()
     }
     monkeypatch.setattr(delta, "loss_rises", lambda setting: rises)
-    added = added_to(given)
+    added = add_penalties(given)
     images = np.repeat(np.repeat(pictures(6).images, size // 8, axis=1), size // 8, axis=2)
     images = tf.constant(images)
     start = given.model.get_weights()
@@ -287,7 +287,7 @@ def test_delta_weights_are_a_softmax_over_the_channels(tmp_path, monkeypatch):
     monkeypatch.setattr(delta, "distance", lambda worth, *_: seen.append(worth) or 0.0)
     given = given_model(tmp_path, "conv4", 8, "delta")
     rises = delta.loss_rises(given)
-    terms(added_to(given), pictures(3).images)
+    terms(add_penalties(given), pictures(3).images)
     assert list(seen[0]) == ["conv1_bn", "conv2_bn", "conv3_bn", "conv4_bn"]
     for name, worth in seen[0].items():
         assert float(tf.reduce_sum(worth)) == pytest.approx(1, abs=1e-6)

@@ -155,9 +155,9 @@ def test_all_images_train_and_none_validates(tmp_path) -> None:
 def test_simclr_learns_to_tell_the_images_apart(tmp_path) -> None:
     given = unlabelled(tmp_path, steps=150, batch_size=40)
     prepared = simclr.prepare(given)
-    before, head = prepared.judge(given.images), weights.get_tensors(given.model)["head/kernel"]
+    before, head = prepared.evaluate(given.images), weights.get_tensors(given.model)["head/kernel"]
     records = train(prepared, given, tmp_path / "run")
-    after = prepared.judge(given.images)
+    after = prepared.evaluate(given.images)
     assert set(after) == {"contrastive_accuracy", "loss"}
     assert after["loss"] < before["loss"] - 0.5
     assert after["contrastive_accuracy"] > before["contrastive_accuracy"]

@@ -20,17 +20,17 @@ from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.fingerprints import DataFingerprints
 from tl_keras.data.pipeline import NO_AUGMENTATION
 from tl_keras.distributed import distribution, joining
+from tl_keras.experiment.cleanup import release_models
 from tl_keras.experiment.experiment import start_tensorflow
-from tl_keras.experiment.setup import Images, Plan
-from tl_keras.experiment.train_and_test import forgetting_models
+from tl_keras.experiment.setup import ExperimentSetup, Images
 from tl_keras.methods import catalog as methods
 from tl_keras.methods.frozen_part import FrozenPart
-from tl_keras.methods.setting import Setting
+from tl_keras.methods.interface import MethodInputs
 from tl_keras.models import catalog as models
 from tl_keras.models.building import set_trainable
 from tl_keras.models.precision import choose
 from tl_keras.runtime import seeds
-from tl_keras.training.loop import RECORDS_A_VALIDATION, Loop, Record
+from tl_keras.training.loop import RECORDS_PER_VALIDATION, Loop, Record
 
 # Other contenders save nothing while they train, so neither do we.
 NEVER = Pace(steps=0, seconds=0.0)
@@ -94,9 +94,9 @@ def train(
         channels: of them, 1 or 3.
         steps: of a round.
     """
-    endless = {"steps": ENDLESS, "eval_steps": RECORDS_A_VALIDATION * steps}
+    endless = {"steps": ENDLESS, "eval_steps": RECORDS_PER_VALIDATION * steps}
     plan = _plan({**flags, **endless}, images, size, channels)
-    setting = plan.setting(seeds.TARGET, plan.config.training, seed=0)
+    setting = plan.method_inputs(seeds.TARGET, plan.config.training, seed=0)
     pauses = _Pauses(rounds, steps * plan.config.training.batch_size)
     _loop(setting, pauses, plan.cache.parent / "run").run()
 
@@ -108,10 +108,10 @@ def short_training(
     plan = _plan({**flags, "epochs": float(epochs)}, images, size, 3)
     for number in itertools.count():
         folder = plan.cache.parent / str(number)
-        with forgetting_models():
+        with release_models():
             # Each round computes what it caches anew.
             fresh = dataclasses.replace(plan, cache=folder / "features")
-            setting = fresh.setting(seeds.TARGET, plan.config.training, seed=0)
+            setting = fresh.method_inputs(seeds.TARGET, plan.config.training, seed=0)
             waits = _Waits()
             rounds.begin()
             _loop(setting, waits, folder).run()
@@ -127,23 +127,23 @@ def features(rounds: Rounds, flags: dict[str, Any], images: int, size: int) -> N
         rounds.end(images)
 
 
-def _frozen(plan: Plan) -> tuple[FrozenPart, np.ndarray]:
+def _frozen(plan: ExperimentSetup) -> tuple[FrozenPart, np.ndarray]:
     """Return what computes features, and the images to compute them of."""
-    setting = plan.setting(seeds.TARGET, plan.config.training, seed=0)
+    setting = plan.method_inputs(seeds.TARGET, plan.config.training, seed=0)
     model = setting.model
     set_trainable(model, Trainable("head"))
     part = FrozenPart(setting, keras.Model(model.input, model.output["features"]))
     return part, plan.target.train.images
 
 
-def _loop(setting: Setting, recorder: _Pauses | _Waits, folder: Path) -> Loop:
+def _loop(setting: MethodInputs, recorder: _Pauses | _Waits, folder: Path) -> Loop:
     prepared = methods.find(setting.config.method).prepare(setting)
     return Loop(
         prepared.task, setting.training, setting.strategy, folder, recorder, "benchmark", NEVER
     )
 
 
-def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> Plan:
+def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> ExperimentSetup:
     """Return what the program settles before it trains, on random pictures.
 
     Raises:
@@ -167,7 +167,7 @@ def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> Plan:
 
     root = Path(tempfile.mkdtemp())
     seals = DataFingerprints(root / "data.json")
-    return Plan(
+    return ExperimentSetup(
         config=config,
         strategy=distribution.make_strategy(config.strategy, config.replicas),
         image_size=size,

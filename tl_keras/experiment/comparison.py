@@ -21,8 +21,10 @@ from tl_keras.config.comparison import Contest, Contestant
 from tl_keras.config.shots import shots_text
 from tl_keras.config.terms import Term
 from tl_keras.distributed import cluster
-from tl_keras.experiment import experiment, train_and_test
-from tl_keras.experiment.setup import Plan
+from tl_keras.experiment import experiment
+from tl_keras.experiment.arm import run_arm
+from tl_keras.experiment.cleanup import release_models
+from tl_keras.experiment.setup import ExperimentSetup
 from tl_keras.experiment.source import Sources
 from tl_keras.methods import catalog as methods
 from tl_keras.report import curves, summary
@@ -50,7 +52,7 @@ def run(contest: Contest) -> str:
     common = contest.common
     if not common.workdir:
         common = dataclasses.replace(common, workdir=str(Path("runs") / _default_name(common)))
-    with experiment.opened(common, apart_from=FREE) as workdir:
+    with experiment.open_workdir(common, apart_from=FREE) as workdir:
         for name, reason in contest.left_out.items():
             LOG.info("left out: %s, because %s", name, reason)
         cells = _cells(contest, common, workdir.root)
@@ -59,18 +61,18 @@ def run(contest: Contest) -> str:
         for folder, _, config in cells:
             refuse_other_settings(folder / "config.json", config)
         configs = [config for _, _, config in cells]
-        settled, sources = experiment.settle(common, workdir, configs)
+        setup, sources = experiment.set_up(common, workdir, configs)
         records: list[dict[str, Any]] = []
         found: dict[str, dict[int | None, dict[int, np.ndarray]]] = {}
         for folder, name, config in cells:
             write_settings(folder / "config.json", config)
-            plan = dataclasses.replace(settled, config=config)
+            plan = dataclasses.replace(setup, config=config)
             own = [_run(plan, folder, sources, name, seed) for seed in common.seeds]
             cell = finished_runs.collect(folder, own)
             about = {"method": name, "shots": config.flat()["shots"]}
             records += [{**record, **about} for record in cell.records]
             found.setdefault(name, {})[config.shots] = cell.correct[_arm(name)]
-        return _report(settled, workdir, sources, contest, records, found)
+        return _report(setup, workdir, sources, contest, records, found)
 
 
 def _default_name(common: Config) -> str:
@@ -97,12 +99,12 @@ def _arm(name: str) -> str:
     return "scratch" if name == curves.SCRATCH else "transfer"
 
 
-def _run(plan: Plan, folder: Path, sources: Sources, name: str, seed: int) -> dict[str, Any]:
+def _run(
+    plan: ExperimentSetup, folder: Path, sources: Sources, name: str, seed: int
+) -> dict[str, Any]:
     arm, source = _arm(name), sources.of(seed)
-    with train_and_test.forgetting_models():
-        return experiment.carry_out(
-            plan, folder / f"{arm}-{seed}", source, arm, plan.config.method.name, seed
-        )
+    with release_models():
+        return run_arm(plan, folder / f"{arm}-{seed}", source, arm, plan.config.method.name, seed)
 
 
 def _regularised_alone(contest: Contest) -> list[str]:
@@ -130,18 +132,18 @@ def _not_converged(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _report(
-    settled: Plan,
+    setup: ExperimentSetup,
     workdir: Workdir,
     sources: Sources,
     contest: Contest,
     records: list[dict[str, Any]],
     found: curves.Correct,
 ) -> str:
-    common, shots = settled.config, contest.shots
+    common, shots = setup.config, contest.shots
     told, zero_shots = [], []
     for seed in sorted({record["seed"] for record in records}):
         record = sources.record(seed)
-        zero_shot = experiment.zero_shot(settled, workdir, sources, seed)
+        zero_shot = experiment.zero_shot(setup, workdir, sources, seed)
         told += [record] if record else []
         zero_shots += [zero_shot["accuracy"]] if zero_shot else []
     accuracy = float(np.mean(zero_shots)) if zero_shots else None
@@ -158,7 +160,7 @@ def _report(
     title = f"{summary.describe_source(report)} -> {common.target}, {common.model}"
     # A byte of a path that is not UTF-8 comes as half a character, which no font has.
     title = title.encode(errors="backslashreplace").decode()
-    labels = settled.target.train.labels
+    labels = setup.target.train.labels
     text = curves.format_markdown(title, found, shots, accuracy)
     for name, reason in contest.left_out.items():
         text += f"\nLeft out: {name}, because {reason}.\n"

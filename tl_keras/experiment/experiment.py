@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,24 +16,24 @@ import tensorflow as tf
 from tl_keras.config import Config
 from tl_keras.distributed import cluster, distribution, joining
 from tl_keras.errors import DataError
-from tl_keras.experiment import setup, train_and_test
 from tl_keras.experiment import source as source_module
-from tl_keras.experiment.setup import Plan
-from tl_keras.experiment.source import Source, Sources, named
+from tl_keras.experiment.arm import arms_of, run_arm
+from tl_keras.experiment.cleanup import release_models
+from tl_keras.experiment.setup import ExperimentSetup, make_setup
+from tl_keras.experiment.source import Sources, source_flag
 from tl_keras.experiment.validate import check
-from tl_keras.methods import catalog as methods
-from tl_keras.models import norms, weights
+from tl_keras.models import weights
 from tl_keras.models.precision import Precision, choose
 from tl_keras.report import looks, summary
-from tl_keras.runtime import environment, keras_defaults, seeds
-from tl_keras.storage import files, finished_runs, results
+from tl_keras.runtime import environment, keras_defaults
+from tl_keras.storage import files, finished_runs
 from tl_keras.storage.workdir import Workdir, scratch
 from tl_keras.training.prediction import Predictor
 
 LOG = logging.getLogger(__name__)
 
 # What may differ between the processes of a cluster: where a machine has its things.
-OF_A_MACHINE = ("workdir", "data_dir", "debug")
+MACHINE_SETTINGS = ("workdir", "data_dir", "debug")
 
 
 class Report(NamedTuple):
@@ -54,20 +53,20 @@ def run(config: Config) -> Report:
         TransferError: see tl_keras.errors; nothing that was finished is lost.
     """
     check(config)
-    with opened(config) as workdir:
-        settled, sources = settle(config, workdir)
+    with open_workdir(config) as workdir:
+        setup, sources = set_up(config, workdir)
         records = []
         for seed in config.seeds:
             source = sources.of(seed)
-            for arm, method in _arms(config, source):
+            for arm, method in arms_of(config, source):
                 folder = workdir.arm(arm, seed)
-                with train_and_test.forgetting_models():
-                    records.append(carry_out(settled, folder, source, arm, method, seed))
-        return _report(settled, workdir, sources, records)
+                with release_models():
+                    records.append(run_arm(setup, folder, source, arm, method, seed))
+        return _report(setup, workdir, sources, records)
 
 
 @contextlib.contextmanager
-def opened(config: Config, apart_from: Collection[str] = ()) -> Iterator[Workdir]:
+def open_workdir(config: Config, apart_from: Collection[str] = ()) -> Iterator[Workdir]:
     """Open the workdir, after joining the cluster where there is one, with Keras' own defaults.
 
     There the first process has the workdir, and each other one a copy of its own that goes away.
@@ -82,7 +81,7 @@ def opened(config: Config, apart_from: Collection[str] = ()) -> Iterator[Workdir
     start_tensorflow(config)
     processes = joining.join(config.strategy, config.startup_timeout)
     with keras_defaults.use_defaults(), processes.run_together(), contextlib.ExitStack() as stack:
-        processes.check_flags(config.flat(), OF_A_MACHINE)
+        processes.check_flags(config.flat(), MACHINE_SETTINGS)
         if not processes.is_chief:
             config = dataclasses.replace(config, workdir=str(stack.enter_context(scratch())))
         workdir = stack.enter_context(Workdir(config, apart_from))
@@ -90,9 +89,9 @@ def opened(config: Config, apart_from: Collection[str] = ()) -> Iterator[Workdir
         yield workdir
 
 
-def settle(
+def set_up(
     config: Config, workdir: Workdir, configs: Sequence[Config] = ()
-) -> tuple[Plan, Sources]:
+) -> tuple[ExperimentSetup, Sources]:
     """Open the data, and see that everything fits; a pretraining comes when it is asked for.
 
     Args:
@@ -107,7 +106,7 @@ def settle(
     LOG.info("workdir: %s", workdir.root)
     processes = cluster.current()
     strategy = distribution.make_strategy(config.strategy, config.replicas)
-    file = source_module.opened(config)
+    file = source_module.open_weights_file(config)
     for one in configs or [config]:
         source_module.check_head(one, file)
     # On whatever machine it goes on, a run stays in the precision that it was begun in.
@@ -117,14 +116,14 @@ def settle(
     LOG.info("precision: %s to train, %s where frozen: %s", *precision)
     origin = file.origin if file else None
     prepared = source_module.preprocessing(config, file)
-    settled = setup.make(config, strategy, origin, precision, workdir.root, prepared)
-    known = source_module.known(settled, file)
+    setup = make_setup(config, strategy, origin, precision, workdir.root, prepared)
+    known = source_module.load_source(setup, file)
     processes.check_same("the weights of the source", known and known.record["weights_sha256"])
-    settled.check(known.weights if known else None, named(config), configs or [config])
+    setup.check(known.weights if known else None, source_flag(config), configs or [config])
     sha256 = file.sha256 if file else ""
     workdir.claim(config, sha256, environment.describe(), precision)
-    settled.seals.save()
-    return settled, Sources(settled, workdir.root, known)
+    setup.seals.save()
+    return setup, Sources(setup, workdir.root, known)
 
 
 def start_tensorflow(config: Config) -> None:
@@ -146,58 +145,14 @@ def start_tensorflow(config: Config) -> None:
     tf.get_logger().setLevel("ERROR")
 
 
-def _arms(config: Config, source: Source | None) -> list[tuple[str, str]]:
-    """Return (arm, method) of what is run for each seed."""
-    transfer = [("transfer", config.method.name)] if source else []
-    return transfer + ([("scratch", "scratch")] if config.baseline or not source else [])
-
-
-def carry_out(
-    settled: Plan, folder: Path, source: Source | None, arm: str, method_name: str, seed: int
-) -> dict[str, Any]:
-    """Carry out one arm of one seed in `folder`, or read what an earlier call found there."""
-    if (found := finished_runs.read(folder)) is not None:
-        LOG.info("%s, seed %d: done already", arm, seed)
-        return found
-    config, target = settled.config, settled.target
-    method = methods.METHODS[method_name]
-    training = config.scratch if arm == "scratch" else config.training
-    if training.batch_norm == "frozen" and not method.copies_weights:
-        training = dataclasses.replace(training, batch_norm="recomputed")
-    setting = settled.setting(seeds.TARGET, training, seed, config.shots)
-    if method.copies_weights and source is not None:
-        setting = dataclasses.replace(setting, source_weights=source.weights)
-        names = target.dataset.class_names
-        head = "new" if method.head_is_fresh(config) else config.head
-        account = weights.copy(source.weights, setting.model, names, head, named(config))
-        LOG.info("%s, seed %d: weights from %s\n%s", arm, seed, named(config), account)
-        if training.batch_norm == "frozen":
-            norms.freeze_statistics(setting.model)
-    if "source" in method.streams and settled.source is not None:
-        setting = dataclasses.replace(
-            setting,
-            source_train=settled.source.train,
-            source_augmentation=setup.augmentation(settled.source, config.source_training),
-        )
-    LOG.info("%s, seed %d: %s with %d images", arm, seed, method_name, len(setting.split.train))
-    prepared, title = method.prepare(setting), f"{arm}, seed {seed}"
-    outcome = train_and_test.carry_out(
-        setting, prepared, target, folder, title, settled.origin(target)
-    )
-    record = {"arm": arm, "seed": seed, "zero_shot": None, **outcome.record()}
-    results.write(folder, record)
-    LOG.info("%s, seed %d: test accuracy %.2f %%", arm, seed, 100 * outcome.test["accuracy"])
-    return record
-
-
 def zero_shot(
-    settled: Plan, workdir: Workdir, sources: Sources, seed: int
+    setup: ExperimentSetup, workdir: Workdir, sources: Sources, seed: int
 ) -> dict[str, float] | None:
     """Return what the source's model says of the target, where it knows all of its classes.
 
     For a seed of an earlier call, what that call found; no source is trained for it.
     """
-    config, target = settled.config, settled.target
+    config, target = setup.config, setup.target
     source = sources.of(seed) if seed in config.seeds else None
     path = workdir.root / f"zero_shot{sources.ending(seed)}.json"
     if source is None and path.is_file():
@@ -213,26 +168,26 @@ def zero_shot(
         except DataError as error:
             LOG.warning("%s. It is measured again", error)
     # Nothing of it is fresh: all classes match.
-    model = settled.build(target.dataset, 0)
-    weights.copy(source.weights, model, names, "match", named(config))
-    predictor = Predictor(model, settled.strategy)
-    logits = predictor.predict(target.test.images, settled.image_size)
+    model = setup.build(target.dataset, 0)
+    weights.copy(source.weights, model, names, "match", source_flag(config))
+    predictor = Predictor(model, setup.strategy)
+    logits = predictor.predict(target.test.images, setup.image_size)
     found = {"accuracy": float(np.mean(logits.argmax(axis=1) == target.test.labels))}
     files.write_state(path, found)
     return found
 
 
 def _report(
-    settled: Plan, workdir: Workdir, sources: Sources, records: list[dict[str, Any]]
+    setup: ExperimentSetup, workdir: Workdir, sources: Sources, records: list[dict[str, Any]]
 ) -> Report:
     found = finished_runs.collect(workdir.root, records)
     told = []
     for record in found.records:
         if record["arm"] == "transfer":
             seed = record["seed"]
-            record["zero_shot"] = zero_shot(settled, workdir, sources, seed)
+            record["zero_shot"] = zero_shot(setup, workdir, sources, seed)
             told += [one for one in [sources.record(seed)] if one]
-    config = settled.config.flat()
+    config = setup.config.flat()
     pairs = found.correct.get("transfer", {}).keys() & found.correct.get("scratch", {}).keys()
     report = {
         "config": config,

@@ -1,4 +1,4 @@
-"""What is settled before anything trains: the data, the shapes, and that both fit the flags."""
+"""What is decided before anything trains: the data, the shapes, and that both fit the flags."""
 
 import functools
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from tl_keras.errors import UsageError
 from tl_keras.experiment.validate import needs_validation, reads_source
 from tl_keras.methods import catalog as methods
 from tl_keras.methods import unfreezing
-from tl_keras.methods.setting import Setting
+from tl_keras.methods.interface import MethodInputs
 from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
 from tl_keras.models.precision import Precision, set_compute_dtype
@@ -67,7 +67,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentSetup:
     """What every run of one experiment shares.
 
     Attributes:
@@ -110,9 +110,9 @@ class Plan:
                 preprocessing=self.preprocessing,
             )
 
-    def setting(
+    def method_inputs(
         self, role: str, training: Training, seed: int, shots: int | None = None
-    ) -> Setting:
+    ) -> MethodInputs:
         """Return a run: a model with fresh weights, and what trains and validates.
 
         Args:
@@ -124,7 +124,7 @@ class Plan:
         images = self.images(role)
         model = self.build(images.dataset, seeds.derive(seed, role, "model"))
         set_compute_dtype(model, self.precision.training)
-        return Setting(
+        return MethodInputs(
             config=self.config,
             training=training,
             strategy=self.strategy,
@@ -134,7 +134,7 @@ class Plan:
             images=images.train,
             split=self.split(role, training, seed, shots),
             image_size=self.image_size,
-            augmentation=augmentation(images, training),
+            augmentation=choose_augmentation(images, training),
             cache=self.cache,
             role=role,
             preprocessing=self.preprocessing,
@@ -223,19 +223,19 @@ class Plan:
                     )
 
 
-def augmentation(images: Images, training: Training) -> Augmentation:
+def choose_augmentation(images: Images, training: Training) -> Augmentation:
     """Return how the images that train are augmented: the dataset's own way for "auto"."""
     return images.dataset.augment if training.augment is None else training.augment
 
 
-def make(
+def make_setup(
     config: Config,
     strategy: tf.distribute.Strategy,
     origin: Origin | None,
     precision: Precision,
     root: Path,
     preprocessing: Preprocessing | None = None,
-) -> Plan:
+) -> ExperimentSetup:
     """Open the datasets and settle the shapes.
 
     Args:
@@ -267,7 +267,7 @@ def make(
         channels = 3
     elif origin is not None:
         channels = origin.body_channels
-    return Plan(
+    return ExperimentSetup(
         config,
         strategy,
         image_size,

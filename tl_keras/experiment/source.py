@@ -9,7 +9,8 @@ from tl_keras.config import PAIRED, Config
 from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.errors import DataError, UsageError
 from tl_keras.experiment import train_and_test
-from tl_keras.experiment.setup import Plan
+from tl_keras.experiment.cleanup import release_models
+from tl_keras.experiment.setup import ExperimentSetup
 from tl_keras.experiment.validate import needs_head
 from tl_keras.methods import catalog as methods
 from tl_keras.models import building, weights
@@ -37,27 +38,27 @@ class Source(NamedTuple):
 class Sources:
     """The source of each seed's runs: one that all share, or a pretraining for each of them."""
 
-    def __init__(self, settled: Plan, root: Path, shared: Source | None):
+    def __init__(self, setup: ExperimentSetup, root: Path, shared: Source | None):
         """Have the knowledge at hand.
 
         Args:
-            settled: of the experiment.
+            setup: of the experiment.
             root: of the workdir.
             shared: what is there before any training; None where there is nothing yet, or no
                 source.
         """
-        self._settled, self._root, self._shared = settled, root, shared
+        self._setup, self._root, self._shared = setup, root, shared
         self._pretrained: dict[str, Source] = {}
 
     @property
     def are_paired(self) -> bool:
         """Whether there is a pretraining for each seed."""
-        return self._pretrains and self._settled.config.source_seed == PAIRED
+        return self._pretrains and self._setup.config.source_seed == PAIRED
 
     @property
     def _pretrains(self) -> bool:
-        method = methods.find(self._settled.config.method)
-        has_images = self._settled.source is not None
+        method = methods.find(self._setup.config.method)
+        has_images = self._setup.source is not None
         return self._shared is None and has_images and method.copies_weights
 
     def ending(self, seed: int) -> str:
@@ -79,24 +80,24 @@ class Sources:
         """Return the source of the runs of `seed`, which is trained where it is not yet."""
         if not self._pretrains:
             return self._shared
-        ending, own = self.ending(seed), self._settled.config.source_seed
+        ending, own = self.ending(seed), self._setup.config.source_seed
         if ending not in self._pretrained:
-            with train_and_test.forgetting_models():
-                found = pretrained(
-                    self._settled, self._folder(seed), seed if isinstance(own, str) else own
+            with release_models():
+                found = pretrain(
+                    self._setup, self._folder(seed), seed if isinstance(own, str) else own
                 )
             self._pretrained[ending] = found
         return self._pretrained[ending]
 
 
-def named(config: Config) -> str:
+def source_flag(config: Config) -> str:
     """Return the flag that names the source, with its value."""
     if config.source_weights:
         return f"--source_weights={config.source_weights}"
     return f"--source={config.source}"
 
 
-def opened(config: Config) -> WeightsFile | None:
+def open_weights_file(config: Config) -> WeightsFile | None:
     """Open the file in --source_weights, where there is one and it is wanted; nothing is read yet.
 
     Raises:
@@ -105,9 +106,11 @@ def opened(config: Config) -> WeightsFile | None:
     if not config.source_weights or not methods.find(config.method).copies_weights:
         return None
     path = files.expand_user(config.source_weights)
-    file = WeightsFile(path, named(config), config.source_weights_sha256)
+    file = WeightsFile(path, source_flag(config), config.source_weights_sha256)
     if file.origin is not None and file.origin.model != config.model:
-        raise DataError(f"{named(config)} holds {file.origin.model}, not --model={config.model}")
+        raise DataError(
+            f"{source_flag(config)} holds {file.origin.model}, not --model={config.model}"
+        )
     return file
 
 
@@ -126,21 +129,23 @@ def preprocessing(config: Config, file: WeightsFile | None) -> Preprocessing | N
     chosen, flag = config.source_preprocessing, config.flat()["source_preprocessing"]
     if chosen and said and not chosen.same(said):
         raise UsageError(
-            f"--source_preprocessing={flag} contradicts {named(config)}, which says {said}: leave"
-            " --source_preprocessing out, or give other weights"
+            f"--source_preprocessing={flag} contradicts {source_flag(config)}, which says {said}:"
+            " leave --source_preprocessing out, or give other weights"
         )
     found = said or chosen or usual
     if file.passed:
-        LOG.info("%s: passed over %s, for training only", named(config), ", ".join(file.passed))
+        LOG.info(
+            "%s: passed over %s, for training only", source_flag(config), ", ".join(file.passed)
+        )
     if said is None:
         LOG.info(
             "%s does not say how it prepares images: assumed is %s, %s; that of --model=%s is %s",
-            *(named(config), found, f"by --source_preprocessing={flag}", config.model, usual),
+            *(source_flag(config), found, f"by --source_preprocessing={flag}", config.model, usual),
         )
     elif not said.same(usual):
         LOG.info(
             "%s prepares images by %s, and so do all models here; that of --model=%s is %s",
-            *(named(config), said, config.model, usual),
+            *(source_flag(config), said, config.model, usual),
         )
     return None if found.same(usual) else found
 
@@ -150,27 +155,28 @@ def check_head(config: Config, file: WeightsFile | None) -> None:
     classes = file.origin.class_names if file and file.origin else ()
     if file and not classes and (wanting := needs_head(config)):
         raise UsageError(
-            f"{wanting} goes on with the source's head, and {named(config)} has none with names for"
-            " its classes: give weights that we trained with labels, or choose another --method"
+            f"{wanting} goes on with the source's head, and {source_flag(config)} has none with"
+            " names for its classes: give weights that we trained with labels, or choose another"
+            " --method"
         )
 
 
-def known(settled: Plan, file: WeightsFile | None) -> Source | None:
+def load_source(setup: ExperimentSetup, file: WeightsFile | None) -> Source | None:
     """Return what is to be transferred where it is there before any training.
 
     Raises:
         DataError: the weights do not fit the model, or are not finite.
     """
-    config = settled.config
+    config = setup.config
     if file is not None:
-        tensors, origin = file.read(settled.build(settled.target.dataset, 0))
+        tensors, origin = file.read(setup.build(setup.target.dataset, 0))
         if origin is None:
-            size, channels = settled.image_size, settled.body_channels
-            prepared = settled.preprocessing
+            size, channels = setup.image_size, setup.body_channels
+            prepared = setup.preprocessing
             name = file.path.name
             origin = Origin(name, (), config.model, size, channels, preprocessing=prepared)
     elif config.source == "imagenet" and methods.find(config.method).copies_weights:
-        tensors, origin = _imagenet(settled)
+        tensors, origin = _imagenet(setup)
     else:
         return None
     sha256 = weights.hash_tensors(tensors)
@@ -184,12 +190,12 @@ def known(settled: Plan, file: WeightsFile | None) -> Source | None:
     return Source(Weights(tensors, origin), record)
 
 
-def _imagenet(settled: Plan) -> tuple[weights.Tensors, Origin]:
-    config = settled.config
+def _imagenet(setup: ExperimentSetup) -> tuple[weights.Tensors, Origin]:
+    config = setup.config
     model = building.build(
         config.model,
         1,
-        image_size=settled.image_size,
+        image_size=setup.image_size,
         input_channels=3,
         body_channels=3,
         dense_units=config.dense_units,
@@ -197,28 +203,28 @@ def _imagenet(settled: Plan) -> tuple[weights.Tensors, Origin]:
     )
     tensors = weights.get_tensors(model)
     body = {name: value for name, value in tensors.items() if not name.startswith(weights.HEAD)}
-    return body, Origin("imagenet", (), config.model, settled.image_size, 3)
+    return body, Origin("imagenet", (), config.model, setup.image_size, 3)
 
 
-def pretrained(settled: Plan, folder: Path, seed: int) -> Source:
+def pretrain(setup: ExperimentSetup, folder: Path, seed: int) -> Source:
     """Train on the source, or take what an earlier call trained, and return the weights."""
-    config, images = settled.config, settled.images(seeds.SOURCE)
+    config, images = setup.config, setup.images(seeds.SOURCE)
     path = folder / WEIGHTS
     if (record := results.read(folder)) is not None:
         LOG.info("source: %s is trained already", config.source)
         kept = WeightsFile(path, str(path), record["files"][WEIGHTS])
-        return Source(kept.read(settled.build(images.dataset, 0)), record)
+        return Source(kept.read(setup.build(images.dataset, 0)), record)
     LOG.info(
         "source: training %s on %s, %s, seed %d", config.model, config.source, config.pretrain, seed
     )
-    setting = settled.setting(seeds.SOURCE, config.source_training, seed)
+    setting = setup.method_inputs(seeds.SOURCE, config.source_training, seed)
     prepared = methods.find_pretraining(config.pretrain).prepare(setting)
-    title, origin = f"source {config.source}", settled.origin(images)
+    title, origin = f"source {config.source}", setup.origin(images)
     if methods.find_pretraining(config.pretrain).uses_labels:
-        outcome = train_and_test.carry_out(setting, prepared, images, folder, title, origin)
+        outcome = train_and_test.train_and_test(setting, prepared, images, folder, title, origin)
         found = {name: outcome.test[name] for name in ("accuracy", "loss")}
     else:
-        outcome = train_and_test.pretrain(setting, prepared, images, folder, title)
+        outcome = train_and_test.train_body(setting, prepared, images, folder, title)
         origin = dataclasses.replace(origin, class_names=())
         found = outcome.test
     origin = dataclasses.replace(origin, test=found)

@@ -5,18 +5,16 @@ Pretraining is such a run, and so is each arm of each seed.
 
 import contextlib
 import dataclasses
-import gc
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tensorflow.python.framework import ops
 
 from tl_keras.data.pipeline import sequential_batches
 from tl_keras.experiment.setup import Images
-from tl_keras.methods.setting import Prepared, Pretraining, Setting
+from tl_keras.methods.interface import MethodInputs, MethodOutputs, PretrainingOutputs
 from tl_keras.models import model_file, precision, weights
 from tl_keras.models.weights import HEAD, Origin, Tensors
 from tl_keras.report import metrics
@@ -40,12 +38,14 @@ class Outcome(NamedTuple):
 
     Attributes:
         result: what it took.
+        validation: accuracy and loss on the validation images; None where there are none.
         test: figures of the test images by name, ready for JSON.
         tensors: what was learned.
         files: names of what was left in the run's folder for good, and the sha256 of each.
     """
 
     result: Result
+    validation: dict[str, float] | None
     test: dict[str, Any]
     tensors: Tensors
     files: dict[str, str]
@@ -53,6 +53,7 @@ class Outcome(NamedTuple):
     def record(self) -> dict[str, Any]:
         """Return this run's part of report.json."""
         return {
+            "validation": self.validation,
             "test": self.test,
             "steps": self.result.steps,
             "seconds": round(self.result.seconds, 3),
@@ -95,100 +96,105 @@ class RunLog:
         self.events.close()
 
 
-def carry_out(
-    setting: Setting,
-    prepared: Prepared,
+def train_and_test(
+    run: MethodInputs,
+    outputs: MethodOutputs,
     images: Images,
     folder: Path,
     title: str,
     origin: Origin,
 ) -> Outcome:
-    """Train, evaluate on the test split, and write model.keras, predictions, figures and pictures.
+    """Train, validate and test, and write model.keras, predictions, figures and pictures.
 
     Args:
-        setting: what the method was given.
-        prepared: what it gave back.
+        run: what the method was given.
+        outputs: what it gave back.
         images: the dataset; its test split is read when training is over.
         folder: of this run.
         title: names the run on the console.
         origin: what model.keras is to say of itself, but for its figures.
     """
-    with _trained(setting, prepared, folder, title) as (log, result):
-        logits = prepared.predict(images.test)
+    with train(run, outputs, folder, title) as (log, result):
+        validation = validate(run, outputs)
+        logits = outputs.predict(images.test)
         names = images.dataset.class_names
         test = metrics.classify(images.test.labels, logits, names)
-        tensors = weights.get_tensors(prepared.model)
+        tensors = weights.get_tensors(outputs.model)
         figures = {"test/loss": test.loss, "test/accuracy": test.accuracy}
         log.write(result.steps, figures)
-        _show(log.events, setting, images, logits, test, result.steps)
-        _finish(log.events, setting, figures, tensors, result.steps)
+        _show(log.events, run, images, logits, test, result.steps)
+        _finish(log.events, run, figures, tensors, result.steps)
     told = dataclasses.replace(origin, test={"accuracy": test.accuracy, "loss": test.loss})
     left = {METRICS: files.sha256(folder / METRICS)}
     predicted = logits.argmax(axis=1)
     left[PREDICTIONS] = predictions.write(folder, images.test.labels, predicted)
-    left[MODEL] = model_file.save(folder / MODEL, prepared.model, told)
-    return Outcome(result, test.as_record(), tensors, left)
+    left[MODEL] = model_file.save(folder / MODEL, outputs.model, told)
+    return Outcome(result, validation, test.as_record(), tensors, left)
 
 
-def pretrain(
-    setting: Setting, prepared: Pretraining, images: Images, folder: Path, title: str
+def train_body(
+    run: MethodInputs, outputs: PretrainingOutputs, images: Images, folder: Path, title: str
 ) -> Outcome:
     """Train without labels, and write figures and pictures; what is learned is the body alone.
 
     There is no model.keras: nothing was trained that could tell classes apart.
 
     Args:
-        setting: what the pretraining was given.
-        prepared: what it gave back.
+        run: what the pretraining was given.
+        outputs: what it gave back.
         images: the dataset; its test split is read when training is over.
         folder: of this run.
         title: names the run on the console.
     """
-    with _trained(setting, prepared, folder, title) as (log, result):
-        test = prepared.judge(images.test)
-        tensors = weights.get_tensors(prepared.model)
+    with train(run, outputs, folder, title) as (log, result):
+        test = outputs.evaluate(images.test)
+        tensors = weights.get_tensors(outputs.model)
         body = {name: value for name, value in tensors.items() if not name.startswith(HEAD)}
         figures = {f"test/{name}": value for name, value in test.items()}
         log.write(result.steps, figures)
-        _show_pretraining(log.events, prepared, images, result.steps)
-        _finish(log.events, setting, figures, body, result.steps)
-    return Outcome(result, test, body, {METRICS: files.sha256(folder / METRICS)})
+        _show_pretraining(log.events, outputs, images, result.steps)
+        _finish(log.events, run, figures, body, result.steps)
+    return Outcome(result, None, test, body, {METRICS: files.sha256(folder / METRICS)})
 
 
 @contextlib.contextmanager
-def _trained(
-    setting: Setting, prepared: Prepared | Pretraining, folder: Path, title: str
+def train(
+    run: MethodInputs, outputs: MethodOutputs | PretrainingOutputs, folder: Path, title: str
 ) -> Iterator[tuple[RunLog, Result]]:
-    """Train in `folder`, and keep the log open for what is found after.
+    """Train in `folder`, and keep the log open for the figures of validation and test.
 
-    The model is then what is kept: in float32, for it can be loaded and go on anywhere, in whatever
-    precision pays there, and with the statistics of its final weights.
+    The model is then in float32, whatever it was trained in, and has the statistics of its final
+    weights. The test split is not read.
     """
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(RunLog(folder)) as log:
-        log.events.add_config(setting.config.flat())
-        task = prepared.task
-        loop = Loop(
-            task,
-            setting.training,
-            setting.strategy,
-            folder,
-            log,
-            title,
-            setting.config.checkpoint_every,
-        )
-        result = loop.run()
-        precision.set_compute_dtype(prepared.model, precision.FLOAT32)
-        recomputes = setting.training.batch_norm == "recomputed" and not result.is_best
+        log.events.add_config(run.config.flat())
+        pace, task = run.config.checkpoint_every, outputs.task
+        result = Loop(task, run.training, run.strategy, folder, log, title, pace).run()
+        precision.set_compute_dtype(outputs.model, precision.FLOAT32)
+        recomputes = run.training.batch_norm == "recomputed" and not result.is_best
         if result.steps and recomputes:
-            statistics.keep(prepared.model, task)
+            statistics.keep(outputs.model, task)
         yield log, result
+
+
+def validate(run: MethodInputs, outputs: MethodOutputs) -> dict[str, float] | None:
+    """Return accuracy and loss of the trained model on the validation images; None without any.
+
+    Whatever chooses between models chooses by this. The test split is not read.
+    """
+    images = run.images.take(run.split.validation)
+    if not len(images.labels):
+        return None
+    logits = outputs.predict(images)
+    found = metrics.classify(images.labels, logits, tuple(map(str, range(logits.shape[1]))))
+    return {"accuracy": found.accuracy, "loss": found.loss}
 
 
 def _show(
     events: EventLog,
-    setting: Setting,
+    run: MethodInputs,
     images: Images,
     logits: np.ndarray,
     test: Classification,
@@ -196,7 +202,7 @@ def _show(
 ) -> None:
     """Put into TensorBoard what a person would want to see of this run."""
     names = images.dataset.class_names
-    stream = setting.stream(setting.images, setting.split.train).clamp_batch_size()
+    stream = run.stream(run.images, run.split.train).clamp_batch_size()
     batch, wanted = (tensor.numpy() for tensor in next(iter(stream.batches())))
     # A mixture is shown under the name of its larger part.
     labels = wanted if wanted.ndim == 1 else wanted.argmax(axis=1)
@@ -209,48 +215,31 @@ def _show(
     )
 
 
-def _show_pretraining(events: EventLog, prepared: Pretraining, images: Images, step: int) -> None:
+def _show_pretraining(
+    events: EventLog, outputs: PretrainingOutputs, images: Images, step: int
+) -> None:
     """Put into TensorBoard the views that were compared, or what was made of test images."""
-    streams = [stream.clamp_batch_size() for stream in prepared.task.streams.values()]
+    streams = [stream.clamp_batch_size() for stream in outputs.task.streams.values()]
     batches = [next(iter(stream.batches())) for stream in streams]
     first, labels = (tensor.numpy()[:PICTURES] for tensor in batches[0])
     if len(batches) > 1:
         events.add_pairs("batch", first, batches[1][0].numpy(), ("first view", "second view"), 0)
     else:
         events.add_batch(first, labels, images.dataset.class_names, 0)
-    if prepared.rebuild is not None:
+    if outputs.rebuild is not None:
         inputs = sequential_batches(images.test.images[:PICTURES], PICTURES, images.image_size)
         shown = next(iter(inputs)).numpy()
-        events.add_pairs("rebuilt", shown, prepared.rebuild(shown), ("test image", "rebuilt"), step)
+        events.add_pairs("rebuilt", shown, outputs.rebuild(shown), ("test image", "rebuilt"), step)
 
 
 def _finish(
-    events: EventLog, setting: Setting, figures: dict[str, float], tensors: Tensors, step: int
+    events: EventLog, run: MethodInputs, figures: dict[str, float], tensors: Tensors, step: int
 ) -> None:
     """Put into TensorBoard what sets this run apart from others, and what it learned."""
-    settings = {"arm": events.folder.name.partition("-")[0], "seed": setting.seed}
+    settings = {"arm": events.folder.name.partition("-")[0], "seed": run.seed}
     for name in ("source", "pretrain", "target", "model", "method", "trainable", "head", "shots"):
-        settings[name] = setting.config.flat()[name]
+        settings[name] = run.config.flat()[name]
     for name in ("optimizer", "learning_rate", "batch_size", "schedule"):
-        settings[name] = getattr(setting.training, name)
+        settings[name] = getattr(run.training, name)
     events.add_hparams(settings, figures, step)
     events.add_histograms(tensors, step)
-
-
-@contextlib.contextmanager
-def forgetting_models() -> Iterator[None]:
-    """Give back the memory of the models that were made inside; nothing may use them any more.
-
-    Their graphs refer to each other. TensorFlow also keeps for good whatever a graph brought a
-    gradient of its own for, such as the sum over the replicas, and with it the graph and the
-    weights, the optimizer's too.
-    """
-    gradients = ops.gradient_registry._registry
-    before = set(gradients)
-    try:
-        yield
-    finally:
-        for name in set(gradients) - before:
-            if name.startswith("CustomGradient-"):
-                del gradients[name]
-        gc.collect()

@@ -8,26 +8,26 @@ import tensorflow as tf
 
 from tl_keras.data import pipeline
 from tl_keras.data.dataset import ImageSet
-from tl_keras.methods.setting import Pretraining, Setting, body_variables
+from tl_keras.methods.run import MethodInputs, PretrainingOutputs, body_variables
 from tl_keras.training.task import Batch, Objective, Task
 
 LARGEST_MAP = 8
 WIDTH = 64
-LEAST_WIDTH = 16
-IMAGES_A_BATCH = 64
+MIN_WIDTH = 16
+IMAGES_PER_BATCH = 64
 
 
-def prepare(setting: Setting) -> Pretraining:
+def prepare(run: MethodInputs) -> PretrainingOutputs:
     """Prepare L = mean over images, pixels and channels of (decoder(body(x)) - x / 255)^2.
 
     x is the image as the augmentation left it. Hinton and Salakhutdinov, "Reducing the
     Dimensionality of Data with Neural Networks", Science 313, 2006. The labels are not used, and
     the decoder is thrown away.
     """
-    model = setting.model
-    with setting.strategy.scope():
+    model = run.model
+    with run.strategy.scope():
         width, shape = model.output["features"].shape[-1], model.input.shape[1:]
-        decoder = _decoder(width, shape, setting.seed_for("decoder"))
+        decoder = _decoder(width, shape, run.seed_for("decoder"))
 
     def objective(batch: Batch) -> Objective:
         images, _ = batch["target"]
@@ -37,16 +37,16 @@ def prepare(setting: Setting) -> Pretraining:
     task = Task(
         model=model,
         variables=[*body_variables(model), *decoder.trainable_variables],
-        streams={"target": setting.stream(setting.images)},
+        streams={"target": run.stream(run.images)},
         objective=objective,
     )
     rebuild = tf.function(
         lambda images: decoder(model(images, training=False)["features"]), autograph=False
     )
-    return Pretraining(
+    return PretrainingOutputs(
         task,
         model,
-        judge=lambda images: _judge(images, setting.image_size, rebuild),
+        evaluate=lambda images: _validator(images, run.image_size, rebuild),
         rebuild=lambda images: 255 * rebuild(tf.constant(images)).numpy(),
     )
 
@@ -71,7 +71,7 @@ def _decoder(width: int, shape: tuple[int, int, int], seed: int) -> keras.Model:
     x = keras.layers.Dense(side * side * WIDTH, "relu", kernel_initializer=drawn())(features)
     x = keras.layers.Reshape((side, side, WIDTH))(x)
     for number in range(1, doublings + 1):
-        filters = max(LEAST_WIDTH, WIDTH >> number)
+        filters = max(MIN_WIDTH, WIDTH >> number)
         x = keras.layers.UpSampling2D(2)(x)
         x = keras.layers.Conv2D(
             filters, 3, padding="same", activation="relu", kernel_initializer=drawn()
@@ -91,10 +91,10 @@ def _errors(images: tf.Tensor, rebuilt: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.square(tf.cast(rebuilt, tf.float32) - wanted), axis=(1, 2, 3))
 
 
-def _judge(
+def _validator(
     images: ImageSet, image_size: int, rebuild: Callable[[tf.Tensor], tf.Tensor]
 ) -> dict[str, float]:
-    batches = pipeline.sequential_batches(images.images, IMAGES_A_BATCH, image_size)
+    batches = pipeline.sequential_batches(images.images, IMAGES_PER_BATCH, image_size)
     errors = np.concatenate([_errors(batch, rebuild(batch)) for batch in batches])
     error = float(np.mean(errors[: len(images.labels)], dtype=np.float64))
     return {"mean_squared_error": error, "loss": error}

@@ -2,11 +2,11 @@
 
 import tensorflow as tf
 
-from tl_keras.methods.penalty import Term, Watched
-from tl_keras.methods.setting import Setting
+from tl_keras.methods.penalty import PenaltyInputs, PenaltyTerm
+from tl_keras.methods.run import MethodInputs
 
 
-def make(setting: Setting, eta: float, k: float) -> Term:
+def make(run: MethodInputs, eta: float, k: float) -> PenaltyTerm:
     """Return eta times the sum of the k smallest squared singular values of the batch's features.
 
     The matrix is (batch, d), of the whole batch: over several replicas the features are gathered.
@@ -14,12 +14,12 @@ def make(setting: Setting, eta: float, k: float) -> Term:
     Transfer Learning", NeurIPS 2019.
     """
 
-    def value(watched: Watched) -> tf.Tensor:
+    def value(watched: PenaltyInputs) -> tf.Tensor:
         features = tf.cast(watched.outputs["features"], tf.float32)
-        if setting.strategy.num_replicas_in_sync > 1:
+        if run.strategy.num_replicas_in_sync > 1:
             context = tf.distribute.get_replica_context()
             features = context.all_gather(features, axis=0)
         smallest = tf.linalg.svd(features, compute_uv=False)[-int(k) :]
         return eta * tf.reduce_sum(tf.square(smallest))
 
-    return Term(value)
+    return PenaltyTerm(value)

@@ -9,15 +9,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from tl_keras.data.pipeline import sequential_batches
-from tl_keras.methods.penalty import Term, Watched
-from tl_keras.methods.setting import Setting
+from tl_keras.methods.penalty import PenaltyInputs, PenaltyTerm
+from tl_keras.methods.run import MethodInputs
 from tl_keras.models.feature_maps import with_feature_maps
 
 # Labelled images on which a channel's worth is measured; each channel costs a pass over them.
 IMAGES = 32
 
 
-def make(setting: Setting, alpha: float) -> Term:
+def make(run: MethodInputs, alpha: float) -> PenaltyTerm:
     """Return alpha times the sum over maps j and channels c of W_jc (C / HW) 1/2 ||FM - FM0||^2.
 
     FM are the (height H, width W, channels C) feature maps FM_jc(x; w), FM0 those of the source's
@@ -28,13 +28,13 @@ def make(setting: Setting, alpha: float) -> Term:
     Transfer using Feature Map with Attention", ICLR 2019, arXiv 1901.09229.
     """
     worth = {
-        name: tf.constant(_softmax(rise), tf.float32) for name, rise in loss_rises(setting).items()
+        name: tf.constant(_softmax(rise), tf.float32) for name, rise in loss_rises(run).items()
     }
 
-    def value(watched: Watched) -> tf.Tensor:
-        return alpha * distance(worth, watched.now["maps"], watched.source["maps"])
+    def value(watched: PenaltyInputs) -> tf.Tensor:
+        return alpha * distance(worth, watched.inference_outputs["maps"], watched.source["maps"])
 
-    return Term(value)
+    return PenaltyTerm(value)
 
 
 def distance(
@@ -58,18 +58,18 @@ def distance(
     return tf.add_n(sums)
 
 
-def loss_rises(setting: Setting) -> dict[str, np.ndarray]:
+def loss_rises(run: MethodInputs) -> dict[str, np.ndarray]:
     """Return by how much the loss rises when a channel is switched off, (channels,) for each map.
 
     The loss is that of a linear head, trained on the source's features of some labelled images, on
     the same images: a head that is still fresh would tell nothing.
     """
-    generator = np.random.default_rng(setting.seed_for("delta"))
-    chosen = generator.permutation(setting.split.train)[:IMAGES]
-    images, labels = setting.images.images[chosen], setting.images.labels[chosen]
+    generator = np.random.default_rng(run.seed_for("delta"))
+    chosen = generator.permutation(run.split.train)[:IMAGES]
+    images, labels = run.images.images[chosen], run.images.labels[chosen]
     # Nothing has trained yet: the model is the source still.
-    source = with_feature_maps(setting.model)
-    batch = next(iter(sequential_batches(images, len(images), setting.image_size)))
+    source = with_feature_maps(run.model)
+    batch = next(iter(sequential_batches(images, len(images), run.image_size)))
     outputs = source(batch, training=False)
     features = np.asarray(outputs["features"], np.float64)
     if len(set(labels.tolist())) < 2:

@@ -2,23 +2,23 @@
 
 import tensorflow as tf
 
-from tl_keras.methods.penalty import Term, Watched
-from tl_keras.methods.setting import Setting
+from tl_keras.methods.penalty import PenaltyInputs, PenaltyTerm
+from tl_keras.methods.run import MethodInputs
 
 
-def make(setting: Setting, strength: float, temperature: float) -> Term:
+def make(run: MethodInputs, strength: float, temperature: float) -> PenaltyTerm:
     """Return lambda T^2 KL(softmax(z0 / T) || softmax(z / T)), the mean over the batch.
 
     z are the logits of the source's head on the model's features, z0 those of the source model; the
     head goes on training from where the source left it. Li and Hoiem, "Learning without
     Forgetting", ECCV 2016, arXiv 1606.09282, with the T^2 of Hinton et al., arXiv 1503.02531.
     """
-    head, at_source = setting.source_head(), setting.source_head()
+    head, at_source = run.source_head(), run.source_head()
 
-    def value(watched: Watched) -> tf.Tensor:
+    def value(watched: PenaltyInputs) -> tf.Tensor:
         wanted = tf.nn.log_softmax(at_source(watched.source["features"]) / temperature)
-        found = tf.nn.log_softmax(head(watched.now["features"]) / temperature)
+        found = tf.nn.log_softmax(head(watched.inference_outputs["features"]) / temperature)
         divergence = tf.reduce_sum(tf.exp(wanted) * (wanted - found), axis=-1)
         return strength * temperature**2 * tf.reduce_mean(divergence)
 
-    return Term(value, head.trainable_variables)
+    return PenaltyTerm(value, head.trainable_variables)

@@ -27,8 +27,8 @@ from tl_keras.storage import crash_points, files
 
 LOG = logging.getLogger(__name__)
 
-EXAMPLES_A_PIECE = 2048
-BYTES_A_PIECE = 2**26
+EXAMPLES_PER_PIECE = 2048
+BYTES_PER_PIECE = 2**26
 MANIFEST, ROWS, INDICES = "manifest.json", "rows.bin", "indices.bin"
 INDEX_BYTES = 8
 # Of a manifest: at most so much for each piece, and for what is neither a piece nor the key.
@@ -159,7 +159,7 @@ class FeatureCache:
 
     @property
     def _examples_per_piece(self) -> int:
-        return max(1, min(EXAMPLES_A_PIECE, BYTES_A_PIECE // self._row_bytes))
+        return max(1, min(EXAMPLES_PER_PIECE, BYTES_PER_PIECE // self._row_bytes))
 
     def _in_pieces(self, values: np.ndarray) -> Iterator[np.ndarray]:
         for start in range(0, len(values), self._examples_per_piece):

@@ -2,18 +2,18 @@
 
 import tensorflow as tf
 
-from tl_keras.methods.penalty import Term, Watched
-from tl_keras.methods.setting import Setting
+from tl_keras.methods.penalty import PenaltyInputs, PenaltyTerm
+from tl_keras.methods.run import MethodInputs
 
 
-def make(setting: Setting, strength: float) -> Term:
+def make(run: MethodInputs, strength: float) -> PenaltyTerm:
     """Return lambda times the mean over the batch of ||f(x; w) - f(x; w0)||^2 / d.
 
     f are the d features before the head, w0 the source's weights.
     """
 
-    def value(watched: Watched) -> tf.Tensor:
-        distances = watched.now["features"] - watched.source["features"]
+    def value(watched: PenaltyInputs) -> tf.Tensor:
+        distances = watched.inference_outputs["features"] - watched.source["features"]
         return strength * tf.reduce_mean(tf.square(distances))
 
-    return Term(value)
+    return PenaltyTerm(value)

@@ -13,14 +13,14 @@ from tl_keras.config.trainable import Trainable
 from tl_keras.data.dataset import ImageSet
 from tl_keras.methods import catalog
 from tl_keras.methods.frozen_part import FrozenPart, check_room
-from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of
+from tl_keras.methods.run import MethodInputs, MethodOutputs, cross_entropy_of
 from tl_keras.models.building import find_head, set_trainable
 from tl_keras.models.precision import FLOAT32
 from tl_keras.training.prediction import Predictor
 from tl_keras.training.task import Stage, Task
 
 
-def prepare(setting: Setting) -> Prepared:
+def prepare(run: MethodInputs) -> MethodOutputs:
     """Prepare a linear head, or a small MLP, on features of the frozen model.
 
     Also called proxy collection. The body of `setting.model` does not change.
@@ -28,21 +28,21 @@ def prepare(setting: Setting) -> Prepared:
     Raises:
         UsageError: --cache_gb has no room for the features.
     """
-    body = setting.model
+    body = run.model
     set_trainable(body, Trainable("head"))
-    with setting.strategy.scope():
-        whole, head = _heads(setting, body)
+    with run.strategy.scope():
+        whole, head = _heads(run, body)
         frozen = keras.Model(body.input, body.output["features"])
-        part = FrozenPart(setting, frozen)
-    split, config = setting.split, setting.config
-    images = setting.stream(setting.images, split.train, views=config.cached_views)
-    check_room(setting, part, max(1, images.views) * len(split.train) + len(split.validation))
+        part = FrozenPart(run, frozen)
+    split, config = run.split, run.config
+    images = run.stream(run.images, split.train, views=config.cached_views)
+    check_room(run, part, max(1, images.views) * len(split.train) + len(split.validation))
     # What the loop needs to know before the features are there: how many examples an epoch has.
     task = Task(
         model=head,
         variables=head.trainable_variables,
         streams={"target": images},
-        objective=cross_entropy_of(head, setting.cross_entropy),
+        objective=cross_entropy_of(head, run.cross_entropy),
     )
 
     def enter() -> Task:
@@ -50,28 +50,28 @@ def prepare(setting: Setting) -> Prepared:
         return dataclasses.replace(
             task,
             streams={"target": part.stream(images)},
-            validation=part.of(setting.images, validation) if len(validation) else None,
+            validation=part.of(run.images, validation) if len(validation) else None,
         )
 
-    predictor = Predictor(head, setting.strategy)
+    predictor = Predictor(head, run.strategy)
 
     def predict(images: ImageSet) -> np.ndarray:
         # The model that is saved is in float32, whatever its head was trained on.
-        is_exact = setting.precision.frozen == FLOAT32
-        exact = part if is_exact else FrozenPart(setting, frozen, FLOAT32)
+        is_exact = run.precision.frozen == FLOAT32
+        exact = part if is_exact else FrozenPart(run, frozen, FLOAT32)
         return predictor.predict(exact.of(images, np.arange(len(images.labels))).images)
 
-    return Prepared(dataclasses.replace(task, stages=[Stage(0.0, enter)]), whole, predict)
+    return MethodOutputs(dataclasses.replace(task, stages=[Stage(0.0, enter)]), whole, predict)
 
 
-def _heads(setting: Setting, body: keras.Model) -> tuple[keras.Model, keras.Model]:
+def _heads(run: MethodInputs, body: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Return the whole model, and the part of it that trains, from features to logits."""
     features = body.output["features"]
     inputs = keras.Input(features.shape[1:], name="features")
     layers = [find_head(body)]
-    [units] = catalog.strengths("features", setting.config)
+    [units] = catalog.strengths("features", run.config)
     if units:
-        sequence = np.random.SeedSequence(setting.seed_for("mlp"))
+        sequence = np.random.SeedSequence(run.seed_for("mlp"))
         seeds = iter(sequence.generate_state(2).tolist())
         classes = body.output["logits"].shape[-1]
         layers = [

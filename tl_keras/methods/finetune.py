@@ -11,32 +11,32 @@ import keras
 
 from tl_keras.methods import catalog, unfreezing
 from tl_keras.methods.frozen_part import shortened
-from tl_keras.methods.penalty import added_to
-from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of, supervised
+from tl_keras.methods.penalty import add_penalties
+from tl_keras.methods.run import MethodInputs, MethodOutputs, cross_entropy_of, supervised
 from tl_keras.models.building import set_trainable, train_only
 from tl_keras.training.task import Batch, Objective, ObjectiveOf, Stage, Task
 
 
-def prepare(setting: Setting) -> Prepared:
+def prepare(run: MethodInputs) -> MethodOutputs:
     """Prepare fine-tuning; what `--trainable` does not name stays as the source left it.
 
     Raises:
         UsageError: `--trainable` names no layer of this model, or leaves nothing to thaw.
     """
-    set_trainable(setting.model, setting.config.trainable)
-    added = added_to(setting)
+    set_trainable(run.model, run.config.trainable)
+    added = add_penalties(run)
 
     def objective_of(model: keras.Model) -> Callable[[Batch], Objective]:
-        return cross_entropy_of(model, setting.cross_entropy, added.terms)
+        return cross_entropy_of(model, run.cross_entropy, added.terms)
 
-    prepared = supervised(setting, views=setting.config.cached_views)
+    prepared = supervised(run, views=run.config.cached_views)
     task = dataclasses.replace(prepared.task, objective=objective_of(added.model))
-    task = in_stages(setting, task, objective_of, added.variables)
+    task = in_stages(run, task, objective_of, added.variables)
     return dataclasses.replace(prepared, task=task)
 
 
 def in_stages(
-    setting: Setting,
+    run: MethodInputs,
     task: Task,
     objective_of: ObjectiveOf,
     variables: Sequence[keras.Variable],
@@ -44,7 +44,7 @@ def in_stages(
     """Return the task in the stages, and at the speeds, that the flags ask for.
 
     Args:
-        setting: of the run, in whose model what may train is chosen.
+        run: of the run, in whose model what may train is chosen.
         task: of all stages.
         objective_of: gives its objective.
         variables: what trains besides the model, as fast as the head.
@@ -52,7 +52,7 @@ def in_stages(
     Raises:
         UsageError: `--trainable` leaves nothing to thaw.
     """
-    config, model = setting.config, setting.model
+    config, model = run.config, run.model
     speeds = unfreezing.multipliers(model, config)
     if speeds:
         speeds += [config.head_lr_multiplier] * len(variables)
@@ -65,7 +65,7 @@ def in_stages(
     def entering(names: Sequence[str], share: float) -> Callable[[], Task]:
         def enter() -> Task:
             train_only(model, names)
-            return task if compares else shortened(setting, task, objective_of, share)
+            return task if compares else shortened(run, task, objective_of, share)
 
         return enter
 

@@ -22,7 +22,7 @@ from tl_keras.data.fingerprints import hash_images
 from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
 from tl_keras.errors import UsageError
 from tl_keras.methods.feature_cache import FeatureCache, Room, Rows
-from tl_keras.methods.setting import Setting
+from tl_keras.methods.run import MethodInputs
 from tl_keras.models import weights
 from tl_keras.models.colour import with_colour_input
 from tl_keras.models.folding import fold_norms
@@ -51,35 +51,35 @@ class _Wanted(NamedTuple):
 class FrozenPart:
     """From images to one tensor, by weights that stay as they are now."""
 
-    def __init__(self, setting: Setting, model: keras.Model, precision: str = ""):
+    def __init__(self, run: MethodInputs, model: keras.Model, precision: str = ""):
         """Prepare to compute what `model` does.
 
         Args:
-            setting: of the run.
+            run: to which the model belongs.
             model: with one output, built under the strategy.
             precision: what to compute in; empty for what pays where nothing trains.
         """
-        precision = precision or setting.precision.frozen
-        with setting.strategy.scope():
+        precision = precision or run.precision.frozen
+        with run.strategy.scope():
             # Images of a source may be in colour where those of the target are not.
             self._model = with_colour_input(fold_norms(model))
             set_compute_dtype(self._model, precision)
-        self._setting = setting
+        self._run = run
         # By the channels of the images: a graph that takes both would not know how many it has.
-        self._runners = defaultdict[int, Runner](lambda: Runner(self, setting.strategy))
+        self._runners = defaultdict[int, Runner](lambda: Runner(self, run.strategy))
         self._shape = tuple(model.output.shape[1:])
         self._dtype = self(tf.zeros((1, *model.input.shape[1:]), tf.uint8)).numpy().dtype
         self._fingerprints: dict[int, tuple[np.ndarray, str]] = {}
         self._caches: dict[str, FeatureCache] = {}
-        self._room = Room(setting.cache, setting.config.cache_gb * GIGABYTE)
+        self._room = Room(run.cache, run.config.cache_gb * GIGABYTE)
         self._key = {
-            "model": setting.config.model,
+            "model": run.config.model,
             "tensor": model.layers[-1].name,
             "weights": weights.hash_tensors(weights.get_tensors(model)),
-            "image_size": setting.image_size,
+            "image_size": run.image_size,
             "precision": precision,
             # A Rescaling has no weights that would tell of it.
-            "preprocessing": repr(setting.preprocessing),
+            "preprocessing": repr(run.preprocessing),
             "channels": self._model.input.shape[-1],
         }
 
@@ -96,7 +96,7 @@ class FrozenPart:
             augmented: as of `Runner.run`.
         """
         runner = self._runners[images.shape[-1]]
-        return runner.run(images, self._setting.image_size, **augmented)
+        return runner.run(images, self._run.image_size, **augmented)
 
     def size_of(self, examples: int) -> int:
         """Return the bytes that the tensors of so many examples take."""
@@ -173,7 +173,7 @@ class FrozenPart:
     ) -> _Wanted:
         # A batch of one image takes another kernel, and its last bits would depend on how many rows
         # were there already: no replica gets fewer than two.
-        fewest = 2 * self._setting.strategy.num_replicas_in_sync
+        fewest = 2 * self._run.strategy.num_replicas_in_sync
 
         def computed(chosen: np.ndarray) -> np.ndarray:
             return compute(np.resize(chosen, max(fewest, len(chosen))))[: len(chosen)]
@@ -216,7 +216,7 @@ def _in_order(rows: Rows) -> np.ndarray:
 
 
 def shortened(
-    setting: Setting,
+    run: MethodInputs,
     task: Task,
     objective_of: ObjectiveOf,
     share: float,
@@ -227,46 +227,46 @@ def shortened(
     room for them, and the augmentation leaves a picture as it is or has --cached_views.
 
     Args:
-        setting: of the run.
+        run: of the run.
         task: on images, of `setting.model`, in which the layers that train now are chosen.
         objective_of: gives the task's objective of a model, or of the part of it that trains.
         share: of the run's steps that are taken so.
     """
-    parts = split_frozen(setting.model)
+    parts = split_frozen(run.model)
     if parts is None:
         return task
-    part, objective = FrozenPart(setting, parts.frozen), objective_of(parts.rest)
-    if not _pays(setting, task, part, share):
+    part, objective = FrozenPart(run, parts.frozen), objective_of(parts.rest)
+    if not _pays(run, task, part, share):
         return dataclasses.replace(
             task,
             objective=lambda batch: objective(
                 {name: (tf.stop_gradient(part(x)), y) for name, (x, y) in batch.items()}
             ),
         )
-    validation = setting.split.validation
+    validation = run.split.validation
     return dataclasses.replace(
         task,
         model=parts.rest,
         streams={name: part.stream(stream) for name, stream in task.streams.items()},
         objective=objective,
-        validation=part.of(setting.images, validation) if len(validation) else None,
+        validation=part.of(run.images, validation) if len(validation) else None,
         image_size=0,
     )
 
 
-def _pays(setting: Setting, task: Task, part: FrozenPart, share: float) -> bool:
+def _pays(run: MethodInputs, task: Task, part: FrozenPart, share: float) -> bool:
     """Tell whether tensors at the cut are to be kept; where they might be, say what comes of it."""
     if any(s.augmentation.mixes or not _views(s) for s in task.streams.values()):
         return False
     epochs = {name: s.clamp_batch_size().steps_per_epoch for name, s in task.streams.items()}
-    steps = share * total_steps(setting.training, epochs["target"])
+    steps = share * total_steps(run.training, epochs["target"])
     if any(steps < _views(stream) * epochs[name] for name, stream in task.streams.items()):
         return False
     examples = sum(_views(stream) * stream.count for stream in task.streams.values())
-    validation = setting.split.validation
+    validation = run.split.validation
     size = part.size_of(examples + len(validation))
-    fits = size <= setting.config.cache_gb * GIGABYTE
-    fits = fits and part.has_room(task.streams.values(), setting.images, validation)
+    fits = size <= run.config.cache_gb * GIGABYTE
+    fits = fits and part.has_room(task.streams.values(), run.images, validation)
     LOG.info(
         "frozen up to %s: %s for %d images, %s",
         part.describe(),
@@ -282,9 +282,9 @@ def _views(stream: Stream) -> int:
     return 1 if stream.augmentation.is_identity else stream.views
 
 
-def check_room(setting: Setting, part: FrozenPart, examples: int) -> None:
+def check_room(run: MethodInputs, part: FrozenPart, examples: int) -> None:
     """Raise UsageError where --cache_gb has no room for features that cannot do without."""
-    size, room = part.size_of(examples) / GIGABYTE, setting.config.cache_gb
+    size, room = part.size_of(examples) / GIGABYTE, run.config.cache_gb
     if size > room:
         raise UsageError(
             f"--cache_gb={room:g} has no room for the {size:.3g} GB of the features of {examples}"

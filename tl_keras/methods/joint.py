@@ -8,14 +8,14 @@ import tensorflow as tf
 
 from tl_keras.data.pipeline import with_channels
 from tl_keras.methods import catalog, finetune
-from tl_keras.methods.setting import Prepared, Setting, supervised
+from tl_keras.methods.run import MethodInputs, MethodOutputs, supervised
 from tl_keras.models import sharded_dropout
 from tl_keras.models.building import set_trainable
 from tl_keras.models.colour import with_colour_input
 from tl_keras.training.task import Batch, Objective, accuracy
 
 
-def prepare(setting: Setting) -> Prepared:
+def prepare(run: MethodInputs) -> MethodOutputs:
     """Prepare the joint objective L = L_source + lambda L_target.
 
     Each step takes a batch of each. The body is shared and starts from the source's weights; the
@@ -27,12 +27,12 @@ def prepare(setting: Setting) -> Prepared:
     Raises:
         UsageError: `--trainable` names no layer of this model.
     """
-    config, model = setting.config, setting.model
+    config, model = run.config, run.model
     set_trainable(model, config.trainable)
-    head = setting.source_head()
-    loss = setting.cross_entropy
+    head = run.source_head()
+    loss = run.cross_entropy
     [weight] = catalog.strengths("joint", config)
-    source_loss = setting.source_cross_entropy
+    source_loss = run.source_cross_entropy
 
     def objective_of(model: keras.Model) -> Callable[[Batch], Objective]:
         model = with_colour_input(model)
@@ -55,13 +55,13 @@ def prepare(setting: Setting) -> Prepared:
 
         return objective
 
-    prepared = supervised(setting, views=config.cached_views)
-    streams = {**prepared.task.streams, "source": setting.source_stream()}
+    prepared = supervised(run, views=config.cached_views)
+    streams = {**prepared.task.streams, "source": run.source_stream()}
     task = dataclasses.replace(
         prepared.task,
         streams=streams,
         objective=objective_of(model),
         normalised=("source", "target"),
     )
-    task = finetune.in_stages(setting, task, objective_of, head.trainable_variables)
+    task = finetune.in_stages(run, task, objective_of, head.trainable_variables)
     return dataclasses.replace(prepared, task=task)

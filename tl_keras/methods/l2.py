@@ -2,14 +2,14 @@
 
 import tensorflow as tf
 
-from tl_keras.methods.penalty import Term
-from tl_keras.methods.setting import Setting
+from tl_keras.methods.penalty import PenaltyTerm
+from tl_keras.methods.run import MethodInputs
 
 
-def make(setting: Setting, alpha: float) -> Term:
+def make(run: MethodInputs, alpha: float) -> PenaltyTerm:
     """Return (alpha/2) ||w||^2 over the kernels that train, the head's too.
 
     Unlike --weight_decay it is part of the loss, so that Adam scales it with the gradient.
     """
-    kernels = [v for v in setting.model.trainable_variables if "kernel" in v.name]
-    return Term(lambda watched: alpha * tf.add_n([tf.nn.l2_loss(v.value) for v in kernels]))
+    kernels = [v for v in run.model.trainable_variables if "kernel" in v.name]
+    return PenaltyTerm(lambda watched: alpha * tf.add_n([tf.nn.l2_loss(v.value) for v in kernels]))

@@ -2,20 +2,20 @@
 
 import tensorflow as tf
 
-from tl_keras.methods.penalty import Term
-from tl_keras.methods.setting import Setting
+from tl_keras.methods.penalty import PenaltyTerm
+from tl_keras.methods.run import MethodInputs
 from tl_keras.models.building import named_weights
 from tl_keras.models.weights import HEAD
 
 
-def make(setting: Setting, alpha: float, beta: float) -> Term:
+def make(run: MethodInputs, alpha: float, beta: float) -> PenaltyTerm:
     """Return (alpha/2) ||w_body - w0_body||^2 + (beta/2) ||w_head||^2, over all that trains.
 
     w0 are the source's weights. Li, Grandvalet and Davoine, "Explicit Inductive Bias for Transfer
     Learning with Convolutional Networks", ICML 2018, arXiv 1802.01483.
     """
-    start = setting.source.tensors
-    moving = {n: v for n, v in named_weights(setting.model).items() if v.trainable}
+    start = run.source.tensors
+    moving = {n: v for n, v in named_weights(run.model).items() if v.trainable}
     body = [(v, tf.constant(start[n])) for n, v in moving.items() if not n.startswith(HEAD)]
     head = [v for n, v in moving.items() if n.startswith(HEAD)]
 
@@ -23,4 +23,4 @@ def make(setting: Setting, alpha: float, beta: float) -> Term:
         pulls = [alpha * tf.nn.l2_loss(v.value - w0) for v, w0 in body]
         return tf.add_n(pulls + [beta * tf.nn.l2_loss(v.value) for v in head])
 
-    return Term(value)
+    return PenaltyTerm(value)

@@ -13,14 +13,14 @@ import keras
 import tensorflow as tf
 
 from tl_keras.methods import catalog
-from tl_keras.methods.setting import Extra, Setting
+from tl_keras.methods.run import Extra, MethodInputs
 from tl_keras.models.feature_maps import copy_frozen, with_feature_maps
 from tl_keras.models.frozen_split import differs_in_training
 from tl_keras.models.naming import leaves
 
 
 @dataclass
-class Watched:
+class PenaltyInputs:
     """One replica's share of a batch, as the penalties see it; what none asks for is not computed.
 
     Outputs are {"features": (batch, d), "logits": (batch, classes), "maps": {layer: (batch, height,
@@ -39,7 +39,7 @@ class Watched:
     reference: keras.Model | None
 
     @cached_property
-    def now(self) -> Mapping[str, tf.Tensor]:
+    def inference_outputs(self) -> Mapping[str, tf.Tensor]:
         """The outputs of the model in inference mode."""
         layers = [leaf for layer in self.model.operations for leaf in leaves(layer)]
         if any(differs_in_training(layer) for layer in layers):
@@ -54,7 +54,7 @@ class Watched:
         return self.reference(self.inputs, training=False)
 
 
-class Term(NamedTuple):
+class PenaltyTerm(NamedTuple):
     """What a penalty's `make` gives.
 
     Attributes:
@@ -62,11 +62,11 @@ class Term(NamedTuple):
         variables: what trains besides the model.
     """
 
-    value: Callable[[Watched], tf.Tensor]
+    value: Callable[[PenaltyInputs], tf.Tensor]
     variables: Sequence[keras.Variable] = ()
 
 
-class Added(NamedTuple):
+class AddedPenalties(NamedTuple):
     """What all penalties of a run add to it.
 
     Attributes:
@@ -80,33 +80,33 @@ class Added(NamedTuple):
     variables: list[keras.Variable]
 
 
-def added_to(setting: Setting, *, from_scratch: bool = False) -> Added:
+def add_penalties(run: MethodInputs, *, from_scratch: bool = False) -> AddedPenalties:
     """Return what the flags of a run add to its loss.
 
     Args:
-        setting: of the run, whose model has the source's weights.
+        run: of the run, whose model has the source's weights.
         from_scratch: the model has fresh weights, and penalties that measure from a source are left
             out.
     """
     named = {
         name: strengths
-        for name, strengths in catalog.penalties(setting.config).items()
+        for name, strengths in catalog.penalties(run.config).items()
         if not (from_scratch and catalog.PENALTIES[name].needs_source)
     }
-    model = setting.model
+    model = run.model
     if not named:
-        return Added(model, None, [])
+        return AddedPenalties(model, None, [])
     rows = {name: catalog.PENALTIES[name] for name in named}
-    with setting.strategy.scope():
+    with run.strategy.scope():
         watched = with_feature_maps(model)
         reference = None
         if any(row.compares for row in rows.values()):
             reference = copy_frozen(model)
-        made = {name: row.make(setting, *named[name]) for name, row in rows.items()}
+        made = {name: row.make(run, *named[name]) for name, row in rows.items()}
 
     def terms(inputs: tf.Tensor, outputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        seen = Watched(inputs, outputs, watched, reference)
+        seen = PenaltyInputs(inputs, outputs, watched, reference)
         return {name: term.value(seen) for name, term in made.items()}
 
     variables = [variable for term in made.values() for variable in term.variables]
-    return Added(watched, terms, variables)
+    return AddedPenalties(watched, terms, variables)

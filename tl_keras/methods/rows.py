@@ -140,7 +140,7 @@ class Method(Row):
 
     @property
     def prepare(self) -> Callable[..., Any]:
-        """The method's `prepare(setting)`; see tl_keras.methods.setting."""
+        """The method's `prepare(setting)`; see tl_keras.methods.interface."""
         return import_module(f"tl_keras.methods.{self.module or self.name}").prepare
 
 
@@ -161,6 +161,6 @@ class Pretraining(Row):
         """The `prepare(setting)` of the pretraining.
 
         It gives a trained classifier where labels are used, and a trained body where they are not;
-        see tl_keras.methods.setting.
+        see tl_keras.methods.interface.
         """
         return import_module(f"tl_keras.methods.{self.name}").prepare

@@ -2,18 +2,18 @@
 
 import dataclasses
 
-from tl_keras.methods.penalty import added_to
-from tl_keras.methods.setting import Prepared, Setting, cross_entropy_of, supervised
+from tl_keras.methods.penalty import add_penalties
+from tl_keras.methods.run import MethodInputs, MethodOutputs, cross_entropy_of, supervised
 
 
-def prepare(setting: Setting) -> Prepared:
+def prepare(run: MethodInputs) -> MethodOutputs:
     """Prepare training of all weights, from fresh ones.
 
     Both arms have the penalties that need no source, such as `l2`. A penalty in one arm alone would
     count as a gain of the transfer.
     """
-    prepared, added = supervised(setting), added_to(setting, from_scratch=True)
-    objective = cross_entropy_of(added.model, setting.cross_entropy, added.terms)
+    prepared, added = supervised(run), add_penalties(run, from_scratch=True)
+    objective = cross_entropy_of(added.model, run.cross_entropy, added.terms)
     variables = [*prepared.task.variables, *added.variables]
     task = dataclasses.replace(prepared.task, objective=objective, variables=variables)
     return dataclasses.replace(prepared, task=task)

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tl_keras.data.pipeline import Stream
 from tl_keras.methods import catalog
-from tl_keras.methods.setting import Pretraining, Setting, body_variables
+from tl_keras.methods.run import MethodInputs, PretrainingOutputs, body_variables
 from tl_keras.models import sharded_dropout
 from tl_keras.training.task import Batch, Objective, Task
 
@@ -35,17 +35,17 @@ class Contrast(NamedTuple):
     accuracy: tf.Tensor
 
 
-def prepare(setting: Setting) -> Pretraining:
+def prepare(run: MethodInputs) -> PretrainingOutputs:
     """Prepare SimCLR: NT-Xent between the projections of two augmentations of each image.
 
     The projection is an MLP on the features, d -> d -> 128, and is thrown away. The labels are not
     used: the streams carry the index of each image in their place.
     """
-    model = setting.model
-    [temperature] = catalog.pretraining_strengths("simclr", setting.config)
-    with setting.strategy.scope():
+    model = run.model
+    [temperature] = catalog.pretraining_strengths("simclr", run.config)
+    with run.strategy.scope():
         width = model.output["features"].shape[-1]
-        projection = _projection(width, setting.seed_for("projection"))
+        projection = _projection(width, run.seed_for("projection"))
 
     def contrast(
         first: tf.Tensor, second: tf.Tensor, indices: tf.Tensor, training: bool
@@ -65,14 +65,14 @@ def prepare(setting: Setting) -> Pretraining:
     task = Task(
         model=model,
         variables=[*body_variables(model), *projection.trainable_variables],
-        streams=_views(setting.stream(setting.images)),
+        streams=_views(run.stream(run.images)),
         objective=objective,
     )
     compare = tf.function(
         lambda first, second, indices: contrast(first, second, indices, False), autograph=False
     )
-    return Pretraining(
-        task, model, judge=lambda images: _judge(setting.stream(images, name="test"), compare)
+    return PretrainingOutputs(
+        task, model, evaluate=lambda images: _validator(run.stream(images, name="test"), compare)
     )
 
 
@@ -135,7 +135,7 @@ def _views(stream: Stream) -> dict[str, Stream]:
     return {FIRST: stream, SECOND: dataclasses.replace(stream, view=1)}
 
 
-def _judge(stream: Stream, compare: Callable[..., Contrast]) -> dict[str, float]:
+def _validator(stream: Stream, compare: Callable[..., Contrast]) -> dict[str, float]:
     """Return the figures of one epoch of whole batches."""
     fitted = stream.clamp_batch_size()
     first, second = (one.batches() for one in _views(fitted).values())

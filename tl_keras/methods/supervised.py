@@ -1,8 +1,8 @@
 """Training of all weights with labels, from fresh ones: how a source learns."""
 
-from tl_keras.methods.setting import Prepared, Setting, supervised
+from tl_keras.methods.run import MethodInputs, MethodOutputs, supervised
 
 
-def prepare(setting: Setting) -> Prepared:
+def prepare(run: MethodInputs) -> MethodOutputs:
     """Prepare the mean cross-entropy, of what is trainable in the setting's model."""
-    return supervised(setting)
+    return supervised(run)

@@ -29,7 +29,7 @@ KEPT = 2
 VARIABLE = "variable-"
 
 # Saving by the clock waits longer where it would cost more than this part of the time.
-MOST_OF_THE_TIME = 0.02
+MAX_TIME_SHARE = 0.02
 
 
 class Clock:
@@ -56,7 +56,7 @@ class Clock:
     def saved(self, step: int, seconds: float) -> None:
         """Take in that the state after `step` steps is on the disk, and what that took."""
         self.saved_step, self._saved_at = step, time.monotonic()
-        self._wait = max(self._pace.seconds, seconds / MOST_OF_THE_TIME)
+        self._wait = max(self._pace.seconds, seconds / MAX_TIME_SHARE)
 
 
 class Restored(NamedTuple):

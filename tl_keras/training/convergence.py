@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 # A run of fewer steps is too short to tell.
-LEAST_STEPS = 40
+MIN_STEPS = 40
 # By how much the loss may still change in a quarter of the way, in nats.
 TOLERANCE = 0.01
 # What a larger change has to exceed, in its own standard errors, to be more than luck of batches;
 # but a change by more than this part of the loss is too much in any case.
-NOISE, MOST_NOISE = 2.0, 0.05
+NOISE, MAX_NOISE = 2.0, 0.05
 # A loss above this part of what chance gives, or of what it was at first, has not begun to fall.
 LEARNED = 0.9
 # The loss on the target's labels, by the first name that is recorded: without penalties, and
@@ -42,7 +42,7 @@ def has_converged(
         start: the step after which the last weights began to train; quarters are of what follows.
     """
     measured = [(step, values) for step, values in records if "train/loss" in values]
-    if not measured or measured[-1][0] - start < LEAST_STEPS:
+    if not measured or measured[-1][0] - start < MIN_STEPS:
         return False
     steps = np.array([step for step, _ in measured], np.float64)
     name = next(name for name in LOSSES if name in measured[-1][1])
@@ -55,4 +55,4 @@ def has_converged(
         return False
     change = abs(third.mean() - last.mean())
     error = np.hypot(*(part.std(ddof=1) / len(part) ** 0.5 for part in (third, last)))
-    return bool(change <= max(TOLERANCE, min(NOISE * error, MOST_NOISE * third.mean())))
+    return bool(change <= max(TOLERANCE, min(NOISE * error, MAX_NOISE * third.mean())))

@@ -26,16 +26,16 @@ from tl_keras.storage import crash_points
 from tl_keras.training.averaging import Average
 from tl_keras.training.checkpoints import Checkpoints, Clock, known, plain
 from tl_keras.training.convergence import chance_loss, has_converged
-from tl_keras.training.judging import Judge
 from tl_keras.training.optimizers import Schedule, forget, make_optimizer, total_steps
 from tl_keras.training.progress import Progress
 from tl_keras.training.steps import Call, Steps
 from tl_keras.training.task import Stage, Task
+from tl_keras.training.validation import Validator
 
-SECONDS_A_CALL = 0.5
-MOST_VALIDATIONS = 20
-RECORDS_A_VALIDATION = 5
-LEAST_RECORDS = 40
+SECONDS_PER_CALL = 0.5
+MAX_VALIDATIONS = 20
+RECORDS_PER_VALIDATION = 5
+MIN_RECORDS = 40
 
 FIGURES = "figures"
 USUAL = Pace()
@@ -114,10 +114,10 @@ class Loop:
         self._batch_size = target.batch_size
         self._total = total_steps(training, target.steps_per_epoch)
         self._eval_steps = training.eval_steps or max(
-            math.ceil(target.steps_per_epoch), math.ceil(self._total / MOST_VALIDATIONS)
+            math.ceil(target.steps_per_epoch), math.ceil(self._total / MAX_VALIDATIONS)
         )
         self._record_steps = max(
-            1, min(self._eval_steps // RECORDS_A_VALIDATION, self._total // LEAST_RECORDS)
+            1, min(self._eval_steps // RECORDS_PER_VALIDATION, self._total // MIN_RECORDS)
         )
         with strategy.scope():
             self._schedule = Schedule(training, self._total)
@@ -129,7 +129,7 @@ class Loop:
                 training, self._total, _each_once([*task.model.variables, *task.variables])
             )
         self._steps = Steps(strategy, self._optimizer, self._average, training.clip_norm)
-        self._judge = Judge(task, training, strategy, self._average, self._schedule)
+        self._validator = Validator(task, training, strategy, self._average, self._schedule)
         self._checkpoints = Checkpoints(folder / "checkpoints", self._variables())
         self._clock = Clock(pace)
         self._state = State()
@@ -166,12 +166,12 @@ class Loop:
             self._save()
         self._progress.close()
         self._average.keep()
-        self._judge.keep_best()
+        self._validator.keep_best()
         images = state.step * self._batch_size
         chance = chance_loss(self._task.streams["target"].chosen_labels)
         converged = has_converged(state.records, chance, self._starts[-1])
         rate = images / max(state.seconds, 1e-9)
-        return Result(state.step, state.seconds, rate, converged, self._judge.has_best)
+        return Result(state.step, state.seconds, rate, converged, self._validator.has_best)
 
     def _run_stage(self) -> None:
         """Train to the end of a stage.
@@ -193,7 +193,7 @@ class Loop:
         restored = self._checkpoints.restore()
         if restored is not None:
             record = dict(restored.record)
-            self._judge.restore(record.pop("judge"), restored.arrays)
+            self._validator.restore(record.pop("judge"), restored.arrays)
             records = [(step, known(values)) for step, values in record.pop("records")]
             self._state = State(**record, records=records)
             if FIGURES in restored.arrays:
@@ -206,9 +206,9 @@ class Loop:
         if self._state.step == self._clock.saved_step or not cluster.current().is_chief:
             return
         started = time.perf_counter()
-        record = {**asdict(self._state), "judge": self._judge.record()}
+        record = {**asdict(self._state), "judge": self._validator.record()}
         record["records"] = [(step, plain(values)) for step, values in self._state.records]
-        arrays = self._judge.arrays()
+        arrays = self._validator.arrays()
         if self._figures:
             arrays[FIGURES] = np.concatenate(self._figures)
         self._checkpoints.save(self._state.step, record, arrays)
@@ -237,14 +237,14 @@ class Loop:
         number, started = self._stage(state.step), time.perf_counter()
         # What the stage before computed takes no memory while this one's is made.
         self._now = self._task
-        self._judge.look_at(self._now)
+        self._validator.bind(self._now)
         self._now = self._stages[number].enter()
-        self._judge.look_at(self._now)
+        self._validator.bind(self._now)
         state.seconds += time.perf_counter() - started
         if state.step == self._starts[number] and state.step:
             self._schedule.restart(state.step)
             forget(self._optimizer)
-            self._judge.begin_stage()
+            self._validator.reset_patience()
 
     def _next_record(self) -> int:
         """Return the next step after which something is recorded."""
@@ -266,7 +266,7 @@ class Loop:
         started = time.perf_counter()
         figures, waited = call(state.step, steps)
         spent = time.perf_counter() - started
-        steps_a_call = max(1, round(steps * SECONDS_A_CALL / max(spent, 1e-3)))
+        steps_a_call = max(1, round(steps * SECONDS_PER_CALL / max(spent, 1e-3)))
         # All of them have to come to the same.
         told, self._steps_a_call = cluster.current().agree_on_stop(
             interruption.stop_requested(), steps_a_call
@@ -306,9 +306,9 @@ class Loop:
             values["train/stage"] = float(stage + 1)
         values["train/learning_rate"] = float(self._schedule.at(state.step - 1))
         if state.step % self._eval_steps == 0 or state.step == self._end(stage):
-            values |= self._judge.look()
+            values |= self._validator.evaluate()
             # Only the last stage ends early: what comes after another may do better yet.
-            state.stopped = self._judge.is_impatient and state.step > self._starts[-1]
+            state.stopped = self._validator.should_stop and state.step > self._starts[-1]
         state.records.append((state.step, values))
         self._recorder.write(state.step, values)
         # Of this very run and machine: it stands in TensorBoard, and in no file that is compared.

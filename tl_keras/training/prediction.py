@@ -11,14 +11,14 @@ from tl_keras.data import pipeline
 from tl_keras.distributed import distribution
 
 # Evaluation keeps no gradients, so it affords larger batches than training; this bounds its memory.
-VALUES_A_BATCH = 2**26
+VALUES_PER_BATCH = 2**26
 
 
 def affordable(inputs: np.ndarray, image_size: int = 0) -> int:
     """Return how many examples a batch may have where no gradients are kept."""
     side = image_size or inputs.shape[1]
     values = side * side * 3 if inputs.dtype == np.uint8 else int(np.prod(inputs.shape[1:]))
-    return int(np.clip(VALUES_A_BATCH // (values * 8), 16, 512))
+    return int(np.clip(VALUES_PER_BATCH // (values * 8), 16, 512))
 
 
 class Runner:

@@ -1,4 +1,4 @@
-"""Looking at the validation images: what was best so far, when to decay, and when to stop."""
+"""Validation: the best loss so far, decay of the learning rate, and early stopping."""
 
 import contextlib
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ from tl_keras.training.task import Task
 BEST = "best/"
 
 
-class Judge:
-    """What a run knows of its validation; a checkpoint holds `record()` and `arrays()`."""
+class Validator:
+    """Evaluates a run on its validation images. A checkpoint holds `record()` and `arrays()`."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Judge:
         average: Average,
         schedule: Schedule,
     ):
-        """Prepare to validate `task`, with the averaged weights where there are such."""
+        """Validate `task`, with the averaged weights where weights are averaged."""
         self._model = task.model
         self._strategy = strategy
         self._training = training
@@ -41,18 +41,21 @@ class Judge:
         self._best_loss: float | None = None
         self._since_best = self._since_decay = 0
         self._best: dict[str, np.ndarray] = {}
-        self.look_at(task)
+        self.bind(task)
 
-    def look_at(self, task: Task) -> None:
-        """Validate by what `task` computes from here on, which comes to the same."""
+    def bind(self, task: Task) -> None:
+        """Validate with the model and the validation images of another task, from here on.
+
+        A stage may compute the same results with a part of the model, on stored features.
+        """
         self._task = task
         self._validation, self._image_size = task.validation, task.image_size
         self._predictor = Predictor(task.model, self._strategy)
         several = len(task.normalised) > 1
         self._measurer = Measurer(with_colour_input(task.model) if several else task.model)
 
-    def look(self) -> dict[str, float]:
-        """Validate, note progress, and decay where the plateau schedule says so.
+    def evaluate(self) -> dict[str, float]:
+        """Validate, record progress, and decay the learning rate where the plateau schedule does.
 
         Returns:
             The figures by name; none where there are no validation images.
@@ -70,7 +73,7 @@ class Judge:
         return {"validation/loss": loss, "validation/accuracy": accuracy}
 
     def _statistics(self) -> contextlib.AbstractContextManager[None]:
-        """Use the statistics that the model would have if training ended here."""
+        """Use the statistics of BatchNormalization as they would be if training ended here."""
         if self._training.batch_norm != "recomputed":
             return contextlib.nullcontext()
         return statistics.in_place(self._measurer, self._task)
@@ -88,13 +91,13 @@ class Judge:
             self._since_decay = 0
 
     @property
-    def is_impatient(self) -> bool:
-        """Whether early stopping has seen enough."""
+    def should_stop(self) -> bool:
+        """Whether early stopping ends the training."""
         patience = self._training.early_stopping
         return bool(patience) and self._since_best >= patience
 
-    def begin_stage(self) -> None:
-        """Be patient anew: other weights train from here on."""
+    def reset_patience(self) -> None:
+        """Reset the patience counter at the start of a stage."""
         self._since_best = self._since_decay = 0
 
     @property
@@ -103,7 +106,7 @@ class Judge:
         return bool(self._best)
 
     def keep_best(self) -> None:
-        """Give the model the weights that validated best, where early stopping looked for them."""
+        """Assign the weights with the least validation loss, where early stopping is on."""
         if self._best:
             weights.assign(self._model, self._best)
 
@@ -120,7 +123,7 @@ class Judge:
         return {f"{BEST}{name}": value for name, value in self._best.items()}
 
     def restore(self, record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Know again what was known when a checkpoint was written."""
+        """Restore what a checkpoint holds."""
         self._best_loss = record["best_loss"]
         self._since_best = record["since_best"]
         self._since_decay = record["since_decay"]

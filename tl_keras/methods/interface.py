@@ -32,7 +32,7 @@ Extra = Callable[[tf.Tensor, Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 
 @dataclass(frozen=True)
-class Setting:
+class MethodInputs:
     """One run, ready but for what the method decides.
 
     Attributes:
@@ -165,7 +165,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class MethodOutputs:
     """What a method gives back.
 
     Attributes:
@@ -181,20 +181,20 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class PretrainingOutputs:
     """What a pretraining without labels gives back: nothing of it says anything of classes.
 
     Attributes:
         task: what the loop trains; all of its streams are of the same images.
         model: whose body learns.
-        judge: gives figures of a whole split by name, "loss" among them.
+        evaluate: gives figures of a whole split by name, "loss" among them.
         rebuild: gives what is made of (n, image_size, image_size, channels) uint8 images: the same
             shape, float32 from 0 to 255. None where no images are made.
     """
 
     task: Task
     model: keras.Model
-    judge: Callable[[ImageSet], dict[str, float]]
+    evaluate: Callable[[ImageSet], dict[str, float]]
     rebuild: Callable[[np.ndarray], np.ndarray] | None = None
 
 
@@ -235,23 +235,23 @@ def cross_entropy_of(
     return objective
 
 
-def supervised(setting: Setting, views: int = 0) -> Prepared:
+def supervised(run: MethodInputs, views: int = 0) -> MethodOutputs:
     """Prepare training of what is trainable in the setting's model: mean cross-entropy.
 
     Args:
-        setting: of the run.
-        views: as of `Setting.stream`.
+        run: of the run.
+        views: as of `MethodInputs.stream`.
     """
-    model = setting.model
+    model = run.model
     task = Task(
         model=model,
         variables=model.trainable_variables,
-        streams={"target": setting.stream(setting.images, setting.split.train, views)},
-        objective=cross_entropy_of(model, setting.cross_entropy),
-        validation=setting.images.take(setting.split.validation),
-        image_size=setting.image_size,
+        streams={"target": run.stream(run.images, run.split.train, views)},
+        objective=cross_entropy_of(model, run.cross_entropy),
+        validation=run.images.take(run.split.validation),
+        image_size=run.image_size,
     )
-    predictor = Predictor(model, setting.strategy)
-    return Prepared(
-        task, model, lambda images: predictor.predict(images.images, setting.image_size)
+    predictor = Predictor(model, run.strategy)
+    return MethodOutputs(
+        task, model, lambda images: predictor.predict(images.images, run.image_size)
     )
