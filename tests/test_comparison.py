@@ -48,7 +48,7 @@ def test_comparison_leaves_table_plot_and_record(finished):
     report = json.loads((root / "comparison.json").read_text())
     found = {(run["method"], run["shots"], run["seed"]) for run in report["runs"]}
     methods = ("scratch", "finetune", "features")
-    assert found == {(m, k, s) for m in methods for k in (2, 0) for s in (0, 1)}
+    assert found == {(m, k, s) for m in methods for k in (2, "all") for s in (0, 1)}
     table = (root / "comparison.md").read_text()
     assert table in text
     assert (

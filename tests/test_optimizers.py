@@ -274,7 +274,7 @@ TWO_REPLICAS = """
 import json
 import tensorflow as tf
 from tl_keras.distributed import distribution
-distribution.start(2)
+distribution.configure_devices(2)
 import keras
 from tl_keras.config import Training
 from tl_keras.distributed.distribution import make_strategy

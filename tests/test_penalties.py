@@ -329,7 +329,7 @@ TWO_REPLICAS = """
 import json, sys
 import tensorflow as tf
 from tl_keras.distributed import distribution
-distribution.start(2)
+distribution.configure_devices(2)
 sys.path.insert(0, sys.argv[1])
 import test_penalties
 from tl_keras.distributed.distribution import make_strategy

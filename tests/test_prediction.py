@@ -40,7 +40,7 @@ def model() -> keras.Model:
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 50])
 def test_predictor_gives_what_the_model_says_of_each_example(model, monkeypatch, count) -> None:
-    monkeypatch.setattr(prediction, "VALUES_A_BATCH", 1)  # batches of the least size, 16
+    monkeypatch.setattr(prediction, "VALUES_PER_BATCH", 1)  # batches of the least size, 16
     images = pixels(count)
     found = Predictor(model, STRATEGY).predict(images)
     expected = model(images, training=False)["logits"]
@@ -88,7 +88,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.distributed import distribution
-distribution.start(2)
+distribution.configure_devices(2)
 
 import test_prediction
 from tl_keras.distributed import distribution

@@ -70,7 +70,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from tl_keras.distributed import distribution
-distribution.start(2)
+distribution.configure_devices(2)
 sys.path.insert(0, sys.argv[1])
 import test_random_layers
 from tl_keras.config import Training

@@ -104,7 +104,8 @@ class _ParsedParser(flags.ArgumentParser):
         if not isinstance(argument, str):
             return argument
         value = parsed(self.name, argument, self.option)
-        return bounded(value, int, self.option) if isinstance(value, int) else value
+        is_number = isinstance(value, (int, float))
+        return bounded(value, type(value), self.option) if is_number else value
 
 
 class _BooleanParser(flags.BooleanParser):

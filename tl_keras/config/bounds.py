@@ -62,7 +62,7 @@ def _check_one(value: Any, default: Any, option: Option) -> None:
 def _check_parsed(value: Any, option: Option) -> None:
     """Raise ValueError where a value is none that text can be parsed to."""
     if isinstance(value, (int, float)) and option.low is not None:
-        bounded(value, int, option)
+        bounded(value, float if isinstance(value, float) else int, option)
         return
     try:
         is_parsed = option.parse is not None and option.parse(option.show(value)) == value

@@ -8,7 +8,13 @@ import dataclasses
 from typing import Any
 
 from tl_keras.config import preprocessing
-from tl_keras.config.options import option, parse_fields, plain
+from tl_keras.config.options import (
+    auto_number_text,
+    option,
+    parse_auto_number,
+    parse_fields,
+    plain,
+)
 from tl_keras.config.pace import Pace
 from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.config.shots import parse_shots, shots_text
@@ -65,11 +71,8 @@ class Config:
         "auto",
         "what --source_weights expects of pixels: auto (what the file says, else what is usual for"
         " the model), tf, torch, caffe, none, or SCALE:OFFSET, each a number or a,b,c; BGR: :bgr",
-        TASK,
-        parse=preprocessing.parse_flag,
-        show=preprocessing.flag_text,
-        rare=True,
-    )
+        TASK, parse=preprocessing.parse_flag, show=preprocessing.flag_text, rare=True,
+    )  # fmt: skip
     target: str = option(
         "digits",
         "dataset to learn: a catalog name, folder:PATH, or any image classification set of tfds",
@@ -83,20 +86,14 @@ class Config:
     seeds: tuple[int, ...] = option(
         (0,),
         "one pair of runs for each: shots, fresh weights, order and augmentation",
-        TASK,
-        low=0,
-        high=2**31 - 1,
-    )
+        TASK, low=0, high=2**31 - 1,
+    )  # fmt: skip
     source_seed: int | str = option(
         0,
         "seed of the pretraining, which all runs share; paired: a pretraining for each of --seeds,"
         " so that the interval covers the luck of the pretraining too",
-        TASK,
-        low=0,
-        high=2**31 - 1,
-        choices=(PAIRED,),
-        rare=True,
-    )
+        TASK, low=0, high=2**31 - 1, choices=(PAIRED,), rare=True,
+    )  # fmt: skip
     baseline: bool = option(True, "also train from scratch, with the same images and steps", TASK)
 
     pretrain: Term = option(
@@ -144,14 +141,17 @@ class Config:
         TRANSFER, low=0.001, high=1,
         rare=True,
     )  # fmt: skip
+    body_lr_multiplier: float | None = option(
+        "auto",
+        "what the updates of all but the head are multiplied with; auto: 0.1 for networks of"
+        " keras.applications, whose weights training from a fresh head would soon destroy, else 1",
+        TRANSFER, low=0.0001, high=1000, parse=parse_auto_number, show=auto_number_text, rare=True,
+    )  # fmt: skip
     head_lr_multiplier: float = option(
         1.0,
         "what the updates of the head are multiplied with",
-        TRANSFER,
-        low=0.001,
-        high=1000,
-        rare=True,
-    )
+        TRANSFER, low=0.001, high=1000, rare=True,
+    )  # fmt: skip
     cached_views: int = option(
         0,
         "with --augment, and layers that do not train: how many augmented views of each image there"
@@ -186,10 +186,8 @@ class Config:
         "auto",
         "auto: as the catalog has it; mnist: 20 pixels of ink centred in 28, white on black, for"
         " all; none: pictures as they are",
-        DATA,
-        choices=("auto", "mnist", "none"),
-        rare=True,
-    )
+        DATA, choices=("auto", "mnist", "none"), rare=True,
+    )  # fmt: skip
     validation: float = option(
         0.1,
         "part of the training images that validates; with --shots it is taken from the shots,"
@@ -254,18 +252,14 @@ class Config:
         "how often a run's state is saved: after so many steps (200), seconds (30s; more where"
         " saving would take over 2 % of the time), or whichever comes first (200,30s); also at the"
         " end of training, and when the process is told to stop",
-        RUNNING,
-        parse=Pace.parse,
-        rare=True,
-    )
+        RUNNING, parse=Pace.parse, rare=True,
+    )  # fmt: skip
     allow_changed: Names = option(
         "",
         "names of flags, with commas, that may differ from those the workdir was begun with; what"
         " is finished stays as it is",
-        RUNNING,
-        parse=Names.parse,
-        rare=True,
-    )
+        RUNNING, parse=Names.parse, rare=True,
+    )  # fmt: skip
     precision: str = option(
         "auto",
         "what a model computes in; weights, statistics, logits, losses and the optimizer's state"

@@ -103,3 +103,22 @@ def plain(value: Any, made: Option) -> Any:
     """Return a setting's value as reports and files have it: a number, or text."""
     is_plain = made.parse is None or isinstance(value, (int, float))
     return value if is_plain else made.show(value)
+
+
+def parse_auto_number(text: str) -> float | None:
+    """Read a number, and None for `auto`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("must be a number, or auto") from None
+
+
+def auto_number_text(number: float | None) -> str:
+    """Return the text that `parse_auto_number` reads."""
+    return "auto" if number is None else f"{number:g}"

@@ -145,12 +145,12 @@ class Training:
         rare=True,
     )
     batch_norm: str = option(
-        "recomputed",
+        "auto",
         "by which statistics BatchNormalization goes in the final model. recomputed: those of the"
         " final weights, over training images; moving: the moving averages of the last steps;"
         " frozen: the source's own, which also normalise in training, and in the scratch arm"
-        " recomputed",
-        choices=("recomputed", "moving", "frozen"),
+        " recomputed; auto: frozen for networks of keras.applications, else recomputed",
+        choices=("auto", "recomputed", "moving", "frozen"),
         rare=True,
     )
     augment: Augmentation | None = option(

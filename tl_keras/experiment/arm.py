@@ -5,13 +5,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from tl_keras.config import Config
+from tl_keras.config import Config, Training
 from tl_keras.experiment import train_and_test
 from tl_keras.experiment.setup import ExperimentSetup, choose_augmentation
 from tl_keras.experiment.source import Source, source_flag
 from tl_keras.methods import catalog as methods
 from tl_keras.methods.interface import MethodInputs
 from tl_keras.methods.rows import Method
+from tl_keras.models import catalog as models
 from tl_keras.models import norms, weights
 from tl_keras.runtime import seeds
 from tl_keras.storage import finished_runs, results
@@ -68,8 +69,9 @@ def _prepare_inputs(
     """Return the model with the source's weights, and the images, that the method needs."""
     config = setup.config
     training = config.scratch if arm == "scratch" else config.training
-    if training.batch_norm == "frozen" and not method.copies_weights:
-        training = dataclasses.replace(training, batch_norm="recomputed")
+    has_weights = method.copies_weights and source is not None
+    batch_norm = _choose_batch_norm(training, config, has_weights=has_weights)
+    training = dataclasses.replace(training, batch_norm=batch_norm)
     run = setup.method_inputs(seeds.TARGET, training, seed, config.shots)
     if method.copies_weights and source is not None:
         run = dataclasses.replace(run, source_weights=source.weights)
@@ -86,3 +88,15 @@ def _prepare_inputs(
             source_augmentation=choose_augmentation(setup.source, config.source_training),
         )
     return run
+
+
+def _choose_batch_norm(training: Training, config: Config, *, has_weights: bool) -> str:
+    """Return by which statistics BatchNormalization goes: recomputed, moving or frozen.
+
+    A network of keras.applications has learned its statistics from many images, and its weights
+    with them. In training mode, few images of another kind take their place at once.
+    """
+    kind = training.batch_norm
+    if kind == "auto":
+        kind = "frozen" if models.find(config.model).function else "recomputed"
+    return "recomputed" if kind == "frozen" and not has_weights else kind

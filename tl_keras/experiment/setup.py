@@ -1,5 +1,6 @@
 """What is decided before anything trains: the data, the shapes, and that both fit the flags."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,10 +118,12 @@ class ExperimentSetup:
 
         Args:
             role: seeds.SOURCE or seeds.TARGET: of the dataset, and of all that is drawn.
-            training: how the model is trained.
+            training: how the model is trained; its batch_norm is recomputed for auto.
             seed: of the run.
             shots: labelled images a class, None for all.
         """
+        if training.batch_norm == "auto":
+            training = dataclasses.replace(training, batch_norm="recomputed")
         images = self.images(role)
         model = self.build(images.dataset, seeds.derive(seed, role, "model"))
         set_compute_dtype(model, self.precision.training)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tl_keras.data import pipeline
 from tl_keras.data.dataset import ImageSet
-from tl_keras.methods.run import MethodInputs, PretrainingOutputs, body_variables
+from tl_keras.methods.interface import MethodInputs, PretrainingOutputs, body_variables
 from tl_keras.training.task import Batch, Objective, Task
 
 LARGEST_MAP = 8
@@ -29,7 +29,7 @@ def prepare(run: MethodInputs) -> PretrainingOutputs:
         width, shape = model.output["features"].shape[-1], model.input.shape[1:]
         decoder = _decoder(width, shape, run.seed_for("decoder"))
 
-    def objective(batch: Batch) -> Objective:
+    def objective(batch: Batch, _: tf.Tensor) -> Objective:
         images, _ = batch["target"]
         rebuilt = decoder(model(images, training=True)["features"])
         return Objective({"mean_squared_error": tf.reduce_mean(_errors(images, rebuilt))}, {})

@@ -13,7 +13,10 @@ from tl_keras.methods.rows import Method, Penalty, Pretraining, Strength
 
 # The flags of the transfer that fine-tuning heeds.
 FINE_TUNING = frozenset(
-    {"trainable", "unfreeze", "layer_lr_decay", "head_lr_multiplier", "cached_views", "penalty"}
+    {
+        *("trainable", "unfreeze", "layer_lr_decay", "body_lr_multiplier", "head_lr_multiplier"),
+        *("cached_views", "penalty"),
+    }
 )
 
 

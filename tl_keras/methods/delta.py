@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from tl_keras.data.pipeline import sequential_batches
+from tl_keras.methods.interface import MethodInputs
 from tl_keras.methods.penalty import PenaltyInputs, PenaltyTerm
-from tl_keras.methods.run import MethodInputs
 from tl_keras.models.feature_maps import with_feature_maps
 
 # Labelled images on which a channel's worth is measured; each channel costs a pass over them.

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
+from tl_keras.methods.interface import MethodInputs
 from tl_keras.methods.penalty import PenaltyInputs, PenaltyTerm
-from tl_keras.methods.run import MethodInputs
 
 
 def make(run: MethodInputs, strength: float) -> PenaltyTerm:

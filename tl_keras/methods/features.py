@@ -13,7 +13,7 @@ from tl_keras.config.trainable import Trainable
 from tl_keras.data.dataset import ImageSet
 from tl_keras.methods import catalog
 from tl_keras.methods.frozen_part import FrozenPart, check_room
-from tl_keras.methods.run import MethodInputs, MethodOutputs, cross_entropy_of
+from tl_keras.methods.interface import MethodInputs, MethodOutputs, cross_entropy_of
 from tl_keras.models.building import find_head, set_trainable
 from tl_keras.models.precision import FLOAT32
 from tl_keras.training.prediction import Predictor

@@ -22,7 +22,7 @@ from tl_keras.data.fingerprints import hash_images
 from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
 from tl_keras.errors import UsageError
 from tl_keras.methods.feature_cache import FeatureCache, Room, Rows
-from tl_keras.methods.run import MethodInputs
+from tl_keras.methods.interface import MethodInputs
 from tl_keras.models import weights
 from tl_keras.models.colour import with_colour_input
 from tl_keras.models.folding import fold_norms
@@ -239,8 +239,8 @@ def shortened(
     if not _pays(run, task, part, share):
         return dataclasses.replace(
             task,
-            objective=lambda batch: objective(
-                {name: (tf.stop_gradient(part(x)), y) for name, (x, y) in batch.items()}
+            objective=lambda batch, progress: objective(
+                {name: (tf.stop_gradient(part(x)), y) for name, (x, y) in batch.items()}, progress
             ),
         )
     validation = run.split.validation

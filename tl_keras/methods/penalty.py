@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from tl_keras.methods import catalog
-from tl_keras.methods.run import Extra, MethodInputs
+from tl_keras.methods.interface import Extra, MethodInputs
 from tl_keras.models.feature_maps import copy_frozen, with_feature_maps
 from tl_keras.models.frozen_split import differs_in_training
 from tl_keras.models.naming import leaves

@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from tl_keras.methods.interface import MethodInputs, MethodOutputs, cross_entropy_of, supervised
 from tl_keras.methods.penalty import add_penalties
-from tl_keras.methods.run import MethodInputs, MethodOutputs, cross_entropy_of, supervised
 
 
 def prepare(run: MethodInputs) -> MethodOutputs:

@@ -1,6 +1,6 @@
 """Training of all weights with labels, from fresh ones: how a source learns."""
 
-from tl_keras.methods.run import MethodInputs, MethodOutputs, supervised
+from tl_keras.methods.interface import MethodInputs, MethodOutputs, supervised
 
 
 def prepare(run: MethodInputs) -> MethodOutputs:

@@ -10,7 +10,12 @@ from tl_keras.config import Config
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog
 from tl_keras.models import building, groups
+from tl_keras.models import catalog as models
 from tl_keras.models.building import HEAD, named_weights
+
+# What the updates of the body of a network of keras.applications are multiplied with; chosen on
+# validation images, see experiments/defaults.md.
+PRETRAINED_BODY = 0.1
 
 
 class Part(NamedTuple):
@@ -76,15 +81,18 @@ def _starts(lengths: tuple[float, ...], count: int) -> list[float]:
 def multipliers(model: keras.Model, config: Config) -> list[float]:
     """Return what the updates of each of the model's trainable variables are multiplied with.
 
-    --head_lr_multiplier for the head; --layer_lr_decay to the power of n for the n-th layer group
-    below it. Nothing where both are 1.
+    --head_lr_multiplier for the head; --body_lr_multiplier, times --layer_lr_decay to the power of
+    n, for the n-th layer group below it. Nothing where all are 1.
     """
-    if config.layer_lr_decay == 1 and config.head_lr_multiplier == 1:
+    body = config.body_lr_multiplier
+    if body is None:
+        body = PRETRAINED_BODY if models.find(config.model).function else 1.0
+    if body == config.layer_lr_decay == config.head_lr_multiplier == 1:
         return []
     distance = groups.steps_from_head(model)
     owner = {id(v): name.rpartition("/")[0] for name, v in named_weights(model).items()}
     layers = [owner[id(variable)] for variable in model.trainable_variables]
     return [
-        config.head_lr_multiplier if n == HEAD else config.layer_lr_decay ** distance[n]
+        config.head_lr_multiplier if n == HEAD else body * config.layer_lr_decay ** distance[n]
         for n in layers
     ]
