@@ -151,7 +151,7 @@ def test_features_that_are_stopped_while_they_are_computed_are_continued(
         # The loop has promised to end in order, so that a signal does not end the process at once.
         told.setattr(
             interruption,
-            "told",
+            "stop_requested",
             lambda: len(computed) == 3 and not saves.append(interruption._is_graceful.is_set()),
         )
         run(stopped, name="run", **flags)
