@@ -128,9 +128,8 @@ class Loop:
             self._average = Average(
                 training, self._total, _each_once([*task.model.variables, *task.variables])
             )
-        self._steps = Steps(
-            strategy, self._optimizer, self._average, training.clip_norm, max(self._total, 1)
-        )
+        clip_norm, total = training.clip_norm, self._total
+        self._steps = Steps(strategy, self._optimizer, self._average, clip_norm, total)
         self._validator = Validator(task, training, strategy, self._average, self._schedule)
         self._checkpoints = Checkpoints(folder / "checkpoints", self._variables())
         self._clock = Clock(pace)

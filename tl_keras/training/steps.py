@@ -64,7 +64,7 @@ class Steps:
         self._optimizer = optimizer
         self._average = average
         self._clip_norm = clip_norm
-        self._total_steps = total_steps
+        self._total_steps = max(total_steps, 1)
 
     def make_step_function(
         self, first: int, task: Task, variables: Sequence[keras.Variable]
