@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tl_keras.cli import flags
 from tl_keras.config import Config, from_flat, named_options
-from tl_keras.config.comparison import Comparison, Contest, Contestant
+from tl_keras.config.comparison import ComparedMethod, Comparison, ComparisonConfig
 from tl_keras.config.config import TRANSFER
 from tl_keras.config.shots import ALL, parse_shots
 from tl_keras.config.training import TARGET_TRAINING
@@ -30,7 +30,7 @@ hold for every run:
 SETTINGS: flags.Settings = (Comparison(), Config())
 
 
-def parse(argv: Sequence[str]) -> Contest | None:
+def parse(argv: Sequence[str]) -> ComparisonConfig | None:
     """Read a command line; None where `--help` was asked for.
 
     Raises:
@@ -39,24 +39,28 @@ def parse(argv: Sequence[str]) -> Contest | None:
     if flags.asks_for_help(argv):
         return None
     values = flags.read(argv, SETTINGS)
-    shots = _shots(values.pop("shots", Comparison.shots))
-    named = values.pop("methods", Comparison.methods)
+    shots = _parse_shots(values.pop("shots", Comparison.shots))
+    methods_text = values.pop("methods", Comparison.methods)
     common = from_flat({**values, "method": "scratch", "shots": ALL})
-    contestants, left_out = [], {}
-    for name, settings in _named(named):
-        own = _contestant(argv, name, settings)
+    compared_methods, left_out = [], {}
+    for name, settings in _split_methods(methods_text):
+        method_config = _parse_method(argv, name, settings)
         try:
-            _check(own, shots)
+            _check_shots(method_config, shots)
         except UsageError as error:
-            if named != "all":
+            if methods_text != "all":
                 raise UsageError(f"--methods={name}: {error}") from error
             left_out[name] = str(error)
             continue
-        contestants.append(Contestant(name, own))
-    if not contestants:
+        compared_methods.append(ComparedMethod(name, method_config))
+    if not compared_methods:
         why = [f"; {name}, for one: {reason}" for name, reason in left_out.items()][:1]
-        raise UsageError(f"--methods={named} leaves no method to put beside scratch{''.join(why)}")
-    return Contest(_needing_all(common, contestants), tuple(contestants), shots, left_out)
+        raise UsageError(
+            f"--methods={methods_text} leaves no method to put beside scratch{''.join(why)}"
+        )
+    return ComparisonConfig(
+        _choose_common_method(common, compared_methods), tuple(compared_methods), shots, left_out
+    )
 
 
 def help_text(full: bool = False) -> str:
@@ -64,7 +68,7 @@ def help_text(full: bool = False) -> str:
     return flags.help_text(full, USAGE, SETTINGS)
 
 
-def _shots(text: str) -> tuple[int | None, ...]:
+def _parse_shots(text: str) -> tuple[int | None, ...]:
     numbers = []
     for word in text.split(","):
         try:
@@ -76,30 +80,30 @@ def _shots(text: str) -> tuple[int | None, ...]:
     return tuple(numbers)
 
 
-def _named(text: str) -> list[tuple[str, list[str]]]:
+def _split_methods(text: str) -> list[tuple[str, list[str]]]:
     """Return the name of each contestant, and the settings in its brackets."""
     if text == "all":
         return [(name, []) for name in methods.METHODS if name != "scratch"]
-    found: dict[str, list[str]] = {}
-    for item in _items(text):
+    settings_by_name: dict[str, list[str]] = {}
+    for item in _split_at_commas(text):
         match = re.fullmatch(r"\s*([A-Za-z0-9][A-Za-z0-9_.-]*)(?:\(([^()]*)\))?\s*", item)
         if not match:
             raise UsageError(
                 f"--methods={text}: '{item.strip()}' is not NAME or NAME(FLAG=VALUE;FLAG=VALUE)"
             )
-        if match[1] in found:
+        if match[1] in settings_by_name:
             raise UsageError(f"--methods={text} names '{match[1]}' twice")
         if match[1] == "scratch" and match[2]:
             raise UsageError(
                 f"--methods={text}: scratch is the line to compare with, and has the flags that"
                 " hold for all; give it settings under another name: NAME(method=scratch;...)"
             )
-        found[match[1]] = match[2].split(";") if match[2] else []
+        settings_by_name[match[1]] = match[2].split(";") if match[2] else []
     # It runs in any case, once, as the line to compare with.
-    return [(name, settings) for name, settings in found.items() if name != "scratch"]
+    return [(name, settings) for name, settings in settings_by_name.items() if name != "scratch"]
 
 
-def _items(text: str) -> list[str]:
+def _split_at_commas(text: str) -> list[str]:
     """Split text at the commas that stand in no brackets."""
     cuts, inside = [-1], False
     for match in re.finditer("[(),]", text):
@@ -110,9 +114,9 @@ def _items(text: str) -> list[str]:
     return [text[a + 1 : b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]
 
 
-def _contestant(argv: Sequence[str], name: str, settings: list[str]) -> Config:
+def _parse_method(argv: Sequence[str], name: str, settings: list[str]) -> Config:
     groups = (TRANSFER, TARGET_TRAINING)
-    own = {flag for flag, known, _ in named_options(Config()) if known.group in groups}
+    method_config = {flag for flag, known, _ in named_options(Config()) if known.group in groups}
     words = [f"--{setting.strip().removeprefix('--')}" for setting in settings]
     method = [f"--method={name}"] if name in methods.METHODS else []
     says_method = any(word.startswith("--method=") for word in words)
@@ -127,7 +131,7 @@ def _contestant(argv: Sequence[str], name: str, settings: list[str]) -> Config:
             f" which it is: {name}(method=finetune;...)"
         )
     for word in words:
-        if not re.fullmatch(f"--({'|'.join(sorted(own))})=.*", word):
+        if not re.fullmatch(f"--({'|'.join(sorted(method_config))})=.*", word):
             raise UsageError(
                 f"--methods={name}(...): {word} holds for all methods, or for none; in the brackets"
                 " stand flags of the transfer and of the training on the target alone"
@@ -139,15 +143,15 @@ def _contestant(argv: Sequence[str], name: str, settings: list[str]) -> Config:
     return from_flat({**values, "shots": ALL, "baseline": False})
 
 
-def _check(config: Config, shots: Sequence[int | None]) -> None:
+def _check_shots(config: Config, shots: Sequence[int | None]) -> None:
     for count in shots:
         check(dataclasses.replace(config, shots=count))
 
 
-def _needing_all(common: Config, contestants: Sequence[Contestant]) -> Config:
+def _choose_common_method(common: Config, compared_methods: Sequence[ComparedMethod]) -> Config:
     """Return the common settings with the method that asks for most of the source."""
     needs = max(
-        (one.config.method for one in contestants),
+        (one.config.method for one in compared_methods),
         key=lambda method: (
             "source" in methods.find(method).streams,
             methods.find(method).copies_weights,

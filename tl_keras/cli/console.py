@@ -16,7 +16,7 @@ from tl_keras.experiment.validate import reads_source
 from tl_keras.runtime import interruption, keras_defaults
 
 
-class Read(Protocol):
+class CommandSettings(Protocol):
     """What a command line says."""
 
     @property
@@ -24,14 +24,14 @@ class Read(Protocol):
         """Whether errors show their traceback."""
 
 
-R = TypeVar("R", bound=Read)
+S = TypeVar("S", bound=CommandSettings)
 
 
-def answer(
+def run_command(
     argv: Sequence[str],
-    read: Callable[[Sequence[str]], R | None],
+    read: Callable[[Sequence[str]], S | None],
     help_text: Callable[[bool], str],
-    work: Callable[[R], str],
+    work: Callable[[S], str],
 ) -> int:
     """Print what `work` makes of the command line, or the help or an error; return the exit code.
 
@@ -82,7 +82,7 @@ def _print(text: str) -> None:
         raise WriteError(f"the output cannot be written: {error.strerror or error}") from error
 
 
-def look_ahead(config: Config) -> bool:
+def check_inputs(config: Config) -> bool:
     """Say at once what is wrong with Keras, the cluster, the weights or the datasets' names.
 
     Returns:
@@ -93,12 +93,12 @@ def look_ahead(config: Config) -> bool:
     """
     keras_defaults.check_backend()
     in_cluster = bool(cluster_config.find_cluster_variable(config.strategy))
-    look_at_weights(config)
-    find_datasets([config.target, *([config.source] if reads_source(config) else [])], config)
+    check_weights_file(config)
+    check_datasets([config.target, *([config.source] if reads_source(config) else [])], config)
     return in_cluster
 
 
-def find_datasets(names: Sequence[str], config: Config) -> None:
+def check_datasets(names: Sequence[str], config: Config) -> None:
     """Say at once that a dataset is not there; folders are looked through later, and once."""
     from tl_keras.data import catalog, reading
 
@@ -107,7 +107,7 @@ def find_datasets(names: Sequence[str], config: Config) -> None:
             reading.open_dataset(name, framing=config.framing, data_dir=config.data_dir)
 
 
-def look_at_weights(config: Config) -> None:
+def check_weights_file(config: Config) -> None:
     """Refuse at once a --source_weights that is no file of weights, or is not safe to read.
 
     It is looked at again where it is read: a fifth of a second, against an answer that comes only
@@ -135,7 +135,7 @@ def look_at_weights(config: Config) -> None:
 
 
 @contextlib.contextmanager
-def quiet(debug: bool, *, in_cluster: bool = False) -> Iterator[None]:
+def suppress_output(debug: bool, *, in_cluster: bool = False) -> Iterator[None]:
     """Keep back what TensorFlow's libraries write while they load; no setting of theirs does.
 
     Args:
@@ -148,7 +148,7 @@ def quiet(debug: bool, *, in_cluster: bool = False) -> Iterator[None]:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if in_cluster else "2")
     console = os.dup(sys.stderr.fileno())
-    with _temporary_file() as unseen:
+    with _open_temporary_file() as unseen:
         os.dup2(unseen.fileno(), sys.stderr.fileno())
         try:
             yield
@@ -161,7 +161,7 @@ def quiet(debug: bool, *, in_cluster: bool = False) -> Iterator[None]:
             os.close(console)
 
 
-def _temporary_file() -> IO[bytes]:
+def _open_temporary_file() -> IO[bytes]:
     """Return a new file without a name; a WriteError where there is no place for any.
 
     Keras wants such a place too, to write a model: better said now than when that is trained.

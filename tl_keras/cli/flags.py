@@ -15,8 +15,14 @@ from typing import Any
 from absl import flags
 
 from tl_keras.config import Config, Option, from_flat, named_options
-from tl_keras.config.bounds import bounded, different, example, one_line, range_of
-from tl_keras.config.options import parsed, plain, plain_text
+from tl_keras.config.bounds import (
+    check_number,
+    example_value,
+    format_range,
+    to_one_line,
+    unique_seeds,
+)
+from tl_keras.config.options import check_text, parse_value, to_plain
 from tl_keras.config.training import SCRATCH_TRAINING, SOURCE_TRAINING
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError
@@ -40,7 +46,7 @@ _LONGEST_NAME = 100
 # The dataclasses whose fields are a command's flags. Where two have a flag of the same name, the
 # first one's counts.
 Settings = Sequence[object]
-MAIN: Settings = (Config(),)
+MAIN_SETTINGS: Settings = (Config(),)
 
 # Flags of earlier versions, and what stands in their place.
 REPLACED = {
@@ -66,7 +72,7 @@ class _NumberParser(flags.ArgumentParser):
             value = self.kind(argument)
         except (ValueError, TypeError, OverflowError):
             value = argument
-        return bounded(value, self.kind, self.option)
+        return check_number(value, self.kind, self.option)
 
     def flag_type(self) -> str:
         return self.kind.__name__
@@ -82,14 +88,14 @@ class _SeedsParser(_NumberParser):
         if isinstance(argument, tuple):
             return argument
         read = super().parse
-        return different([read(part) for part in argument.split(",")])
+        return unique_seeds([read(part) for part in argument.split(",")])
 
 
 class _TextParser(flags.ArgumentParser):
     """Reads text of one line."""
 
     def parse(self, argument: Any) -> str:
-        return plain_text(argument)
+        return check_text(argument)
 
 
 class _ParsedParser(flags.ArgumentParser):
@@ -103,9 +109,9 @@ class _ParsedParser(flags.ArgumentParser):
     def parse(self, argument: Any) -> Any:
         if not isinstance(argument, str):
             return argument
-        value = parsed(self.name, argument, self.option)
+        value = parse_value(self.name, argument, self.option)
         is_number = isinstance(value, (int, float))
-        return bounded(value, type(value), self.option) if is_number else value
+        return check_number(value, type(value), self.option) if is_number else value
 
 
 class _BooleanParser(flags.BooleanParser):
@@ -142,7 +148,7 @@ def asks_for_help(argv: Sequence[str]) -> bool:
     return any(re.fullmatch("--?(help|h|helpfull|helpshort|\\?)", word) for word in argv[1:])
 
 
-def read(argv: Sequence[str], settings: Settings = MAIN) -> dict[str, Any]:
+def read(argv: Sequence[str], settings: Settings = MAIN_SETTINGS) -> dict[str, Any]:
     """Return the value of every flag that is given, by its name, each within its own bounds.
 
     Args:
@@ -152,38 +158,38 @@ def read(argv: Sequence[str], settings: Settings = MAIN) -> dict[str, Any]:
     Raises:
         UsageError: a flag is unknown or out of range.
     """
-    defined = {name: (option, default) for name, option, default in _flags(settings)}
+    defined = {name: (option, default) for name, option, default in _list_flags(settings)}
     values = flags.FlagValues()
     for name, (option, default) in defined.items():
         _define(values, name, option, default)
     try:
-        words = _with_flag_files(values, argv[1:])
+        words = _expand_flag_files(values, argv[1:])
         _refuse_silent_flags([*argv[1:], *words])
         rest = values([argv[0], *words])
     except flags.UnrecognizedFlagError as error:
-        raise UsageError(_unknown(error.flagname, values)) from error
+        raise UsageError(_unknown_flag_message(error.flagname, values)) from error
     except flags.CantOpenFlagFileError as error:
-        path, reason = _open_failure(error)
-        raise UsageError(one_line(f"--flagfile={path} cannot be read: {reason}")) from error
+        path, reason = _explain_open_failure(error)
+        raise UsageError(to_one_line(f"--flagfile={path} cannot be read: {reason}")) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--flagfile cannot be read: {one_line(error)}") from error
+        raise UsageError(f"--flagfile cannot be read: {to_one_line(error)}") from error
     except (flags.Error, ValueError) as error:
-        raise UsageError(f"{one_line(error)}; --help lists the flags") from error
+        raise UsageError(f"{to_one_line(error)}; --help lists the flags") from error
     if len(rest) > 1:
-        raise UsageError(f"'{one_line(rest[1])}' is not a flag; write --NAME=VALUE, see --help")
+        raise UsageError(f"'{to_one_line(rest[1])}' is not a flag; write --NAME=VALUE, see --help")
     return {name: values[name].value for name in defined if not values[name].using_default_value}
 
 
-def _unknown(name: str, known: Iterable[str]) -> str:
+def _unknown_flag_message(name: str, known: Iterable[str]) -> str:
     """Return what to say of a flag that there is not."""
     if name in REPLACED:
         return f"--{name} is not a flag any more. Give {REPLACED[name]}"
     close = difflib.get_close_matches(name, list(known), n=1)
     hint = f": did you mean --{close[0]}?" if close else ";"
-    return one_line(f"--{name} is not a flag{hint} --helpfull lists the flags")
+    return to_one_line(f"--{name} is not a flag{hint} --helpfull lists the flags")
 
 
-def _with_flag_files(values: flags.FlagValues, words: Sequence[str]) -> list[str]:
+def _expand_flag_files(values: flags.FlagValues, words: Sequence[str]) -> list[str]:
     """Return the words of a command line with the lines of each flag file in its place."""
     warned = io.StringIO()
     try:
@@ -193,7 +199,7 @@ def _with_flag_files(values: flags.FlagValues, words: Sequence[str]) -> list[str
         raise UsageError("--flagfile: the files name one another too many times") from error
     # It would pass over a file that names itself, and write so.
     if warned.getvalue():
-        named = one_line(warned.getvalue().splitlines()[0].rpartition(": ")[2])
+        named = to_one_line(warned.getvalue().splitlines()[0].rpartition(": ")[2])
         raise UsageError(f"--flagfile={named} leads back to itself")
     return read_words
 
@@ -210,46 +216,46 @@ def _refuse_silent_flags(words: Sequence[str]) -> None:
             raise UsageError("--undefok is not a flag; --help lists the flags")
         # The search for a flag of a similar name would never end.
         if word.startswith("-") and len(word.partition("=")[0]) > _LONGEST_NAME:
-            shown = one_line(word[:_LONGEST_NAME])
+            shown = to_one_line(word[:_LONGEST_NAME])
             raise UsageError(f"{shown}... is not a flag; --help lists the flags")
 
 
-def _open_failure(error: flags.CantOpenFlagFileError) -> tuple[str, str]:
+def _explain_open_failure(error: flags.CantOpenFlagFileError) -> tuple[str, str]:
     cause = error.__context__
     if isinstance(cause, OSError) and cause.filename:
         return str(cause.filename), cause.strerror or type(cause).__name__
-    return "", one_line(error)
+    return "", to_one_line(error)
 
 
-def _flags(settings: Settings) -> list[tuple[str, Option, Any]]:
+def _list_flags(settings: Settings) -> list[tuple[str, Option, Any]]:
     """Return (name, option, default) of each flag, in the order of `--help`."""
-    found: dict[str, tuple[str, Option, Any]] = {}
+    flags_by_name: dict[str, tuple[str, Option, Any]] = {}
     for one in settings:
         for name, option, default in named_options(one):
-            found.setdefault(name, (name, option, default))
-    return list(found.values())
+            flags_by_name.setdefault(name, (name, option, default))
+    return list(flags_by_name.values())
 
 
 def _define(values: flags.FlagValues, name: str, option: Option, default: Any) -> None:
-    plain: flags.ArgumentSerializer[Any] = flags.ArgumentSerializer()
-    kind = default if default is not None else example(name)
+    text: flags.ArgumentSerializer[Any] = flags.ArgumentSerializer()
+    kind = default if default is not None else example_value(name)
     if option.parse is not None:
-        flags.DEFINE(_ParsedParser(name, option), name, default, option.help, values, plain)
+        flags.DEFINE(_ParsedParser(name, option), name, default, option.help, values, text)
     elif isinstance(kind, bool):
-        flags.DEFINE(_BooleanParser(), name, default, option.help, values, plain, boolean=True)
+        flags.DEFINE(_BooleanParser(), name, default, option.help, values, text, boolean=True)
     elif isinstance(kind, tuple):
         serializer = flags.CsvListSerializer(",")
         flags.DEFINE(_SeedsParser(option), name, default, option.help, values, serializer)
     elif isinstance(kind, (int, float)):
         parser = _NumberParser(type(kind), option)
-        flags.DEFINE(parser, name, default, option.help, values, plain)
+        flags.DEFINE(parser, name, default, option.help, values, text)
     elif option.choices:
         flags.DEFINE_enum(name, default, option.choices, option.help, flag_values=values)
     else:
-        flags.DEFINE(_TextParser(), name, default, option.help, values, plain)
+        flags.DEFINE(_TextParser(), name, default, option.help, values, text)
 
 
-def help_text(full: bool = False, usage: str = USAGE, settings: Settings = MAIN) -> str:
+def help_text(full: bool = False, usage: str = USAGE, settings: Settings = MAIN_SETTINGS) -> str:
     """Return what `--help` prints: our flags only, in groups, each with its unit and range.
 
     Args:
@@ -257,48 +263,48 @@ def help_text(full: bool = False, usage: str = USAGE, settings: Settings = MAIN)
         usage: what stands before the flags.
         settings: of the command.
     """
-    lines, every = [usage], _flags(settings)
-    for group, members in itertools.groupby(every, lambda one: one[1].group):
+    lines, all_flags = [usage], _list_flags(settings)
+    for group, members in itertools.groupby(all_flags, lambda one: one[1].group):
         shown = [one for one in members if full or not one[1].rare]
         if not shown:
             continue
         lines.append(f"\n{group}:\n")
         if group == SCRATCH_TRAINING or (group == SOURCE_TRAINING and not full):
-            lines.append(_wrapped(" ".join(f"--{name}" for name, _, _ in shown)))
+            lines.append(_wrap(" ".join(f"--{name}" for name, _, _ in shown)))
         else:
-            lines += [_help_entry(*one) for one in shown]
+            lines += [_format_flag(*one) for one in shown]
     lines.append("\nMethods:\n")
-    lines += [_row_entry(row) for row in methods.METHODS.values() if full or not row.penalty]
+    lines += [_format_row(row) for row in methods.METHODS.values() if full or not row.penalty]
     lines.append("\nPenalties, with their strengths; each is also a method of its name:\n")
     if full:
-        lines += [_row_entry(row) for row in methods.PENALTIES.values()]
-        lines.append(f"\nDatasets:\n\n{_wrapped(', '.join(catalog.DATASETS))}")
-        lines.append(f"\nModels:\n\n{_wrapped(', '.join(models.MODELS))}")
+        lines += [_format_row(row) for row in methods.PENALTIES.values()]
+        lines.append(f"\nDatasets:\n\n{_wrap(', '.join(catalog.DATASETS))}")
+        lines.append(f"\nModels:\n\n{_wrap(', '.join(models.MODELS))}")
     else:
-        lines.append(_wrapped(" ".join(row.form for row in methods.PENALTIES.values())))
+        lines.append(_wrap(" ".join(row.form for row in methods.PENALTIES.values())))
         lines.append("\n--helpfull tells of all flags, penalties, datasets and models.")
     return "\n".join(lines)
 
 
-def _row_entry(row: Row) -> str:
-    return f"  {row.form}\n{_wrapped(row.summary)}"
+def _format_row(row: Row) -> str:
+    return f"  {row.form}\n{_wrap(row.summary)}"
 
 
-def _help_entry(name: str, option: Option, default: Any) -> str:
+def _format_flag(name: str, option: Option, default: Any) -> str:
     if isinstance(default, tuple) and option.parse is None:
         default = ",".join(map(str, default))
-    shown = str(default).lower() if isinstance(default, bool) else plain(default, option)
+    shown = str(default).lower() if isinstance(default, bool) else to_plain(default, option)
     words = ", ".join(option.choices)
     detail = f"one of {words}" if words else ""
-    if numbers := range_of(option).strip():
+    if numbers := format_range(option).strip():
         detail = f"{numbers}, or {words}" if words else numbers
     unit = f"; unit: {option.unit}" if option.unit else ""
     bounds = f"[{detail}{unit}]" if detail else ""
     if option.group == SOURCE_TRAINING:
         return f"  --{name}={shown}  {bounds}".rstrip()
-    return f"  --{name}={shown}\n{_wrapped(f'{option.help} {bounds}')}"
+    return f"  --{name}={shown}\n{_wrap(f'{option.help} {bounds}')}"
 
 
-def _wrapped(text: str) -> str:
+def _wrap(text: str) -> str:
     return textwrap.fill(text, width=96, initial_indent="      ", subsequent_indent="      ",
                          break_on_hyphens=False)  # fmt: skip

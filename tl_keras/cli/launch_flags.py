@@ -50,11 +50,11 @@ def parse(argv: Sequence[str]) -> Launch | None:
     Raises:
         UsageError: a flag is unknown or out of range.
     """
-    own = list(argv[1 : argv.index("--")]) if "--" in argv else list(argv[1:])
-    if any(re.fullmatch("--?(help|h)", word) for word in own):
+    launch_words = list(argv[1 : argv.index("--")]) if "--" in argv else list(argv[1:])
+    if any(re.fullmatch("--?(help|h)", word) for word in launch_words):
         return None
     values = {"workers": "2", "program": "main"}
-    for word in own:
+    for word in launch_words:
         match = re.fullmatch("--?([a-z]+)=(.*)", word)
         if not match or match[1] not in values:
             raise UsageError(

@@ -6,7 +6,7 @@
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-from tl_keras.config.terms import number_text
+from tl_keras.config.terms import format_number
 
 # The factor of keras.layers.RandAugment when none is given.
 DEFAULT_MAGNITUDE = 0.5
@@ -93,9 +93,9 @@ class Augmentation:
             value = getattr(self, field.name)
             if field.name == "magnitude" or not value:
                 continue
-            items.append(field.name if value is True else f"{field.name}:{number_text(value)}")
+            items.append(field.name if value is True else f"{field.name}:{format_number(value)}")
             if field.name == "randaugment" and self.magnitude != DEFAULT_MAGNITUDE:
-                items[-1] += f":{number_text(self.magnitude)}"
+                items[-1] += f":{format_number(self.magnitude)}"
         return ",".join(items) or "none"
 
 
@@ -131,7 +131,7 @@ def parse_flag(text: str) -> Augmentation | None:
     return None if text.strip() == "auto" else parse(text)
 
 
-def flag_text(augmentation: Augmentation | None) -> str:
+def format_flag(augmentation: Augmentation | None) -> str:
     """Return the text that `parse_flag` reads."""
     return "auto" if augmentation is None else str(augmentation)
 
@@ -144,7 +144,7 @@ def _read_item(name: str, given: list[str]) -> dict[str, float | bool]:
             raise ValueError("flip takes no value")
         return {name: True}
     if name not in OPERATIONS:
-        raise ValueError(f"'{name}' is not known; allowed are {_allowed()}")
+        raise ValueError(f"'{name}' is not known; allowed are {_list_allowed()}")
     if name == "randaugment" and len(given) == 2:
         return {
             name: _read_number(name, OPERATIONS[name], given[0]),
@@ -177,5 +177,5 @@ def _describe(name: str) -> str:
     return text
 
 
-def _allowed() -> str:
+def _list_allowed() -> str:
     return f"none, auto, or a comma list of flip, {', '.join(_describe(n) for n in OPERATIONS)}"

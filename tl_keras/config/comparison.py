@@ -28,7 +28,7 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
-class Contestant:
+class ComparedMethod:
     """One line of the table: a method with its settings; `config.shots` is None."""
 
     name: str
@@ -36,7 +36,7 @@ class Contestant:
 
 
 @dataclasses.dataclass(frozen=True)
-class Contest:
+class ComparisonConfig:
     """What is to be compared.
 
     Attributes:
@@ -48,7 +48,7 @@ class Contest:
     """
 
     common: Config
-    contestants: tuple[Contestant, ...]
+    compared_methods: tuple[ComparedMethod, ...]
     shots: tuple[int | None, ...]
     left_out: dict[str, str]
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from tl_keras.config import preprocessing
 from tl_keras.config.options import (
-    auto_number_text,
+    format_auto_number,
     option,
     parse_auto_number,
     parse_fields,
-    plain,
+    to_plain,
 )
 from tl_keras.config.pace import Pace
 from tl_keras.config.preprocessing import Preprocessing
-from tl_keras.config.shots import parse_shots, shots_text
+from tl_keras.config.shots import format_shots, parse_shots
 from tl_keras.config.terms import Names, Term, Terms
 from tl_keras.config.trainable import Trainable
 from tl_keras.config.training import (
@@ -71,7 +71,7 @@ class Config:
         "auto",
         "what --source_weights expects of pixels: auto (what the file says, else what is usual for"
         " the model), tf, torch, caffe, none, or SCALE:OFFSET, each a number or a,b,c; BGR: :bgr",
-        TASK, parse=preprocessing.parse_flag, show=preprocessing.flag_text, rare=True,
+        TASK, parse=preprocessing.parse_flag, show=preprocessing.format_flag, rare=True,
     )  # fmt: skip
     target: str = option(
         "digits",
@@ -81,7 +81,7 @@ class Config:
     shots: int | None = option(
         "all",
         "labelled target images a class: a number, or all",
-        TASK, unit="images", low=0, high=1e7, parse=parse_shots, show=shots_text,
+        TASK, unit="images", low=0, high=1e7, parse=parse_shots, show=format_shots,
     )  # fmt: skip
     seeds: tuple[int, ...] = option(
         (0,),
@@ -145,7 +145,8 @@ class Config:
         "auto",
         "what the updates of all but the head are multiplied with; auto: 0.1 for networks of"
         " keras.applications, whose weights training from a fresh head would soon destroy, else 1",
-        TRANSFER, low=0.0001, high=1000, parse=parse_auto_number, show=auto_number_text, rare=True,
+        TRANSFER, low=0.0001, high=1000, rare=True,
+        parse=parse_auto_number, show=format_auto_number,
     )  # fmt: skip
     head_lr_multiplier: float = option(
         1.0,
@@ -298,11 +299,11 @@ class Config:
     def flat(self) -> dict[str, Any]:
         """Return every setting by the name of its flag: numbers, and text as the flag has it."""
         return {
-            name: None if self.leaves_out(name) else plain(value, made)
-            for name, made, value in named_options(self)
+            name: None if self.is_inherited(name) else to_plain(value, spec)
+            for name, spec, value in named_options(self)
         }
 
-    def leaves_out(self, name: str) -> bool:
+    def is_inherited(self, name: str) -> bool:
         """Return whether a flag has no value of its own: scratch is trained as the target is."""
         return self.scratch_training is None and name.startswith(SCRATCH_PREFIX)
 

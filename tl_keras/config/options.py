@@ -44,33 +44,33 @@ def option(default: Any, help_text: str, group: str = "", **more: Any) -> Any:
         group: under which heading `--help` has it.
         more: further fields of `Option`.
     """
-    made = Option(help_text, group, **more)
-    if made.parse is not None and isinstance(default, str):
-        default = made.parse(default)
-    return dataclasses.field(default=default, metadata={"option": made})
+    spec = Option(help_text, group, **more)
+    if spec.parse is not None and isinstance(default, str):
+        default = spec.parse(default)
+    return dataclasses.field(default=default, metadata={"option": spec})
 
 
-def parsed(name: str, value: Any, made: Option) -> Any:
+def parse_value(name: str, value: Any, spec: Option) -> Any:
     """Return the value of a setting that may be given as text.
 
     Args:
         name: of the flag.
         value: text, or what the field holds.
-        made: of the field.
+        spec: the field's option.
 
     Raises:
         UsageError: the text cannot be read.
     """
-    if made.parse is None or not isinstance(value, str):
+    if spec.parse is None or not isinstance(value, str):
         return value
     try:
-        return made.parse(plain_text(value))
+        return spec.parse(check_text(value))
     except ValueError as error:
         shown = " ".join(f"--{name}={value}".split())
         raise UsageError(f"{shown}: {error}") from None
 
 
-def plain_text(value: Any) -> str:
+def check_text(value: Any) -> str:
     """Return text of one line, as names and paths are, or raise ValueError."""
     if not isinstance(value, str):
         raise ValueError("must be text")
@@ -94,15 +94,15 @@ def parse_fields(settings: Any, prefix: str = "") -> None:
         UsageError: a text cannot be read.
     """
     for field in dataclasses.fields(settings):
-        if made := field.metadata.get("option"):
-            value = parsed(prefix + field.name, getattr(settings, field.name), made)
+        if spec := field.metadata.get("option"):
+            value = parse_value(prefix + field.name, getattr(settings, field.name), spec)
             object.__setattr__(settings, field.name, value)
 
 
-def plain(value: Any, made: Option) -> Any:
+def to_plain(value: Any, spec: Option) -> Any:
     """Return a setting's value as reports and files have it: a number, or text."""
-    is_plain = made.parse is None or isinstance(value, (int, float))
-    return value if is_plain else made.show(value)
+    is_plain = spec.parse is None or isinstance(value, (int, float))
+    return value if is_plain else spec.show(value)
 
 
 def parse_auto_number(text: str) -> float | None:
@@ -119,6 +119,6 @@ def parse_auto_number(text: str) -> float | None:
         raise ValueError("must be a number, or auto") from None
 
 
-def auto_number_text(number: float | None) -> str:
+def format_auto_number(number: float | None) -> str:
     """Return the text that `parse_auto_number` reads."""
     return "auto" if number is None else f"{number:g}"

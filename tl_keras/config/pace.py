@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from tl_keras.config.terms import number_text
+from tl_keras.config.terms import format_number
 
 
 class Pace(NamedTuple):
@@ -19,12 +19,12 @@ class Pace(NamedTuple):
         Raises:
             ValueError: it cannot be read; the error says what is allowed.
         """
-        found = re.fullmatch(r"(\d{1,9})|(?:(\d{1,9}),)?(\d{1,6}(?:\.\d{1,3})?)s", text, re.ASCII)
-        if not found:
+        match = re.fullmatch(r"(\d{1,9})|(?:(\d{1,9}),)?(\d{1,6}(?:\.\d{1,3})?)s", text, re.ASCII)
+        if not match:
             raise ValueError("must be steps (200), seconds (30s) or both (200,30s)")
-        return cls(int(found[1] or found[2] or 0), float(found[3] or 0.0))
+        return cls(int(match[1] or match[2] or 0), float(match[3] or 0.0))
 
     def __str__(self) -> str:
         """Return the text that `parse` reads."""
-        seconds = f"{number_text(self.seconds)}s" if self.seconds or not self.steps else ""
+        seconds = f"{format_number(self.seconds)}s" if self.seconds or not self.steps else ""
         return ",".join(part for part in (str(self.steps or ""), seconds) if part)

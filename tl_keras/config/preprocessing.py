@@ -34,11 +34,13 @@ class Preprocessing:
         numbers = [",".join(f"{x:.9g}" for x in xs) for xs in (self.scale, self.offset)]
         return ":".join([*numbers, *(["bgr"] if self.bgr else [])])
 
-    def same(self, other: "Preprocessing") -> bool:
+    def is_equivalent(self, other: "Preprocessing") -> bool:
         """Return whether both give the same values for all pixels, up to rounding."""
         if self.bgr != other.bgr:
             return False
-        for scale, offset, scale_2, offset_2 in zip(*_widened(self), *_widened(other), strict=True):
+        for scale, offset, scale_2, offset_2 in zip(
+            *_expand_channels(self), *_expand_channels(other), strict=True
+        ):
             ends = [(offset, offset_2)]
             ends.append((scale * MAX_PIXEL + offset, scale_2 * MAX_PIXEL + offset_2))
             size = max(abs(value) for end in ends for value in end)
@@ -46,23 +48,25 @@ class Preprocessing:
                 return False
         return True
 
-    def before(self, inside: "Preprocessing") -> "Preprocessing":
+    def without(self, inside: "Preprocessing") -> "Preprocessing":
         """Return the map that has to come before `inside`, which is not BGR, to give this one."""
-        scales, offsets = _widened(self)
-        scales_in, offsets_in = _widened(inside)
+        scales, offsets = _expand_channels(self)
+        scales_in, offsets_in = _expand_channels(inside)
         scale = tuple(one / two for one, two in zip(scales, scales_in, strict=True))
         offset = tuple(
             (one - two) / by for one, two, by in zip(offsets, offsets_in, scales_in, strict=True)
         )
-        return narrowed(scale, offset, self.bgr)
+        return make_preprocessing(scale, offset, self.bgr)
 
 
-def _widened(one: Preprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _expand_channels(one: Preprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return scale and offset of three channels."""
     return one.scale * (3 // len(one.scale)), one.offset * (3 // len(one.offset))
 
 
-def narrowed(scale: tuple[float, ...], offset: tuple[float, ...], bgr: bool) -> Preprocessing:
+def make_preprocessing(
+    scale: tuple[float, ...], offset: tuple[float, ...], bgr: bool
+) -> Preprocessing:
     """Return a map of all channels, with one number where it is the same for each.
 
     Raises:
@@ -110,15 +114,15 @@ def parse(text: str) -> Preprocessing:
     if not rest or len(rest) > 2 or rest[1:] not in ([], ["bgr"]):
         raise ValueError(f"is none of {ALLOWED}")
     try:
-        scale, offset = _numbers(scale_text), _numbers(rest[0])
-        return narrowed(scale, offset, len(rest) == 2)
+        scale, offset = _parse_numbers(scale_text), _parse_numbers(rest[0])
+        return make_preprocessing(scale, offset, len(rest) == 2)
     except ValueError as error:
         raise ValueError(
             f"is none of {ALLOWED}, with one number or three for each ({error})"
         ) from None
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def _parse_numbers(text: str) -> tuple[float, ...]:
     """Return three numbers of a text of one or three."""
     numbers = tuple(float(part) for part in text.split(","))
     if len(numbers) not in (1, 3):
@@ -135,7 +139,7 @@ def parse_flag(text: str) -> Preprocessing | None:
     return None if text == "auto" else parse(text)
 
 
-def flag_text(preprocessing: Preprocessing | None) -> str:
+def format_flag(preprocessing: Preprocessing | None) -> str:
     """Return the text that `parse_flag` reads: the name, where there is one."""
     if preprocessing is None:
         return "auto"

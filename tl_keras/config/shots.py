@@ -20,6 +20,6 @@ def parse_shots(text: str) -> int | None:
     return int(text)
 
 
-def shots_text(shots: int | None) -> str:
+def format_shots(shots: int | None) -> str:
     """Return the text that `parse_shots` reads."""
     return ALL if shots is None else str(shots)

@@ -30,11 +30,11 @@ class Term(NamedTuple):
         name, *numbers = (part.strip() for part in text.split(":"))
         if not name:
             raise ValueError("a name is missing")
-        return cls(name, tuple(_number(number) for number in numbers))
+        return cls(name, tuple(_parse_number(number) for number in numbers))
 
     def __str__(self) -> str:
         """Return the text that `parse` reads."""
-        return ":".join([self.name, *map(number_text, self.numbers)])
+        return ":".join([self.name, *map(format_number, self.numbers)])
 
 
 class Terms(tuple[Term, ...]):
@@ -72,12 +72,12 @@ class Names(tuple[str, ...]):
         return ",".join(self)
 
 
-def number_text(number: float) -> str:
+def format_number(number: float) -> str:
     """Return a number in as few characters as give it back: 1 for 1.0."""
     return str(int(number)) if number == int(number) else repr(float(number))
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     # Without this, Python reads thousands of digits, and 1_000.
     is_number = re.fullmatch(r"[+-]?[0-9.]{1,30}([eE][+-]?[0-9]{1,3})?", text, re.ASCII)
     try:

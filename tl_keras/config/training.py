@@ -6,7 +6,7 @@ from typing import Any
 
 from tl_keras.config import augmentation
 from tl_keras.config.augmentation import Augmentation
-from tl_keras.config.options import Option, option, parse_fields, parsed
+from tl_keras.config.options import Option, option, parse_fields, parse_value
 
 TARGET_TRAINING = "Training on the target"
 SOURCE_TRAINING = "Training on the source (the same, with --source_ before the name)"
@@ -161,7 +161,7 @@ class Training:
         " the range, randaugment in operations; mixup and cutmix mix two pictures and their labels,"
         " by a weight of Beta(A, A) for the value A)",
         parse=augmentation.parse_flag,
-        show=augmentation.flag_text,
+        show=augmentation.format_flag,
     )
 
     def __post_init__(self) -> None:
@@ -197,15 +197,15 @@ def _training_options(
         yield prefix + field.name, named, getattr(training, field.name) if training else None
 
 
-def with_given(training: Training, prefix: str, values: dict[str, Any]) -> Training:
+def override(training: Training, prefix: str, values: dict[str, Any]) -> Training:
     """Return `training` with the settings that `values` has under `prefix`.
 
     Raises:
         UsageError: text cannot be read.
     """
     given = {
-        field.name: parsed(prefix + field.name, values[prefix + field.name], made)
+        field.name: parse_value(prefix + field.name, values[prefix + field.name], spec)
         for field in dataclasses.fields(Training)
-        if (made := field.metadata["option"]) and prefix + field.name in values
+        if (spec := field.metadata["option"]) and prefix + field.name in values
     }
     return dataclasses.replace(training, **given)
