@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tl_keras.cli import flags
 from tl_keras.config import Config, Training, from_flat, named_options
-from tl_keras.config.options import plain
+from tl_keras.config.options import to_plain
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError
 from tl_keras.experiment import validate
@@ -69,7 +69,7 @@ def test_help_has_every_flag_with_its_default_unit_and_range_or_choices() -> Non
     entries = {entry.partition("=")[0]: " ".join(entry.split()) for entry in entries[1:]}
     assert list(entries) == list(OPTIONS)
     for name, (option, default) in OPTIONS.items():
-        shown = "0" if name == "seeds" else str(plain(default, option))
+        shown = "0" if name == "seeds" else str(to_plain(default, option))
         shown = shown.lower() if name in BOOLEANS else shown
         assert entries[name].startswith(f"{name}={shown}"), name
         assert f"unit: {option.unit}]" in entries[name] or not option.unit, name
@@ -499,7 +499,7 @@ def test_check_refuses_seeds_that_are_none_or_twice(seeds) -> None:
 def values_of(name: str) -> st.SearchStrategy:
     option, default = OPTIONS[name]
     if option.parse:
-        return st.integers(0, 10**7) if name == "shots" else st.just(plain(default, option))
+        return st.integers(0, 10**7) if name == "shots" else st.just(to_plain(default, option))
     if isinstance(default, bool):
         return st.booleans()
     if option.choices:
@@ -575,7 +575,7 @@ def test_flag_of_scratch_is_held_to_the_bounds_of_the_target_s(name) -> None:
     option, default = OPTIONS[name.removeprefix("scratch_")]
     wrong = str(option.high * 2 + 1) if option.high is not None else "nothing:of:that"
     assert f"--{name}={wrong}" in refusal(f"--{name}={wrong}")
-    shown = plain(default, option)
+    shown = to_plain(default, option)
     assert parse(f"--{name}={shown}").flat()[name] in (None, shown)
     assert f"--{name}" in flags.help_text(full=True)
 
