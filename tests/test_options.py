@@ -200,8 +200,9 @@ def test_text_of_several_lines_or_with_control_characters_is_refused(name) -> No
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_text_flag_does_not_take_the_next_flag_for_its_value(name) -> None:
-    assert f"--{name}=--steps=3: begins as a flag does: is its own value missing?" in refusal(
-        f"--{name}", "--steps=3"
+    assert (
+        f"--{name}=--steps=3: begins with two dashes like a flag. Give the value that is missing"
+        in refusal(f"--{name}", "--steps=3")
     )
 
 
@@ -231,7 +232,7 @@ def test_unknown_flag_is_refused_with_the_nearest_name() -> None:
     assert "--learning_rat is not a flag: did you mean --learning_rate?" in refusal(
         "--learning_rat=1"
     )
-    assert refusal("--qqq") == "--qqq is not a flag; --helpfull lists the flags"
+    assert refusal("--qqq") == "--qqq is not a flag. --helpfull lists the flags"
 
 
 def test_word_that_is_no_flag_is_refused() -> None:
@@ -266,14 +267,14 @@ def test_flagfile_that_leads_back_to_itself_is_refused(tmp_path, capsys) -> None
     first, second = tmp_path / "first.flags", tmp_path / "second.flags"
     first.write_text(f"--steps=1\n--flagfile={second}\n")
     second.write_text(f"--flagfile={first}\n")
-    assert refusal(f"--flagfile={first}") == f"--flagfile={first} leads back to itself"
+    assert refusal(f"--flagfile={first}") == f"--flagfile={first} includes itself. Remove that line"
     assert capsys.readouterr().err == ""
 
 
 def test_flagfiles_that_nest_without_end_are_refused(tmp_path) -> None:
     for index in range(1100):
         (tmp_path / str(index)).write_text(f"--flagfile={tmp_path / str(index + 1)}\n")
-    assert "--flagfile: the files name one another" in refusal(f"--flagfile={tmp_path / '0'}")
+    assert "--flagfile: the files are nested too deeply" in refusal(f"--flagfile={tmp_path / '0'}")
 
 
 def test_name_of_a_flag_that_is_endless_is_refused_at_once(tmp_path) -> None:
@@ -281,7 +282,7 @@ def test_name_of_a_flag_that_is_endless_is_refused_at_once(tmp_path) -> None:
     path.write_text("--" + "x" * 1_000_000)
     for word in ("--" + "x" * 50_000, "-" * 50_000, f"--flagfile={path}"):
         message = refusal(word)
-        assert message.endswith("... is not a flag; --help lists the flags")
+        assert message.endswith("... is not a flag. --help lists the flags")
         assert len(message) < 200
     assert len(parse("--target=" + "x" * 50_000).target) == 50_000
 

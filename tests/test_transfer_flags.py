@@ -90,7 +90,7 @@ def test_penalty_of_blanks_is_refused_too():
 
 
 def test_penalty_named_twice_is_refused():
-    message = "--penalty=l2sp:1,bss,l2sp: l2sp stands twice. Remove one of the two"
+    message = "--penalty=l2sp:1,bss,l2sp: l2sp is given twice. Remove one of them"
     assert refusal("--penalty=l2sp:1,bss,l2sp") == message
 
 

@@ -1,4 +1,4 @@
-"""The program that compares methods: flags in, one table and one plot out."""
+"""The command that compares methods: it writes one table and one plot."""
 
 import sys
 from collections.abc import Sequence

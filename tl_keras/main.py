@@ -1,4 +1,4 @@
-"""The command line program: flags in, report out."""
+"""The command that runs one experiment and prints its report."""
 
 import sys
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(config: Config) -> str:
     in_cluster = console.check_inputs(config)
-    # Only here: TensorFlow takes seconds to import, and a wrong flag should not wait for it.
+    # Imported after the flag checks, because TensorFlow takes seconds to import.
     with console.suppress_output(config.debug, in_cluster=in_cluster):
         from tl_keras.experiment import experiment
 

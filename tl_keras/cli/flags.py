@@ -1,6 +1,6 @@
-"""The command line: every flag, its check and its `--help` line, made from `tl_keras.config`.
+"""The command line: every flag, its check and its line of `--help`, made from `tl_keras.config`.
 
-Nothing heavy is imported here, so that `--help` and a mistyped flag are answered at once.
+This module is light to import, so that `--help` and errors in flags appear at once.
 """
 
 import contextlib
@@ -32,23 +32,24 @@ from tl_keras.methods.rows import Row
 from tl_keras.models import catalog as models
 
 USAGE = """\
-Transfer learning on images: pretrain on a source, transfer to a target, and measure what the
-transfer was worth against the same model trained from scratch.
+Transfer learning on images: pretrain on a source, transfer to a target, and measure the gain over
+the same model trained from scratch.
 
   python -m tl_keras.main --flagfile=experiments/mnist_to_usps.flags --shots=10 --seeds=0,1,2
 
-Flags, with their defaults; later ones win, and --flagfile=FILE reads more of them from a file.
+Flags with their defaults. Later flags override earlier ones. --flagfile=FILE reads flags from a
+file.
 """
 
 
 _LONGEST_NAME = 100
 
-# The dataclasses whose fields are a command's flags. Where two have a flag of the same name, the
-# first one's counts.
+# The dataclasses whose fields are the flags of a command. If two have a flag of the same name, the
+# first one is used.
 Settings = Sequence[object]
 MAIN_SETTINGS: Settings = (Config(),)
 
-# Flags of earlier versions, and what stands in their place.
+# Flags of earlier versions, and their replacements.
 REPLACED = {
     "joint_lambda": "--method=joint:LAMBDA",
     "feature_head": "--method=features:UNITS for an MLP, or --method=features for a linear head",
@@ -58,7 +59,7 @@ REPLACED = {
 
 
 class _NumberParser(flags.ArgumentParser):
-    """Reads one number, or a word that the option has besides, and holds it to the bounds."""
+    """Parses a number within the bounds of the option, or one of its words."""
 
     def __init__(self, kind: type, option: Option):
         self.kind = kind
@@ -79,7 +80,7 @@ class _NumberParser(flags.ArgumentParser):
 
 
 class _SeedsParser(_NumberParser):
-    """Reads a comma list of different whole numbers."""
+    """Parses a comma list of distinct whole numbers."""
 
     def __init__(self, option: Option):
         super().__init__(int, option)
@@ -92,19 +93,19 @@ class _SeedsParser(_NumberParser):
 
 
 class _TextParser(flags.ArgumentParser):
-    """Reads text of one line."""
+    """Parses text of one line."""
 
     def parse(self, argument: Any) -> str:
         return check_text(argument)
 
 
 class _ParsedParser(flags.ArgumentParser):
-    """Reads text that has a form of its own, such as the list of --augment."""
+    """Parses text with the `parse` of its option, such as the list of --augment."""
 
     def __init__(self, name: str, option: Option):
         self.name = name
         self.option = option
-        self.syntactic_help = "text of a form of its own"
+        self.syntactic_help = "text with a syntax of its own"
 
     def parse(self, argument: Any) -> Any:
         if not isinstance(argument, str):
@@ -115,7 +116,7 @@ class _ParsedParser(flags.ArgumentParser):
 
 
 class _BooleanParser(flags.BooleanParser):
-    """Reads true or false, and says so where it is neither."""
+    """Parses true or false, with an error that names both."""
 
     def parse(self, argument: Any) -> bool:
         try:
@@ -125,13 +126,13 @@ class _BooleanParser(flags.BooleanParser):
 
 
 def parse(argv: Sequence[str]) -> Config | None:
-    """Read a command line into a checked Config.
+    """Parse a command line into a checked Config.
 
     Args:
         argv: the program's name and its arguments, as `sys.argv`.
 
     Returns:
-        The configuration, or None where help was asked for.
+        The configuration, or None for `--help`.
 
     Raises:
         UsageError: a flag is unknown, out of range, or contradicts another one.
@@ -144,16 +145,16 @@ def parse(argv: Sequence[str]) -> Config | None:
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
-    """Return whether a command line asks for nothing but to be told the flags."""
+    """Return whether a command line has a help flag."""
     return any(re.fullmatch("--?(help|h|helpfull|helpshort|\\?)", word) for word in argv[1:])
 
 
 def read(argv: Sequence[str], settings: Settings = MAIN_SETTINGS) -> dict[str, Any]:
-    """Return the value of every flag that is given, by its name, each within its own bounds.
+    """Return the values of all given flags by name, each checked against its bounds.
 
     Args:
         argv: the program's name and its arguments.
-        settings: of the command.
+        settings: dataclasses of the command.
 
     Raises:
         UsageError: a flag is unknown or out of range.
@@ -174,50 +175,51 @@ def read(argv: Sequence[str], settings: Settings = MAIN_SETTINGS) -> dict[str, A
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--flagfile cannot be read: {to_one_line(error)}") from error
     except (flags.Error, ValueError) as error:
-        raise UsageError(f"{to_one_line(error)}; --help lists the flags") from error
+        raise UsageError(f"{to_one_line(error)}. --help lists the flags") from error
     if len(rest) > 1:
-        raise UsageError(f"'{to_one_line(rest[1])}' is not a flag; write --NAME=VALUE, see --help")
+        raise UsageError(f"'{to_one_line(rest[1])}' is not a flag. Write --NAME=VALUE")
     return {name: values[name].value for name in defined if not values[name].using_default_value}
 
 
 def _unknown_flag_message(name: str, known: Iterable[str]) -> str:
-    """Return what to say of a flag that there is not."""
+    """Return the error message for an unknown flag."""
     if name in REPLACED:
         return f"--{name} is not a flag any more. Give {REPLACED[name]}"
     close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f": did you mean --{close[0]}?" if close else ";"
+    hint = f": did you mean --{close[0]}?" if close else "."
     return to_one_line(f"--{name} is not a flag{hint} --helpfull lists the flags")
 
 
 def _expand_flag_files(values: flags.FlagValues, words: Sequence[str]) -> list[str]:
-    """Return the words of a command line with the lines of each flag file in its place."""
-    warned = io.StringIO()
+    """Return the words of a command line with each --flagfile replaced by the lines of the file."""
+    warnings = io.StringIO()
     try:
-        with contextlib.redirect_stderr(warned):
+        with contextlib.redirect_stderr(warnings):
             read_words = values.read_flags_from_files(list(words), force_gnu=False)
     except RecursionError as error:
-        raise UsageError("--flagfile: the files name one another too many times") from error
-    # It would pass over a file that names itself, and write so.
-    if warned.getvalue():
-        named = to_one_line(warned.getvalue().splitlines()[0].rpartition(": ")[2])
-        raise UsageError(f"--flagfile={named} leads back to itself")
+        raise UsageError(
+            "--flagfile: the files are nested too deeply. Remove some --flagfile lines"
+        ) from error
+    # absl skips a file that includes itself and prints a warning.
+    if warnings.getvalue():
+        path = to_one_line(warnings.getvalue().splitlines()[0].rpartition(": ")[2])
+        raise UsageError(f"--flagfile={path} includes itself. Remove that line")
     return read_words
 
 
 def _refuse_silent_flags(words: Sequence[str]) -> None:
-    """Refuse what absl passes over without a word, so that a typing error never runs defaults.
+    """Refuse flags that absl ignores silently, so that a typing error never runs with defaults.
 
-    And a name so long that absl would not come back.
+    Names beyond a length limit are refused too, because absl's search for similar names would hang.
     """
     for word in words:
         if re.fullmatch(r"--?flagfile=\s*", word):
-            raise UsageError("--flagfile= names no file; give it one, or leave it out")
+            raise UsageError("--flagfile= names no file. Give a file, or remove --flagfile")
         if re.match("--?undefok(=|$)", word):
-            raise UsageError("--undefok is not a flag; --help lists the flags")
-        # The search for a flag of a similar name would never end.
+            raise UsageError("--undefok is not a flag. --help lists the flags")
         if word.startswith("-") and len(word.partition("=")[0]) > _LONGEST_NAME:
             shown = to_one_line(word[:_LONGEST_NAME])
-            raise UsageError(f"{shown}... is not a flag; --help lists the flags")
+            raise UsageError(f"{shown}... is not a flag. --help lists the flags")
 
 
 def _explain_open_failure(error: flags.CantOpenFlagFileError) -> tuple[str, str]:
@@ -256,12 +258,12 @@ def _define(values: flags.FlagValues, name: str, option: Option, default: Any) -
 
 
 def help_text(full: bool = False, usage: str = USAGE, settings: Settings = MAIN_SETTINGS) -> str:
-    """Return what `--help` prints: our flags only, in groups, each with its unit and range.
+    """Return the text of `--help`: the flags in groups, each with its unit and range.
 
     Args:
-        full: whether `--helpfull` is asked for, which has the rarer flags too.
-        usage: what stands before the flags.
-        settings: of the command.
+        full: return the text of `--helpfull`, which includes the rare flags.
+        usage: text before the flags.
+        settings: dataclasses of the command.
     """
     lines, all_flags = [usage], _list_flags(settings)
     for group, members in itertools.groupby(all_flags, lambda one: one[1].group):
@@ -275,14 +277,14 @@ def help_text(full: bool = False, usage: str = USAGE, settings: Settings = MAIN_
             lines += [_format_flag(*one) for one in shown]
     lines.append("\nMethods:\n")
     lines += [_format_row(row) for row in methods.METHODS.values() if full or not row.penalty]
-    lines.append("\nPenalties, with their strengths; each is also a method of its name:\n")
+    lines.append("\nPenalties with their strengths; each is also a method of the same name:\n")
     if full:
         lines += [_format_row(row) for row in methods.PENALTIES.values()]
         lines.append(f"\nDatasets:\n\n{_wrap(', '.join(catalog.DATASETS))}")
         lines.append(f"\nModels:\n\n{_wrap(', '.join(models.MODELS))}")
     else:
         lines.append(_wrap(" ".join(row.form for row in methods.PENALTIES.values())))
-        lines.append("\n--helpfull tells of all flags, penalties, datasets and models.")
+        lines.append("\n--helpfull lists all flags, penalties, datasets and models.")
     return "\n".join(lines)
 
 

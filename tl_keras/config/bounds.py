@@ -1,6 +1,6 @@
-"""What settings may be, one by one. Light to import, as the command line is.
+"""Checks of single settings. It is light to import, because the command line uses it.
 
-Options reads them from flags, and a Config can be made in Python; both are held to the same.
+The same checks apply to flags and to a Config that is made in Python.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ Number = int | float
 
 
 def check(config: Config) -> None:
-    """Hold a Config that was made in Python to what the flags are held to.
+    """Check a Config that was made in Python in the same way as flags.
 
     Raises:
-        UsageError: a setting is of another kind, or out of its bounds.
+        UsageError: a setting has a wrong type, or is out of its bounds.
     """
     for name, option, value in named_options(config):
         if config.is_inherited(name):
@@ -30,10 +30,10 @@ def check(config: Config) -> None:
 
 
 def example_value(name: str) -> Any:
-    """Return a value of the kind that a setting has: its default, or the one on the target.
+    """Return a value of a setting's type: its default, or that of the target's training.
 
     Args:
-        name: of the flag.
+        name: name of the flag.
     """
     defaults = Config().flat()
     default = defaults[name]
@@ -60,7 +60,7 @@ def _check_one(value: Any, default: Any, option: Option) -> None:
 
 
 def _check_parsed(value: Any, option: Option) -> None:
-    """Raise ValueError where a value is none that text can be parsed to."""
+    """Raise ValueError for a value that no text can be parsed to."""
     if isinstance(value, (int, float)) and option.low is not None:
         check_number(value, float if isinstance(value, float) else int, option)
         return
@@ -73,10 +73,10 @@ def _check_parsed(value: Any, option: Option) -> None:
 
 
 def check_number(value: Any, kind: type, option: Option) -> Number:
-    """Return a number that is one of `kind` and within the option's bounds, or raise ValueError."""
+    """Return a number of type `kind` within the option's bounds, or raise ValueError."""
     is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
     low, high = option.low, option.high
-    # Written so that nan, which compares false with everything, is refused.
+    # Written this way to refuse nan, for which every comparison is false.
     if not is_number or low is None or high is None or not low <= value <= high:
         name = "whole number" if kind is int else "number"
         others = "".join(f", or {choice}" for choice in option.choices)
@@ -85,23 +85,23 @@ def check_number(value: Any, kind: type, option: Option) -> Number:
 
 
 def unique_seeds(seeds: Sequence[Number]) -> tuple[Number, ...]:
-    """Return seeds of which there is at least one, and each once, or raise ValueError."""
+    """Return one or more distinct seeds, or raise ValueError."""
     if len(set(seeds)) != len(seeds):
-        raise ValueError("names a seed twice; each pair of runs needs a seed of its own")
+        raise ValueError("names a seed twice. Give each pair of runs its own seed")
     if not seeds:
-        raise ValueError("names no seed; each pair of runs needs one")
+        raise ValueError("names no seed. Give at least one")
     return tuple(seeds)
 
 
 def format_range(option: Option) -> str:
-    """Return the option's bounds in words, after a blank, or ''."""
+    """Return the option's bounds in words, with a leading space, or ''."""
     if option.low is None or option.high is None:
         return ""
     return f" from {_format_bound(option.low)} to {_format_bound(option.high)}"
 
 
 def _format_bound(bound: float) -> str:
-    """Return a bound in full where it is a whole number: seeds end at 2147483647, not 2.1e+09."""
+    """Return a bound as text, whole numbers in full: 2147483647, not 2.1e+09."""
     return str(int(bound)) if bound == int(bound) else f"{bound:g}"
 
 

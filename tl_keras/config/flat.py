@@ -1,4 +1,4 @@
-"""A Config of settings by the names of their flags."""
+"""Conversion of settings by flag name into a Config."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from tl_keras.config.training import SCRATCH_PREFIX, SOURCE_PREFIX, override
 
 
 def from_flat(values: dict[str, Any]) -> Config:
-    """Build a Config from settings by flag name; what is not named keeps its default."""
+    """Build a Config from settings by flag name. Other settings keep their defaults."""
     own_names = {field.name for field in dataclasses.fields(Config)}
     training = override(Config.training, "", values)
     own = {n: v for n, v in values.items() if n.startswith(SCRATCH_PREFIX) and v is not None}
@@ -19,7 +19,7 @@ def from_flat(values: dict[str, Any]) -> Config:
     by_epochs = f"{SCRATCH_PREFIX}epochs" in own
     start = dataclasses.replace(training, steps=0) if by_epochs else training
     scratch = override(start, SCRATCH_PREFIX, own)
-    # One average of the weights is enough: one that is given takes the place of the default.
+    # --source_ema replaces the default --source_swa: both together are refused.
     averages = values.get(f"{SOURCE_PREFIX}ema")
     source = Config.source_training
     source = dataclasses.replace(source, swa=0.0) if averages else source
@@ -32,9 +32,9 @@ def from_flat(values: dict[str, Any]) -> Config:
 
 
 def rename_old_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings that an earlier version wrote, by the names that flags have now.
+    """Return the settings of an earlier version under the present flag names.
 
-    Numbers of methods had flags of their own, and all labels were 0 shots.
+    In that version the strengths of methods had separate flags, and --shots=0 meant all labels.
     """
     new = dict(settings)
     joint, head = new.pop("joint_lambda", 1), new.pop("feature_head", "linear")
