@@ -223,3 +223,26 @@ def test_feature_cache_without_room_ends_between_two_pieces_where_it_is_told_to(
     with pytest.raises(StoppedError):
         cache.rows(np.arange(9), lambda chosen: computed.extend(chosen) or squares(chosen))
     assert computed == [0, 1, 2, 3]
+
+
+def test_cache_is_compared_with_its_hashes_once_a_process_and_after_each_change(
+    tmp_path, monkeypatch
+):
+    key, numbers = {"of": "pictures"}, np.arange(6)
+
+    def opened() -> FeatureCache:
+        return FeatureCache(CacheFolder(tmp_path), key, (2,), np.float32)
+
+    first = opened()
+    first.rows(numbers, lambda chosen: np.stack([chosen, chosen], axis=1).astype(np.float32))
+    hashed = []
+    digest = feature_cache._digest
+    monkeypatch.setattr(
+        feature_cache, "_digest", lambda parts: hashed.append(len(parts)) or digest(parts)
+    )
+    assert not len(opened().missing(numbers)) and not hashed
+    rows = first.folder / feature_cache.ROWS
+    damaged = bytearray(rows.read_bytes())
+    damaged[0] ^= 1
+    rows.write_bytes(damaged)
+    assert len(opened().missing(numbers)) == 6 and hashed

@@ -96,7 +96,7 @@ from tl_keras.distributed import distribution
 from tl_keras.data import pipeline
 from tl_keras.training import prediction
 
-prediction.VALUES_A_BATCH = 1
+prediction.VALUES_PER_BATCH = 1
 strategy = distribution.make_strategy("mirrored", 2)
 assert strategy.num_replicas_in_sync == 2
 with strategy.scope():

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from tl_keras.errors import UsageError
 
-BYTES_A_PARAMETER = 4
+BYTES_PER_PARAMETER = 4
 # The backward pass takes twice the time of the forward pass, and is what gradients overlap with.
 BACKWARD_SHARE = 2 / 3
 WORTH_IT = 0.5
@@ -63,7 +63,7 @@ class Work(NamedTuple):
 def talking(work: Work, link: Link, hosts: int) -> tuple[float, float]:
     """Return the seconds that gradients take, and those that norms take, in one step."""
     rounds = 2 * (hosts - 1)
-    volume = rounds / hosts * work.parameters * BYTES_A_PARAMETER
+    volume = rounds / hosts * work.parameters * BYTES_PER_PARAMETER
     gradients = volume / link.bandwidth + rounds * link.latency
     return gradients, rounds * link.latency * 2 * work.norms
 

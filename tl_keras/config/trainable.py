@@ -37,7 +37,8 @@ class Trainable:
             return cls("last", int(number))
         try:
             re.compile(text)
-        except re.error as error:
+        # A pattern of thousands of brackets, or a count beyond all numbers, is no pattern either.
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(
                 f"is not all, head, last:N, or a regular expression ({error})"
             ) from None
