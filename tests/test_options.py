@@ -481,9 +481,11 @@ def test_check_refuses_a_config_out_of_bounds_by_the_name_of_the_flag(name) -> N
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_check_refuses_what_is_no_text_by_the_name_of_the_flag(name) -> None:
-    # None stands for a word of some flags: auto, or all.
-    none = [] if name in ("augment", "source_augment", "shots", "source_preprocessing") else [None]
-    for value in [*none, b"a", ["a"], *([] if name == "shots" else [3])]:
+    # Some flags have a word for None, auto or all, and some are numbers besides.
+    words = ("augment", "source_augment", "source_preprocessing")
+    numbers = ("shots", "body_lr_multiplier")
+    none = [] if name in (*words, *numbers) else [None]
+    for value in [*none, b"a", ["a"], *([] if name in numbers else [3])]:
         with pytest.raises(UsageError, match=rf"^--{name}=.* must be text$"):
             validate.check(from_flat({name: value}))
 
