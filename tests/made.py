@@ -19,7 +19,7 @@ from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
 from tl_keras.data.splits import Split
 from tl_keras.distributed import local_cluster
 from tl_keras.methods.feature_cache import FeatureCache
-from tl_keras.methods.interface import MethodInputs, cross_entropy_of
+from tl_keras.methods.interface import MethodInputs, make_cross_entropy_objective
 from tl_keras.models import building, weights
 from tl_keras.models.precision import Precision
 from tl_keras.models.weights import Origin, Weights
@@ -85,7 +85,7 @@ def task(model=None, train: int = 60, validation: int = 15, batch_size: int = 16
         model=model,
         variables=model.trainable_variables,
         streams={"target": Stream(images.images, images.labels, batch_size, seed=3)},
-        objective=cross_entropy_of(model, CrossEntropy()),
+        objective=make_cross_entropy_objective(model, CrossEntropy()),
         validation=pictures(validation, seed=1) if validation else None,
     )
 

@@ -20,7 +20,7 @@ def unlabelled(tmp_path, **flags):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [4, 8, 9, 10, 27, 28, 32, 75, 224])
 def test_decoder_fits_images_of_every_size(size, channels) -> None:
-    decoder = autoencoder._decoder(5, (size, size, channels), seed=0)
+    decoder = autoencoder._build_decoder(5, (size, size, channels), seed=0)
     features = 3 * np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
     images = decoder(features).numpy()
     assert images.shape == (2, size, size, channels)

@@ -112,13 +112,13 @@ def test_average_is_in_place_for_a_while_and_then_to_keep():
     average = Average(Training(ema=0.9), 10, [variable])
     before = variable.numpy()
     average.variables[0].assign(before + 1)
-    with average.in_place():
+    with average.use_averages():
         np.testing.assert_array_equal(variable.numpy(), before + 1)
     np.testing.assert_array_equal(variable.numpy(), before)
-    with pytest.raises(KeyError), average.in_place():
+    with pytest.raises(KeyError), average.use_averages():
         raise KeyError
     np.testing.assert_array_equal(variable.numpy(), before)
-    average.keep()
+    average.assign_averages()
     np.testing.assert_array_equal(variable.numpy(), before + 1)
 
 

@@ -80,7 +80,7 @@ def test_frozen_norms_keep_what_they_have():
     assert [norm.name for norm in batch_statistics.find_updating_norms(model)] == ["dense_bn"]
     stream = Stream(*made.pictures(60), batch_size=16, seed=0)
     before = moving(model)
-    statistics.keep(model, task_of(model, stream))
+    statistics.assign_final_statistics(model, task_of(model, stream))
     changed = {n for n, value in moving(model).items() if not np.array_equal(value, before[n])}
     assert changed == {"dense_bn/moving_mean", "dense_bn/moving_variance"}
 
@@ -105,12 +105,14 @@ def keep_in_class_order(count: int) -> dict[str, np.ndarray]:
     images = made.pictures(3 * count)
     stored = images.take(np.argsort(images.labels, kind="stable"))
     model = with_norms()
-    statistics.keep(model, task_of(model, Stream(*stored, batch_size=16, seed=0)))
+    statistics.assign_final_statistics(
+        model, task_of(model, Stream(*stored, batch_size=16, seed=0))
+    )
     return moving(model)
 
 
 def test_statistics_do_not_depend_on_the_order_in_which_images_are_stored(monkeypatch):
-    monkeypatch.setattr(statistics, "affordable", lambda inputs, size: 50)
+    monkeypatch.setattr(statistics, "max_batch_size", lambda inputs, size: 50)
     found = keep_in_class_order(200)
     whole = with_norms()
     batch_statistics.assign(
@@ -128,7 +130,7 @@ def test_statistics_are_those_of_the_images_that_train_and_of_no_other():
     found = []
     for pixels in (images.images, other):
         stream = Stream(pixels, images.labels, 16, seed=0, chosen=chosen)
-        statistics.keep(model, task_of(model, stream))
+        statistics.assign_final_statistics(model, task_of(model, stream))
         found.append(moving(model))
     for name, value in found[0].items():
         np.testing.assert_array_equal(found[1][name], value)
@@ -159,7 +161,7 @@ def test_short_run_is_judged_by_what_it_learned(tmp_path, kind):
     prepared = scratch.prepare(given)
     made.train(prepared, given, tmp_path / kind)
     if kind == "recomputed":
-        statistics.keep(prepared.model, prepared.task)
+        statistics.assign_final_statistics(prepared.model, prepared.task)
     test = made.pictures(90, seed=7)
     logits = prepared.predict(test)
     by_batch = prepared.model(tf.constant(test.images), training=True)["logits"].numpy()
@@ -194,7 +196,7 @@ def test_statistics_of_joint_training_are_of_the_mixture(tmp_path):
     task = dataclasses.replace(task_of(model, streams["target"]), streams=streams)
     found = {}
     for normalised in (names, names[:1], names[1:]):
-        statistics.keep(model, dataclasses.replace(task, normalised=normalised))
+        statistics.assign_final_statistics(model, dataclasses.replace(task, normalised=normalised))
         found[normalised] = model.get_layer("conv1_bn").moving_mean.numpy()
     np.testing.assert_allclose(
         found[names], (found[names[:1]] + found[names[1:]]) / 2, rtol=0.15, atol=0.02

@@ -128,8 +128,12 @@ def test_checkpoints_keep_the_last_good_state_where_numbers_are_not_finite(tmp_p
 def test_clock_keeps_to_steps_and_passes_none_over():
     clock = Clock(Pace(steps=10))
     assert [step for step in range(1, 31) if clock.is_due(step)] == [10, 20, 30]
-    assert (clock.at_most(0, 50), clock.at_most(7, 50), clock.at_most(10, 4)) == (10, 3, 4)
-    assert Clock(Pace(seconds=9)).at_most(7, 50) == 50
+    assert (clock.limit_steps(0, 50), clock.limit_steps(7, 50), clock.limit_steps(10, 4)) == (
+        10,
+        3,
+        4,
+    )
+    assert Clock(Pace(seconds=9)).limit_steps(7, 50) == 50
 
 
 def test_clock_keeps_to_seconds_and_waits_longer_where_saving_is_slow(monkeypatch):
@@ -139,7 +143,7 @@ def test_clock_keeps_to_seconds_and_waits_longer_where_saving_is_slow(monkeypatc
     due = []
     for now in (120.0, 130.0):  # noqa: B007
         due.append(clock.is_due(1))
-    clock.saved(1, 1.0)
+    clock.mark_saved(1, 1.0)
     for now in (179.0, 180.0):  # noqa: B007
         due.append(clock.is_due(2))
     assert due == [False, True, False, True]

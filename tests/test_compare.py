@@ -17,7 +17,7 @@ def test_program_prints_its_help_and_loads_nothing_heavy():
 @pytest.mark.parametrize(
     ("word", "code", "told"),
     [
-        ("--methods=nix", 2, "'nix' is no method"),
+        ("--methods=nix", 2, "'nix' is not a method"),
         ("--target=mnits", 2, "did you mean mnist"),
         ("--workdir=/dev/null/x", 73, "cannot be written"),
     ],

@@ -17,10 +17,10 @@ WORDS = (
 
 
 def compare(root, words=""):
-    contest = comparison_flags.parse(
+    comparison_config = comparison_flags.parse(
         ["compare", f"--workdir={root}", *WORDS.split(), *words.split()]
     )
-    return comparison.run(contest)
+    return comparison.run(comparison_config)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_source_is_trained_once_and_each_run_lies_by_its_name(finished):
 
 def test_run_of_a_comparison_equals_the_program_s_own(finished, tmp_path):
     root, _ = finished
-    config = comparison_flags.parse(["compare", *WORDS.split()]).contestants[0].config
+    config = comparison_flags.parse(["compare", *WORDS.split()]).compared_methods[0].config
     words = {"shots": 2, "seeds": (1,), "baseline": True, "workdir": str(tmp_path / "alone")}
     report = experiment.run(config.__class__(**{**vars(config), **words})).record
     for arm, folder in (("transfer", "finetune"), ("scratch", "scratch")):
@@ -140,8 +140,10 @@ def test_default_workdir_is_the_same_whatever_is_compared(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     names = set()
     for methods in ("features", "joint,l2"):
-        contest = comparison_flags.parse(["compare", *WORDS.split(), f"--methods={methods}"])
-        names.add(comparison._default_name(contest.common))
+        comparison_config = comparison_flags.parse(
+            ["compare", *WORDS.split(), f"--methods={methods}"]
+        )
+        names.add(comparison._default_name(comparison_config.common))
     assert len(names) == 1
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tl_keras.cli import comparison_flags, flags
-from tl_keras.cli.comparison_flags import Comparison, Contest
+from tl_keras.cli.comparison_flags import Comparison, ComparisonConfig
 from tl_keras.config import named_options
 from tl_keras.config.augmentation import parse as parse_augment
 from tl_keras.config.terms import Term
@@ -11,29 +11,31 @@ from tl_keras.errors import UsageError
 from tl_keras.methods.catalog import METHODS
 
 
-def parse(*words: str) -> Contest:
-    contest = comparison_flags.parse(["compare", *words])
-    assert contest is not None
-    return contest
+def parse(*words: str) -> ComparisonConfig:
+    comparison_config = comparison_flags.parse(["compare", *words])
+    assert comparison_config is not None
+    return comparison_config
 
 
-def names(contest: Contest) -> list[str]:
-    return [one.name for one in contest.contestants]
+def names(comparison_config: ComparisonConfig) -> list[str]:
+    return [one.name for one in comparison_config.compared_methods]
 
 
 def test_all_methods_but_scratch_compete_by_default():
-    contest = parse()
-    assert names(contest) == [name for name in METHODS if name != "scratch"]
-    assert contest.left_out == {}
-    assert contest.shots == (1, 5, 10, 50, None)
-    assert contest.common.method == Term("joint"), "it alone reads the source's images"
+    comparison_config = parse()
+    assert names(comparison_config) == [name for name in METHODS if name != "scratch"]
+    assert comparison_config.left_out == {}
+    assert comparison_config.shots == (1, 5, 10, 50, None)
+    assert comparison_config.common.method == Term("joint"), "it alone reads the source's images"
 
 
 def test_all_leaves_out_what_the_flags_do_not_allow_and_says_why():
-    contest = parse("--augment=flip", "--source=imagenet", "--model=mobilenet_v2_035")
-    assert set(contest.left_out) == {"features", "joint", "distill"}
-    assert contest.left_out["features"].startswith("--method=features computes the features")
-    assert names(contest)[0] == "finetune"
+    comparison_config = parse("--augment=flip", "--source=imagenet", "--model=mobilenet_v2_035")
+    assert set(comparison_config.left_out) == {"features", "joint", "distill"}
+    assert comparison_config.left_out["features"].startswith(
+        "--method=features computes the features"
+    )
+    assert names(comparison_config)[0] == "finetune"
 
 
 def test_named_methods_come_in_their_order_and_scratch_needs_no_name():
@@ -41,20 +43,22 @@ def test_named_methods_come_in_their_order_and_scratch_needs_no_name():
 
 
 def test_settings_in_brackets_are_that_methods_alone():
-    contest = parse(
+    comparison_config = parse(
         "--methods=features(augment=none;learning_rate=0.01),both(method=l2sp;penalty=bss:0.1,l2)",
         "--augment=shift:0.1,flip",
         "--steps=7",
         "--seeds=3,4",
     )
-    features, both = (one.config for one in contest.contestants)
+    features, both = (one.config for one in comparison_config.compared_methods)
     assert (str(features.training.augment), features.training.learning_rate) == ("none", 0.01)
     assert (str(both.method), str(both.penalty)) == ("l2sp", "bss:0.1,l2")
     assert (
-        both.training.augment == contest.common.training.augment == parse_augment("shift:0.1,flip")
+        both.training.augment
+        == comparison_config.common.training.augment
+        == parse_augment("shift:0.1,flip")
     )
-    assert {one.training.steps for one in (features, both, contest.common)} == {7}
-    assert contest.common.training.learning_rate == 0.001
+    assert {one.training.steps for one in (features, both, comparison_config.common)} == {7}
+    assert comparison_config.common.training.learning_rate == 0.001
     assert both.seeds == (3, 4) and not both.baseline
 
 
@@ -66,31 +70,31 @@ def test_shots_are_read_in_their_order_and_all_is_none():
 def test_recipe_gives_settings_and_its_method_is_passed_over(tmp_path):
     recipe = tmp_path / "a.flags"
     recipe.write_text("--method=l2sp\n--steps=9\n--shots=10\n")
-    contest = parse(f"--flagfile={recipe}", "--methods=finetune", "--shots=2")
-    assert contest.contestants[0].config.method == Term("finetune")
-    assert contest.contestants[0].config.training.steps == 9
-    assert contest.shots == (2,)
+    comparison_config = parse(f"--flagfile={recipe}", "--methods=finetune", "--shots=2")
+    assert comparison_config.compared_methods[0].config.method == Term("finetune")
+    assert comparison_config.compared_methods[0].config.training.steps == 9
+    assert comparison_config.shots == (2,)
     assert parse(f"--flagfile={recipe}").shots == (10,)
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("--methods=nix", "'nix' is no method; choose of features, finetune"),
+        ("--methods=nix", "'nix' is not a method. Choose from features, finetune"),
         ("--methods=finetune,finetune", "names 'finetune' twice"),
         ("--methods=finetune(steps=3", r"is not NAME or NAME\(FLAG=VALUE;FLAG=VALUE\)"),
         ("--methods=", "is not NAME"),
         ("--methods=a/b(method=l2)", "is not NAME"),
-        ("--methods=l2(image_size=3)", "--image_size=3 holds for all methods, or for none"),
-        ("--methods=l2(shots=3)", "--shots=3 holds for all methods, or for none"),
-        ("--methods=l2(workdir=x)", "--workdir=x holds for all methods, or for none"),
+        ("--methods=l2(image_size=3)", "--image_size=3 cannot be set for one method"),
+        ("--methods=l2(shots=3)", "--shots=3 cannot be set for one method"),
+        ("--methods=l2(workdir=x)", "--workdir=x cannot be set for one method"),
         ("--methods=l2(steps=-3)", "--steps=-3: must be a whole number from 0"),
-        ("--methods=l2(nix=1)", "--nix=1 holds for all methods, or for none"),
+        ("--methods=l2(nix=1)", "--nix=1 cannot be set for one method"),
         ("--methods=features --augment=flip", "--methods=features: --method=features computes"),
-        ("--methods=scratch", "leaves no method to put beside scratch$"),
-        ("--shots=1 --early_stopping=2", "beside scratch; features, for one: --early_stopping=2"),
-        ("--methods=l2,scratch(steps=3)", "under another name"),
-        ("--methods=finetune(method=l2)", "leave that out, or choose another name"),
+        ("--methods=scratch", "leaves no method to compare with scratch$"),
+        ("--shots=1 --early_stopping=2", "with scratch. features is left out: --early_stopping=2"),
+        ("--methods=l2,scratch(steps=3)", "it another name"),
+        ("--methods=finetune(method=l2)", "Remove method=, or choose another name"),
         ("--methods=..(method=l2)", "is not NAME"),
         ("--methods=_hidden(method=l2)", "is not NAME"),
         ("--shots=1,1", "names a number twice"),
@@ -99,7 +103,7 @@ def test_recipe_gives_settings_and_its_method_is_passed_over(tmp_path):
         ("--shots=10000001", "'10000001' must be a whole number from 1 to 10000000, or all"),
         ("--methods=l2(steps=;epochs=3),bss", r"^--methods=l2\(...\): flag --steps=: must be"),
         (f"--methods={'1,' * 50_000}", "names '1' twice"),
-        (f"--methods={','.join(map(str, range(30_000)))}", "'0' is no method"),
+        (f"--methods={','.join(map(str, range(30_000)))}", "'0' is not a method"),
         ("--shots=some", "'some' must be a whole number from 1 to 10000000, or all"),
         ("--shots=", "'' must be a whole number"),
         ("--shots=1 --early_stopping=2 --methods=l2", "--shots=1 leaves no image for it"),

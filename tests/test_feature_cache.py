@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tl_keras.errors import StoppedError, WriteError
 from tl_keras.methods import feature_cache
-from tl_keras.methods.feature_cache import FeatureCache, Room
+from tl_keras.methods.feature_cache import CacheFolder, FeatureCache
 from tl_keras.runtime import interruption
 from tl_keras.storage import files
 
@@ -33,9 +33,9 @@ class Cache:
             self.computed += chosen.tolist()
             return compute(chosen)
 
-        cache = FeatureCache(Room(self.folder), self.key, shape, dtype)
+        cache = FeatureCache(CacheFolder(self.folder), self.key, shape, dtype)
         found = cache.rows(np.array(indices), counted)
-        return found.table[found.places]
+        return found.table[found.positions]
 
     def file(self, name):
         """Return the path of one of its files."""
@@ -113,12 +113,12 @@ def test_feature_cache_keeps_maps_in_bfloat16_as_they_are_and_maps_them_from_dis
         return tf.cast(values, tf.bfloat16).numpy()
 
     dtype = tf.bfloat16.as_numpy_dtype
-    cache = FeatureCache(Room(tmp_path), {}, (2, 3), dtype)
+    cache = FeatureCache(CacheFolder(tmp_path), {}, (2, 3), dtype)
     found = cache.rows(np.array([5, 0]), maps)
     assert isinstance(found.table, np.memmap)
     assert not found.table.flags.writeable
     assert found.table.dtype == dtype
-    np.testing.assert_array_equal(found.table[found.places], maps(np.array([5, 0])))
+    np.testing.assert_array_equal(found.table[found.positions], maps(np.array([5, 0])))
     assert next(tmp_path.glob("*/rows.bin")).stat().st_size == 2 * 6 * 2
 
 
@@ -149,9 +149,11 @@ def test_feature_caches_never_take_more_than_their_room(tmp_path, monkeypatch, p
     for limit in (0, 1000, 2000, 4000, 8000):
         for name in "abcd":
             del seen[:]
-            cache = FeatureCache(Room(tmp_path, limit), {"weights": name}, (2,), np.float32)
+            cache = FeatureCache(CacheFolder(tmp_path, limit), {"weights": name}, (2,), np.float32)
             found = cache.rows(np.arange(7, 0, -1), squares)
-            np.testing.assert_array_equal(found.table[found.places], squares(np.arange(7, 0, -1)))
+            np.testing.assert_array_equal(
+                found.table[found.positions], squares(np.arange(7, 0, -1))
+            )
             kept[limit] = len(list(tmp_path.glob("*/manifest.json")))
             assert max(seen, default=0) <= limit
             assert on_disk(tmp_path) <= limit
@@ -169,11 +171,11 @@ def test_feature_cache_without_room_uses_the_rows_that_it_has(tmp_path, caplog):
         return squares(chosen)
 
     caplog.set_level("INFO", "tl_keras")
-    room = Room(tmp_path, before)
+    room = CacheFolder(tmp_path, before)
     cache = FeatureCache(room, {}, (2,), np.float32)
     for indices in ([1, 9, 4, 3], [1, 9], [4, 1]):
         found = cache.rows(np.array(indices), counted)
-        np.testing.assert_array_equal(found.table[found.places], squares(np.array(indices)))
+        np.testing.assert_array_equal(found.table[found.positions], squares(np.array(indices)))
     assert computed == [9, 3, 9]
     other = FeatureCache(room, {"weights": "y"}, (2,), np.float32)
     other.rows(np.array([5]), counted)
@@ -183,7 +185,7 @@ def test_feature_cache_without_room_uses_the_rows_that_it_has(tmp_path, caplog):
 
 def test_feature_cache_that_was_killed_half_way_has_the_same_room_again(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_cache, "EXAMPLES_PER_PIECE", 2)
-    limit = FeatureCache(Room(tmp_path), {}, (2,), np.float32).bytes_with(6)
+    limit = FeatureCache(CacheFolder(tmp_path), {}, (2,), np.float32).bytes_with(6)
 
     def killed(indices):
         if 4 in indices:
@@ -191,7 +193,7 @@ def test_feature_cache_that_was_killed_half_way_has_the_same_room_again(tmp_path
         return squares(indices)
 
     for compute in (killed, squares):
-        cache = FeatureCache(Room(tmp_path, limit), {}, (2,), np.float32)
+        cache = FeatureCache(CacheFolder(tmp_path, limit), {}, (2,), np.float32)
         with contextlib.suppress(KeyboardInterrupt):
             found = cache.rows(np.arange(6), compute)
         # What a killed process wrote of a piece.
@@ -205,7 +207,7 @@ def test_feature_cache_that_was_killed_half_way_has_the_same_room_again(tmp_path
 def test_feature_cache_without_room_keeps_maps_in_bfloat16_as_they_are(tmp_path):
     dtype = tf.bfloat16.as_numpy_dtype
     values = tf.cast(np.arange(12.0).reshape(2, 2, 3) / 7, tf.bfloat16).numpy()
-    cache = FeatureCache(Room(tmp_path, 0), {}, (2, 3), dtype)
+    cache = FeatureCache(CacheFolder(tmp_path, 0), {}, (2, 3), dtype)
     found = cache.rows(np.array([1, 0]), lambda chosen: values[chosen])
     assert found.table.dtype == dtype
     np.testing.assert_array_equal(found.table, values[[1, 0]])
@@ -217,7 +219,7 @@ def test_feature_cache_without_room_ends_between_two_pieces_where_it_is_told_to(
     monkeypatch.setattr(feature_cache, "EXAMPLES_PER_PIECE", 2)
     computed = []
     monkeypatch.setattr(interruption, "stop_requested", lambda: len(computed) == 4)
-    cache = FeatureCache(Room(tmp_path, 0), {}, (2,), np.float32)
+    cache = FeatureCache(CacheFolder(tmp_path, 0), {}, (2,), np.float32)
     with pytest.raises(StoppedError):
         cache.rows(np.arange(9), lambda chosen: computed.extend(chosen) or squares(chosen))
     assert computed == [0, 1, 2, 3]
@@ -229,7 +231,7 @@ def test_cache_is_compared_with_its_hashes_once_a_process_and_after_each_change(
     key, numbers = {"of": "pictures"}, np.arange(6)
 
     def opened() -> FeatureCache:
-        return FeatureCache(Room(tmp_path), key, (2,), np.float32)
+        return FeatureCache(CacheFolder(tmp_path), key, (2,), np.float32)
 
     first = opened()
     first.rows(numbers, lambda chosen: np.stack([chosen, chosen], axis=1).astype(np.float32))

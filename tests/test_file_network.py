@@ -182,7 +182,7 @@ def test_networks_of_keras_are_their_own_whatever_was_built_before(name, argumen
 def test_preprocessing_of_the_catalog_is_what_its_models_do(name):
     channels = 1 if name == "small_cnn" else 3
     found = file_network.find_preprocessing(built(name, 32, channels)).preprocessing
-    assert found.same(preprocessing.of_entry(catalog.find(name)))
+    assert found.is_equivalent(preprocessing.of_entry(catalog.find(name)))
     other = preprocessing.Preprocessing((0.02,), (1.0,))
     model = building.build(
         name,
@@ -193,5 +193,5 @@ def test_preprocessing_of_the_catalog_is_what_its_models_do(name):
         dense_units=8,
         preprocessing=other,
     )
-    assert file_network.find_preprocessing(model).preprocessing.same(other)
-    np.testing.assert_array_equal(found.same(other), False)
+    assert file_network.find_preprocessing(model).preprocessing.is_equivalent(other)
+    np.testing.assert_array_equal(found.is_equivalent(other), False)

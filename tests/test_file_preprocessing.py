@@ -29,7 +29,7 @@ def ours(path, name: str, channels: int = 3, body: int = 3, size: int = SIZE, **
     """Return our model with what a file brings, as an experiment builds it."""
     config = Config(source_weights=str(path), model=name, **flags)
     file = source.open_weights_file(config)
-    prepared = source.preprocessing(config, file)
+    prepared = source.choose_preprocessing(config, file)
     model = building.build(
         name,
         3,

@@ -165,10 +165,12 @@ def test_features_that_are_stopped_while_they_are_computed_are_continued(
 def test_rows_are_the_same_to_the_bit_whatever_else_is_computed_with_them(tmp_path):
     given = setting(tmp_path, trainable="head")
     every = np.arange(40)
-    together = part_of(given).of(given.images, every).images
+    together = part_of(given).transform(given.images, every).images
     for count in (1, 2, 3):
         alone = part_of(setting(tmp_path / str(count), trainable="head"))
-        rows = [alone.of(given.images, one).images for one in np.split(every[:6], 6 // count)]
+        rows = [
+            alone.transform(given.images, one).images for one in np.split(every[:6], 6 // count)
+        ]
         np.testing.assert_array_equal(np.concatenate(rows), together[:6])
 
 
@@ -273,7 +275,7 @@ def test_tensors_are_kept_in_the_precision_that_pays(tmp_path, monkeypatch):
         setting(tmp_path, trainable="last:2"), precision=Precision("float32", "bfloat16", "")
     )
     part = part_of(given)
-    found = part.of(given.images, np.array([3, 20, 1]))
+    found = part.transform(given.images, np.array([3, 20, 1]))
     assert found.images.dtype == tf.bfloat16.as_numpy_dtype
     np.testing.assert_array_equal(found.labels, given.images.labels[[3, 20, 1]])
     exact = split_frozen(given.model).frozen(given.images.images[[3, 20, 1]])

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tl_keras.cli import comparison_flags, flags
-from tl_keras.cli.comparison_flags import Comparison, Contest
+from tl_keras.cli.comparison_flags import Comparison, ComparisonConfig
 from tl_keras.config import Config, from_flat, named_options
 from tl_keras.errors import UsageError
 from tl_keras.experiment import validate
@@ -68,9 +68,9 @@ def complaint(parse: Callable, words: Sequence[str], flag: str = "") -> str:
     return next((told for told in map(config_complaint, configs_of(found)) if told), "")
 
 
-def configs_of(found: Config | Contest | None) -> list[Config]:
-    if isinstance(found, Contest):
-        return [one.config for one in found.contestants]
+def configs_of(found: Config | ComparisonConfig | None) -> list[Config]:
+    if isinstance(found, ComparisonConfig):
+        return [one.config for one in found.compared_methods]
     return [found] if found else []
 
 

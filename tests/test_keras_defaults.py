@@ -182,12 +182,12 @@ def test_caller_has_its_settings_back_after_an_error(tmp_path):
         tl_keras.run(config)
     assert settings() == CALLERS
     words = ["compare", "--methods=finetune", f"--target={config.target}", f"--workdir={tmp_path}"]
-    contest = comparison_flags.parse(words)
-    assert contest is not None
+    comparison_config = comparison_flags.parse(words)
+    assert comparison_config is not None
     from tl_keras.experiment import comparison
 
     with pytest.raises(DataError):
-        comparison.run(contest)
+        comparison.run(comparison_config)
     assert settings() == CALLERS
 
 

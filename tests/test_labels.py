@@ -151,7 +151,7 @@ def test_labels_are_looked_at_once_and_not_again_where_the_test_split_is_known(
         assert not passes
         return run_arm(*arguments)
 
-    monkeypatch.setattr(experiment, "arms_of", lambda *_: [("transfer", "finetune")])
+    monkeypatch.setattr(experiment, "list_arms", lambda *_: [("transfer", "finetune")])
     monkeypatch.setattr(experiment, "run_arm", noted)
     experiment.run(dataclasses.replace(given, seeds=(0, 1)))
 

@@ -16,7 +16,7 @@ from tl_keras.config import Training
 from tl_keras.config.pace import Pace
 from tl_keras.config.trainable import Trainable
 from tl_keras.errors import DivergedError
-from tl_keras.methods.interface import cross_entropy_of
+from tl_keras.methods.interface import make_cross_entropy_objective
 from tl_keras.models import building, weights
 from tl_keras.training.loop import Loop
 from tl_keras.training.task import CrossEntropy, Objective, Task
@@ -89,7 +89,7 @@ def test_loop_stops_where_the_loss_is_not_finite_and_says_at_which_step(tmp_path
     calls = iter(range(1000))
 
     def objective(batch, progress):
-        terms, figures = cross_entropy_of(task.model, CrossEntropy())(batch, progress)
+        terms, figures = make_cross_entropy_objective(task.model, CrossEntropy())(batch, progress)
         poison = tf.py_function(lambda: np.nan if next(calls) >= 4 else 0.0, [], tf.float32)
         return Objective({name: value + poison for name, value in terms.items()}, figures)
 

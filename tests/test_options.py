@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tl_keras.cli import flags
 from tl_keras.config import Config, Training, from_flat, named_options
-from tl_keras.config.options import plain
+from tl_keras.config.options import to_plain
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError
 from tl_keras.experiment import validate
@@ -69,7 +69,7 @@ def test_help_has_every_flag_with_its_default_unit_and_range_or_choices() -> Non
     entries = {entry.partition("=")[0]: " ".join(entry.split()) for entry in entries[1:]}
     assert list(entries) == list(OPTIONS)
     for name, (option, default) in OPTIONS.items():
-        shown = "0" if name == "seeds" else str(plain(default, option))
+        shown = "0" if name == "seeds" else str(to_plain(default, option))
         shown = shown.lower() if name in BOOLEANS else shown
         assert entries[name].startswith(f"{name}={shown}"), name
         assert f"unit: {option.unit}]" in entries[name] or not option.unit, name
@@ -200,8 +200,9 @@ def test_text_of_several_lines_or_with_control_characters_is_refused(name) -> No
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_text_flag_does_not_take_the_next_flag_for_its_value(name) -> None:
-    assert f"--{name}=--steps=3: begins as a flag does: is its own value missing?" in refusal(
-        f"--{name}", "--steps=3"
+    assert (
+        f"--{name}=--steps=3: begins with two dashes like a flag. Give the value that is missing"
+        in refusal(f"--{name}", "--steps=3")
     )
 
 
@@ -231,7 +232,7 @@ def test_unknown_flag_is_refused_with_the_nearest_name() -> None:
     assert "--learning_rat is not a flag: did you mean --learning_rate?" in refusal(
         "--learning_rat=1"
     )
-    assert refusal("--qqq") == "--qqq is not a flag; --helpfull lists the flags"
+    assert refusal("--qqq") == "--qqq is not a flag. --helpfull lists the flags"
 
 
 def test_word_that_is_no_flag_is_refused() -> None:
@@ -266,14 +267,14 @@ def test_flagfile_that_leads_back_to_itself_is_refused(tmp_path, capsys) -> None
     first, second = tmp_path / "first.flags", tmp_path / "second.flags"
     first.write_text(f"--steps=1\n--flagfile={second}\n")
     second.write_text(f"--flagfile={first}\n")
-    assert refusal(f"--flagfile={first}") == f"--flagfile={first} leads back to itself"
+    assert refusal(f"--flagfile={first}") == f"--flagfile={first} includes itself. Remove that line"
     assert capsys.readouterr().err == ""
 
 
 def test_flagfiles_that_nest_without_end_are_refused(tmp_path) -> None:
     for index in range(1100):
         (tmp_path / str(index)).write_text(f"--flagfile={tmp_path / str(index + 1)}\n")
-    assert "--flagfile: the files name one another" in refusal(f"--flagfile={tmp_path / '0'}")
+    assert "--flagfile: the files are nested too deeply" in refusal(f"--flagfile={tmp_path / '0'}")
 
 
 def test_name_of_a_flag_that_is_endless_is_refused_at_once(tmp_path) -> None:
@@ -281,7 +282,7 @@ def test_name_of_a_flag_that_is_endless_is_refused_at_once(tmp_path) -> None:
     path.write_text("--" + "x" * 1_000_000)
     for word in ("--" + "x" * 50_000, "-" * 50_000, f"--flagfile={path}"):
         message = refusal(word)
-        assert message.endswith("... is not a flag; --help lists the flags")
+        assert message.endswith("... is not a flag. --help lists the flags")
         assert len(message) < 200
     assert len(parse("--target=" + "x" * 50_000).target) == 50_000
 
@@ -480,9 +481,11 @@ def test_check_refuses_a_config_out_of_bounds_by_the_name_of_the_flag(name) -> N
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_check_refuses_what_is_no_text_by_the_name_of_the_flag(name) -> None:
-    # None stands for a word of some flags: auto, or all.
-    none = [] if name in ("augment", "source_augment", "shots", "source_preprocessing") else [None]
-    for value in [*none, b"a", ["a"], *([] if name == "shots" else [3])]:
+    # Some flags have a word for None, auto or all, and some are numbers besides.
+    words = ("augment", "source_augment", "source_preprocessing")
+    numbers = ("shots", "body_lr_multiplier")
+    none = [] if name in (*words, *numbers) else [None]
+    for value in [*none, b"a", ["a"], *([] if name in numbers else [3])]:
         with pytest.raises(UsageError, match=rf"^--{name}=.* must be text$"):
             validate.check(from_flat({name: value}))
 
@@ -499,7 +502,7 @@ def test_check_refuses_seeds_that_are_none_or_twice(seeds) -> None:
 def values_of(name: str) -> st.SearchStrategy:
     option, default = OPTIONS[name]
     if option.parse:
-        return st.integers(0, 10**7) if name == "shots" else st.just(plain(default, option))
+        return st.integers(0, 10**7) if name == "shots" else st.just(to_plain(default, option))
     if isinstance(default, bool):
         return st.booleans()
     if option.choices:
@@ -575,7 +578,7 @@ def test_flag_of_scratch_is_held_to_the_bounds_of_the_target_s(name) -> None:
     option, default = OPTIONS[name.removeprefix("scratch_")]
     wrong = str(option.high * 2 + 1) if option.high is not None else "nothing:of:that"
     assert f"--{name}={wrong}" in refusal(f"--{name}={wrong}")
-    shown = plain(default, option)
+    shown = to_plain(default, option)
     assert parse(f"--{name}={shown}").flat()[name] in (None, shown)
     assert f"--{name}" in flags.help_text(full=True)
 

@@ -242,7 +242,7 @@ def test_penalties_are_zero_at_the_source_though_dropout_and_statistics_differ(
     rises = {
         name: np.arange(maps.shape[-1]) for name, maps in find_feature_maps(given.model).items()
     }
-    monkeypatch.setattr(delta, "loss_rises", lambda setting: rises)
+    monkeypatch.setattr(delta, "measure_loss_rises", lambda setting: rises)
     added = add_penalties(given)
     images = np.repeat(np.repeat(pictures(6).images, size // 8, axis=1), size // 8, axis=2)
     images = tf.constant(images)
@@ -276,7 +276,7 @@ def test_delta_weighs_a_channel_that_the_loss_needs_more_than_a_dead_one(tmp_pat
     kernel.assign(np.ones(kernel.shape) * (np.arange(32) == 5))
     dense = building.named_weights(given.model)["dense/kernel"]
     dense.assign(np.abs(dense.numpy()))
-    rises = delta.loss_rises(given)
+    rises = delta.measure_loss_rises(given)
     assert list(rises) == ["conv"] and rises["conv"].shape == (32,)
     assert rises["conv"][5] > 0.1
     np.testing.assert_allclose(np.delete(rises["conv"], 5), 0, atol=1e-12)
@@ -284,9 +284,9 @@ def test_delta_weighs_a_channel_that_the_loss_needs_more_than_a_dead_one(tmp_pat
 
 def test_delta_weights_are_a_softmax_over_the_channels(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(delta, "distance", lambda worth, *_: seen.append(worth) or 0.0)
+    monkeypatch.setattr(delta, "compute_distance", lambda worth, *_: seen.append(worth) or 0.0)
     given = given_model(tmp_path, "conv4", 8, "delta")
-    rises = delta.loss_rises(given)
+    rises = delta.measure_loss_rises(given)
     terms(add_penalties(given), pictures(3).images)
     assert list(seen[0]) == ["conv1_bn", "conv2_bn", "conv3_bn", "conv4_bn"]
     for name, worth in seen[0].items():
@@ -297,7 +297,7 @@ def test_delta_weights_are_a_softmax_over_the_channels(tmp_path, monkeypatch):
 def test_delta_weighs_all_channels_the_same_where_there_is_one_class(tmp_path):
     given = setting(tmp_path)
     alike = ImageSet(given.images.images, np.zeros(40, np.int64))
-    rises = delta.loss_rises(dataclasses.replace(given, images=alike))
+    rises = delta.measure_loss_rises(dataclasses.replace(given, images=alike))
     np.testing.assert_array_equal(rises["conv"], np.zeros(32))
 
 

@@ -26,7 +26,7 @@ RGB = Preprocessing((1.0, 2.0, 3.0), (-0.5, 0.0, 0.5))
 )
 def test_parse_reads_what_it_writes(text, expected):
     assert parse(text) == expected
-    assert parse(str(expected)).same(expected)
+    assert parse(str(expected)).is_equivalent(expected)
 
 
 @pytest.mark.parametrize(
@@ -57,23 +57,23 @@ def test_flag_needs_a_file_and_makes_another_experiment():
 def test_before_gives_what_both_together_do():
     for wanted in (*NAMED.values(), RGB):
         for inside in (NAMED["tf"], preprocessing.TORCH):
-            first = wanted.before(inside)
-            scales, offsets = preprocessing._widened(first)
-            scales_in, offsets_in = preprocessing._widened(inside)
+            first = wanted.without(inside)
+            scales, offsets = preprocessing._expand_channels(first)
+            scales_in, offsets_in = preprocessing._expand_channels(inside)
             both = Preprocessing(
                 tuple(a * b for a, b in zip(scales, scales_in, strict=True)),
                 tuple(b * o + p for b, o, p in zip(scales_in, offsets, offsets_in, strict=True)),
                 first.bgr,
             )
-            assert both.same(wanted)
+            assert both.is_equivalent(wanted)
 
 
 def test_same_tells_one_part_in_ten_thousand_and_the_order_of_channels():
     for one in (*NAMED.values(), RGB):
-        assert one.same(one)
+        assert one.is_equivalent(one)
         scale = tuple(value * 1.0001 for value in one.scale)
-        assert not one.same(dataclasses.replace(one, scale=scale))
-        assert not one.same(dataclasses.replace(one, bgr=not one.bgr))
+        assert not one.is_equivalent(dataclasses.replace(one, scale=scale))
+        assert not one.is_equivalent(dataclasses.replace(one, bgr=not one.bgr))
 
 
 def described(**changes) -> str:

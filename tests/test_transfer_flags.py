@@ -20,7 +20,7 @@ def refusal(*words):
 
 
 def penalties(**flags):
-    return catalog.penalties(from_flat(flags))
+    return catalog.get_penalties(from_flat(flags))
 
 
 # --penalty
@@ -90,7 +90,7 @@ def test_penalty_of_blanks_is_refused_too():
 
 
 def test_penalty_named_twice_is_refused():
-    message = "--penalty=l2sp:1,bss,l2sp: l2sp stands twice. Remove one of the two"
+    message = "--penalty=l2sp:1,bss,l2sp: l2sp is given twice. Remove one of them"
     assert refusal("--penalty=l2sp:1,bss,l2sp") == message
 
 
@@ -133,7 +133,7 @@ def test_method_l2sp_trains_as_finetune_with_that_penalty(tmp_path):
     ],
 )
 def test_unfreeze_is_read_with_its_lengths(flags, found):
-    assert catalog.unfreezing(from_flat({"method": "finetune"} | flags)) == found
+    assert catalog.get_unfreezing(from_flat({"method": "finetune"} | flags)) == found
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_multipliers_fall_by_group_from_the_head(tmp_path, trainable):
 
 def test_multipliers_are_none_where_no_flag_asks_for_them(tmp_path):
     given, task = prepare(tmp_path)
-    assert task.multipliers == [] == unfreezing.multipliers(given.model, given.config)
+    assert task.multipliers == [] == unfreezing.get_lr_multipliers(given.model, given.config)
 
 
 def test_multipliers_scale_the_step_that_adam_takes(tmp_path):
@@ -281,7 +281,7 @@ def test_body_of_a_network_of_keras_applications_moves_at_a_tenth(
     tmp_path, name, flags, body, head
 ):
     model = coloured(name)
-    found = unfreezing.multipliers(model, setting(tmp_path, model, **flags).config)
+    found = unfreezing.get_lr_multipliers(model, setting(tmp_path, model, **flags).config)
     names = {id(v): name for name, v in building.named_weights(model).items()}
     for variable, multiplier in zip(model.trainable_variables, found, strict=True):
         assert multiplier == (head if names[id(variable)].startswith("head/") else body)
@@ -290,4 +290,4 @@ def test_body_of_a_network_of_keras_applications_moves_at_a_tenth(
 def test_body_multiplier_of_one_leaves_a_network_of_keras_applications_as_fast(tmp_path):
     model = coloured("mobilenet_v2_035")
     given = setting(tmp_path, model, body_lr_multiplier=1.0)
-    assert unfreezing.multipliers(model, given.config) == []
+    assert unfreezing.get_lr_multipliers(model, given.config) == []

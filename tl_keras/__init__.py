@@ -12,7 +12,7 @@ __all__ = ["Config", "Report", "Training", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import TensorFlow when `run` is asked for, and not before: `--help` needs none of it."""
+    """Import TensorFlow only when `run` or `Report` is used: `--help` does not need it."""
     if name in ("Report", "run"):
         keras_defaults.check_backend()
         from tl_keras.experiment import experiment

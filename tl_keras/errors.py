@@ -14,33 +14,32 @@ class UsageError(TransferError):
 
 
 class DataError(TransferError):
-    """A dataset or a weights file that is missing, damaged, or does not match."""
+    """A dataset or weights file that is missing, damaged, or does not match."""
 
     exit_code = 65
 
 
 class DivergedError(TransferError):
-    """The loss, weights or outputs of a training are not finite. Its checkpoints are intact."""
+    """A loss, weight or output in training is not finite. The checkpoints are intact."""
 
     exit_code = 70
 
-    def __init__(self, found: str, *, is_trained: bool = False):
-        """Make the message: what was found, and what to do.
+    def __init__(self, finding: str, *, is_trained: bool = False):
+        """Make the message from the finding and a remedy.
 
         Args:
-            found: such as "the loss is not finite at step 5 of 50".
-            is_trained: whether all steps were taken, so that resuming from a checkpoint cannot
-                help.
+            finding: such as "the loss is not finite at step 5 of 50".
+            is_trained: whether all steps are done, so that resuming from a checkpoint cannot help.
         """
         place = "in another --workdir"
         if not is_trained:
             place += (
-                ", or, where the last checkpoint is early enough, in this one with these"
-                " flags named in --allow_changed"
+                ", or, if the last checkpoint is early enough, in this one with these flags named"
+                " in --allow_changed"
             )
         super().__init__(
-            f"{found}: training diverged; the checkpoints are intact. Lower --learning_rate or set"
-            " --clip_norm=1 (for the source --source_learning_rate or --source_clip_norm),"
+            f"{finding}: training diverged; the checkpoints are intact. Lower --learning_rate or"
+            " set --clip_norm=1 (for the source --source_learning_rate or --source_clip_norm),"
             f" {place}"
         )
 
@@ -58,6 +57,6 @@ class StoppedError(TransferError):
 
 
 class PeerLostError(TransferError):
-    """Another process of the cluster is gone. Start all of them again to continue."""
+    """Another process of the cluster is gone. Starting all of them again continues the run."""
 
     exit_code = 76

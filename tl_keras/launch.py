@@ -1,4 +1,4 @@
-"""The program that starts a cluster of processes on this machine, and ends them together."""
+"""The command that starts a cluster of processes on this machine and ends them together."""
 
 import contextlib
 import sys

@@ -1,11 +1,11 @@
-"""What stands between the command line and the program: flags in, one line of error out.
+"""The command line: parses flags, prints results and one-line errors, sets exit codes.
 
-A module for the flags of each command, and `console`, which prints, logs and ends with an exit code
-for all of them. Nothing heavy is imported here: `--help` and a mistyped flag are answered at once.
+Each command has a module for its flags; `console` has what they share. This package does not import
+TensorFlow, so `--help` and errors in flags appear at once: of the packages that load TensorFlow it
+imports only the `catalog` modules.
 
 A new command has a module here for its flags, a dataclass of settings in `tl_keras.config`, and a
-thin module at the top of the package. Of the rooms that load TensorFlow, this one imports the light
-`catalog` modules alone.
+thin module at the top of the package.
 
 It may import `config`, `data`, `distributed`, `errors`, `experiment`, `methods`, `models`,
 `runtime` and `storage`.

@@ -1,4 +1,4 @@
-"""What the commands have in common: help, errors of one line, exit codes."""
+"""The common parts of the commands: help, one-line errors, exit codes."""
 
 import contextlib
 import os
@@ -16,36 +16,36 @@ from tl_keras.experiment.validate import reads_source
 from tl_keras.runtime import interruption, keras_defaults
 
 
-class Read(Protocol):
-    """What a command line says."""
+class CommandSettings(Protocol):
+    """The parsed command line."""
 
     @property
     def debug(self) -> bool:
-        """Whether errors show their traceback."""
+        """Whether errors print their traceback."""
 
 
-R = TypeVar("R", bound=Read)
+S = TypeVar("S", bound=CommandSettings)
 
 
-def answer(
+def run_command(
     argv: Sequence[str],
-    read: Callable[[Sequence[str]], R | None],
+    read: Callable[[Sequence[str]], S | None],
     help_text: Callable[[bool], str],
-    work: Callable[[R], str],
+    work: Callable[[S], str],
 ) -> int:
-    """Print what `work` makes of the command line, or the help or an error; return the exit code.
+    """Run a command, print its result, its help or an error, and return the exit code.
 
     Args:
         argv: the program's name and its arguments.
-        read: reads them; None where `--help` is asked for.
-        help_text: what `--help` prints, and, of True, `--helpfull`.
-        work: does what they say, and returns its result; '' where there is nothing to print.
+        read: parses `argv`; `--help` gives None.
+        help_text: returns the text of `--help`, or of `--helpfull` if the argument is True.
+        work: runs the command and returns the text to print; '' for nothing.
     """
     debug = "--debug" in argv or "--debug=true" in argv
     try:
         settings = read(argv)
         if settings is None:
-            # `--help | head` shall end as quietly as any other program does.
+            # Without this, `--help | head` would print a BrokenPipeError.
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             _print(help_text(any(word.endswith("-helpfull") for word in argv)))
             return 0
@@ -55,7 +55,7 @@ def answer(
                 _print(text)
         return 0
     except TransferError as error:
-        # Where nobody can read it, there is the exit code still.
+        # Where standard error is closed, only the exit code remains.
         with contextlib.suppress(OSError):
             if debug:
                 traceback.print_exc()
@@ -71,35 +71,35 @@ def _print(text: str) -> None:
     """Print a result.
 
     Raises:
-        WriteError: the standard output goes to a full disk, or to nobody.
+        WriteError: the standard output cannot be written: a full disk, or a closed pipe.
     """
     try:
         print(text, flush=True)
     except OSError as error:
-        # What the buffer holds would be tried once more, and told of, when Python ends.
+        # Python would write the buffer again at exit and print a second error.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise WriteError(f"the output cannot be written: {error.strerror or error}") from error
 
 
-def look_ahead(config: Config) -> bool:
-    """Say at once what is wrong with Keras, the cluster, the weights or the datasets' names.
+def check_inputs(config: Config) -> bool:
+    """Check Keras, the cluster, the weights file and the dataset names before TensorFlow loads.
 
     Returns:
-        Whether this process is one of a cluster.
+        Whether this process is part of a cluster.
 
     Raises:
         TransferError: see tl_keras.errors.
     """
     keras_defaults.check_backend()
     in_cluster = bool(cluster_config.find_cluster_variable(config.strategy))
-    look_at_weights(config)
-    find_datasets([config.target, *([config.source] if reads_source(config) else [])], config)
+    check_weights_file(config)
+    check_datasets([config.target, *([config.source] if reads_source(config) else [])], config)
     return in_cluster
 
 
-def find_datasets(names: Sequence[str], config: Config) -> None:
-    """Say at once that a dataset is not there; folders are looked through later, and once."""
+def check_datasets(names: Sequence[str], config: Config) -> None:
+    """Raise an error for a missing dataset. Folders are checked later, when they are read."""
     from tl_keras.data import catalog, reading
 
     for name in names:
@@ -107,69 +107,68 @@ def find_datasets(names: Sequence[str], config: Config) -> None:
             reading.open_dataset(name, framing=config.framing, data_dir=config.data_dir)
 
 
-def look_at_weights(config: Config) -> None:
-    """Refuse at once a --source_weights that is no file of weights, or is not safe to read.
+def check_weights_file(config: Config) -> None:
+    """Check that --source_weights is a weights file and safe to read, before TensorFlow loads.
 
-    It is looked at again where it is read: a fifth of a second, against an answer that comes only
-    after TensorFlow's import. A file whose sha256 is given is compared with that first, there.
+    The check takes 0.2 s and is repeated when the file is read. A file with a given sha256 is only
+    checked there, because its hash is compared first.
 
     Raises:
-        DataError: it cannot be used.
+        DataError: the file cannot be used.
     """
     from tl_keras.methods import catalog
     from tl_keras.models import file_structure
     from tl_keras.storage import files
 
-    wanted = config.source_weights and catalog.find(config.method).copies_weights
-    if not wanted or config.source_weights_sha256:
+    is_used = config.source_weights and catalog.find(config.method).copies_weights
+    if not is_used or config.source_weights_sha256:
         return
     try:
-        # What cannot be opened at all is told of where it is opened.
+        # The later reading reports files that cannot be opened.
         with contextlib.suppress(OSError):
             path = files.expand_user(config.source_weights)
             if path.is_file():
                 file_structure.read(path)
     except DataError as error:
-        named = f"--source_weights={config.source_weights}"
-        raise DataError(f"{named} {error}") from error.__cause__
+        flag = f"--source_weights={config.source_weights}"
+        raise DataError(f"{flag} {error}") from error.__cause__
 
 
 @contextlib.contextmanager
-def quiet(debug: bool, *, in_cluster: bool = False) -> Iterator[None]:
-    """Keep back what TensorFlow's libraries write while they load; no setting of theirs does.
+def suppress_output(debug: bool, *, in_cluster: bool = False) -> Iterator[None]:
+    """Suppress what TensorFlow's libraries print while they load; they have no setting for it.
 
     Args:
-        debug: whether all is to be seen.
-        in_cluster: whether to keep back errors too: each process that loses another one tells of it
-            in pages.
+        debug: print everything.
+        in_cluster: suppress TensorFlow's errors too: a process that loses a peer prints pages.
     """
     if debug:
         yield
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if in_cluster else "2")
     console = os.dup(sys.stderr.fileno())
-    with _temporary_file() as unseen:
-        os.dup2(unseen.fileno(), sys.stderr.fileno())
+    with _open_temporary_file() as hidden:
+        os.dup2(hidden.fileno(), sys.stderr.fileno())
         try:
             yield
         except BaseException:
-            unseen.seek(0)
-            os.write(console, unseen.read())
+            hidden.seek(0)
+            os.write(console, hidden.read())
             raise
         finally:
             os.dup2(console, sys.stderr.fileno())
             os.close(console)
 
 
-def _temporary_file() -> IO[bytes]:
-    """Return a new file without a name; a WriteError where there is no place for any.
+def _open_temporary_file() -> IO[bytes]:
+    """Return a new anonymous file, or raise WriteError if none can be made.
 
-    Keras wants such a place too, to write a model: better said now than when that is trained.
+    Keras needs temporary files to save a model, so the error comes before training.
     """
     try:
         return tempfile.TemporaryFile()
     except OSError as error:
         raise WriteError(
-            f"no folder takes temporary files ({error.strerror or error}): set TMPDIR to one that"
-            " does"
+            f"temporary files cannot be written ({error.strerror or error}). Set TMPDIR to a folder"
+            " that can"
         ) from error

@@ -1,6 +1,6 @@
-"""The command line: every flag, its check and its `--help` line, made from `tl_keras.config`.
+"""The command line: every flag, its check and its line of `--help`, made from `tl_keras.config`.
 
-Nothing heavy is imported here, so that `--help` and a mistyped flag are answered at once.
+This module is light to import, so that `--help` and errors in flags appear at once.
 """
 
 import contextlib
@@ -15,8 +15,14 @@ from typing import Any
 from absl import flags
 
 from tl_keras.config import Config, Option, from_flat, named_options
-from tl_keras.config.bounds import bounded, different, example, one_line, range_of
-from tl_keras.config.options import parsed, plain, plain_text
+from tl_keras.config.bounds import (
+    check_number,
+    example_value,
+    format_range,
+    to_one_line,
+    unique_seeds,
+)
+from tl_keras.config.options import check_text, parse_value, to_plain
 from tl_keras.config.training import SCRATCH_TRAINING, SOURCE_TRAINING
 from tl_keras.data import catalog
 from tl_keras.errors import UsageError
@@ -26,23 +32,24 @@ from tl_keras.methods.rows import Row
 from tl_keras.models import catalog as models
 
 USAGE = """\
-Transfer learning on images: pretrain on a source, transfer to a target, and measure what the
-transfer was worth against the same model trained from scratch.
+Transfer learning on images: pretrain on a source, transfer to a target, and measure the gain over
+the same model trained from scratch.
 
   python -m tl_keras.main --flagfile=experiments/mnist_to_usps.flags --shots=10 --seeds=0,1,2
 
-Flags, with their defaults; later ones win, and --flagfile=FILE reads more of them from a file.
+Flags with their defaults. Later flags override earlier ones. --flagfile=FILE reads flags from a
+file.
 """
 
 
 _LONGEST_NAME = 100
 
-# The dataclasses whose fields are a command's flags. Where two have a flag of the same name, the
-# first one's counts.
+# The dataclasses whose fields are the flags of a command. If two have a flag of the same name, the
+# first one is used.
 Settings = Sequence[object]
-MAIN: Settings = (Config(),)
+MAIN_SETTINGS: Settings = (Config(),)
 
-# Flags of earlier versions, and what stands in their place.
+# Flags of earlier versions, and their replacements.
 REPLACED = {
     "joint_lambda": "--method=joint:LAMBDA",
     "feature_head": "--method=features:UNITS for an MLP, or --method=features for a linear head",
@@ -52,7 +59,7 @@ REPLACED = {
 
 
 class _NumberParser(flags.ArgumentParser):
-    """Reads one number, or a word that the option has besides, and holds it to the bounds."""
+    """Parses a number within the bounds of the option, or one of its words."""
 
     def __init__(self, kind: type, option: Option):
         self.kind = kind
@@ -66,14 +73,14 @@ class _NumberParser(flags.ArgumentParser):
             value = self.kind(argument)
         except (ValueError, TypeError, OverflowError):
             value = argument
-        return bounded(value, self.kind, self.option)
+        return check_number(value, self.kind, self.option)
 
     def flag_type(self) -> str:
         return self.kind.__name__
 
 
 class _SeedsParser(_NumberParser):
-    """Reads a comma list of different whole numbers."""
+    """Parses a comma list of distinct whole numbers."""
 
     def __init__(self, option: Option):
         super().__init__(int, option)
@@ -82,34 +89,34 @@ class _SeedsParser(_NumberParser):
         if isinstance(argument, tuple):
             return argument
         read = super().parse
-        return different([read(part) for part in argument.split(",")])
+        return unique_seeds([read(part) for part in argument.split(",")])
 
 
 class _TextParser(flags.ArgumentParser):
-    """Reads text of one line."""
+    """Parses text of one line."""
 
     def parse(self, argument: Any) -> str:
-        return plain_text(argument)
+        return check_text(argument)
 
 
 class _ParsedParser(flags.ArgumentParser):
-    """Reads text that has a form of its own, such as the list of --augment."""
+    """Parses text with the `parse` of its option, such as the list of --augment."""
 
     def __init__(self, name: str, option: Option):
         self.name = name
         self.option = option
-        self.syntactic_help = "text of a form of its own"
+        self.syntactic_help = "text with a syntax of its own"
 
     def parse(self, argument: Any) -> Any:
         if not isinstance(argument, str):
             return argument
-        value = parsed(self.name, argument, self.option)
+        value = parse_value(self.name, argument, self.option)
         is_number = isinstance(value, (int, float))
-        return bounded(value, type(value), self.option) if is_number else value
+        return check_number(value, type(value), self.option) if is_number else value
 
 
 class _BooleanParser(flags.BooleanParser):
-    """Reads true or false, and says so where it is neither."""
+    """Parses true or false, with an error that names both."""
 
     def parse(self, argument: Any) -> bool:
         try:
@@ -119,13 +126,13 @@ class _BooleanParser(flags.BooleanParser):
 
 
 def parse(argv: Sequence[str]) -> Config | None:
-    """Read a command line into a checked Config.
+    """Parse a command line into a checked Config.
 
     Args:
         argv: the program's name and its arguments, as `sys.argv`.
 
     Returns:
-        The configuration, or None where help was asked for.
+        The configuration, or None for `--help`.
 
     Raises:
         UsageError: a flag is unknown, out of range, or contradicts another one.
@@ -138,167 +145,168 @@ def parse(argv: Sequence[str]) -> Config | None:
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
-    """Return whether a command line asks for nothing but to be told the flags."""
+    """Return whether a command line has a help flag."""
     return any(re.fullmatch("--?(help|h|helpfull|helpshort|\\?)", word) for word in argv[1:])
 
 
-def read(argv: Sequence[str], settings: Settings = MAIN) -> dict[str, Any]:
-    """Return the value of every flag that is given, by its name, each within its own bounds.
+def read(argv: Sequence[str], settings: Settings = MAIN_SETTINGS) -> dict[str, Any]:
+    """Return the values of all given flags by name, each checked against its bounds.
 
     Args:
         argv: the program's name and its arguments.
-        settings: of the command.
+        settings: dataclasses of the command.
 
     Raises:
         UsageError: a flag is unknown or out of range.
     """
-    defined = {name: (option, default) for name, option, default in _flags(settings)}
+    defined = {name: (option, default) for name, option, default in _list_flags(settings)}
     values = flags.FlagValues()
     for name, (option, default) in defined.items():
         _define(values, name, option, default)
     try:
-        words = _with_flag_files(values, argv[1:])
+        words = _expand_flag_files(values, argv[1:])
         _refuse_silent_flags([*argv[1:], *words])
         rest = values([argv[0], *words])
     except flags.UnrecognizedFlagError as error:
-        raise UsageError(_unknown(error.flagname, values)) from error
+        raise UsageError(_unknown_flag_message(error.flagname, values)) from error
     except flags.CantOpenFlagFileError as error:
-        path, reason = _open_failure(error)
-        raise UsageError(one_line(f"--flagfile={path} cannot be read: {reason}")) from error
+        path, reason = _explain_open_failure(error)
+        raise UsageError(to_one_line(f"--flagfile={path} cannot be read: {reason}")) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--flagfile cannot be read: {one_line(error)}") from error
+        raise UsageError(f"--flagfile cannot be read: {to_one_line(error)}") from error
     except (flags.Error, ValueError) as error:
-        raise UsageError(f"{one_line(error)}; --help lists the flags") from error
+        raise UsageError(f"{to_one_line(error)}. --help lists the flags") from error
     if len(rest) > 1:
-        raise UsageError(f"'{one_line(rest[1])}' is not a flag; write --NAME=VALUE, see --help")
+        raise UsageError(f"'{to_one_line(rest[1])}' is not a flag. Write --NAME=VALUE")
     return {name: values[name].value for name in defined if not values[name].using_default_value}
 
 
-def _unknown(name: str, known: Iterable[str]) -> str:
-    """Return what to say of a flag that there is not."""
+def _unknown_flag_message(name: str, known: Iterable[str]) -> str:
+    """Return the error message for an unknown flag."""
     if name in REPLACED:
         return f"--{name} is not a flag any more. Give {REPLACED[name]}"
     close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f": did you mean --{close[0]}?" if close else ";"
-    return one_line(f"--{name} is not a flag{hint} --helpfull lists the flags")
+    hint = f": did you mean --{close[0]}?" if close else "."
+    return to_one_line(f"--{name} is not a flag{hint} --helpfull lists the flags")
 
 
-def _with_flag_files(values: flags.FlagValues, words: Sequence[str]) -> list[str]:
-    """Return the words of a command line with the lines of each flag file in its place."""
-    warned = io.StringIO()
+def _expand_flag_files(values: flags.FlagValues, words: Sequence[str]) -> list[str]:
+    """Return the words of a command line with each --flagfile replaced by the lines of the file."""
+    warnings = io.StringIO()
     try:
-        with contextlib.redirect_stderr(warned):
+        with contextlib.redirect_stderr(warnings):
             read_words = values.read_flags_from_files(list(words), force_gnu=False)
     except RecursionError as error:
-        raise UsageError("--flagfile: the files name one another too many times") from error
-    # It would pass over a file that names itself, and write so.
-    if warned.getvalue():
-        named = one_line(warned.getvalue().splitlines()[0].rpartition(": ")[2])
-        raise UsageError(f"--flagfile={named} leads back to itself")
+        raise UsageError(
+            "--flagfile: the files are nested too deeply. Remove some --flagfile lines"
+        ) from error
+    # absl skips a file that includes itself and prints a warning.
+    if warnings.getvalue():
+        path = to_one_line(warnings.getvalue().splitlines()[0].rpartition(": ")[2])
+        raise UsageError(f"--flagfile={path} includes itself. Remove that line")
     return read_words
 
 
 def _refuse_silent_flags(words: Sequence[str]) -> None:
-    """Refuse what absl passes over without a word, so that a typing error never runs defaults.
+    """Refuse flags that absl ignores silently, so that a typing error never runs with defaults.
 
-    And a name so long that absl would not come back.
+    Names beyond a length limit are refused too, because absl's search for similar names would hang.
     """
     for word in words:
         if re.fullmatch(r"--?flagfile=\s*", word):
-            raise UsageError("--flagfile= names no file; give it one, or leave it out")
+            raise UsageError("--flagfile= names no file. Give a file, or remove --flagfile")
         if re.match("--?undefok(=|$)", word):
-            raise UsageError("--undefok is not a flag; --help lists the flags")
-        # The search for a flag of a similar name would never end.
+            raise UsageError("--undefok is not a flag. --help lists the flags")
         if word.startswith("-") and len(word.partition("=")[0]) > _LONGEST_NAME:
-            shown = one_line(word[:_LONGEST_NAME])
-            raise UsageError(f"{shown}... is not a flag; --help lists the flags")
+            shown = to_one_line(word[:_LONGEST_NAME])
+            raise UsageError(f"{shown}... is not a flag. --help lists the flags")
 
 
-def _open_failure(error: flags.CantOpenFlagFileError) -> tuple[str, str]:
+def _explain_open_failure(error: flags.CantOpenFlagFileError) -> tuple[str, str]:
     cause = error.__context__
     if isinstance(cause, OSError) and cause.filename:
         return str(cause.filename), cause.strerror or type(cause).__name__
-    return "", one_line(error)
+    return "", to_one_line(error)
 
 
-def _flags(settings: Settings) -> list[tuple[str, Option, Any]]:
+def _list_flags(settings: Settings) -> list[tuple[str, Option, Any]]:
     """Return (name, option, default) of each flag, in the order of `--help`."""
-    found: dict[str, tuple[str, Option, Any]] = {}
+    flags_by_name: dict[str, tuple[str, Option, Any]] = {}
     for one in settings:
         for name, option, default in named_options(one):
-            found.setdefault(name, (name, option, default))
-    return list(found.values())
+            flags_by_name.setdefault(name, (name, option, default))
+    return list(flags_by_name.values())
 
 
 def _define(values: flags.FlagValues, name: str, option: Option, default: Any) -> None:
-    plain: flags.ArgumentSerializer[Any] = flags.ArgumentSerializer()
-    kind = default if default is not None else example(name)
+    text: flags.ArgumentSerializer[Any] = flags.ArgumentSerializer()
+    kind = default if default is not None else example_value(name)
     if option.parse is not None:
-        flags.DEFINE(_ParsedParser(name, option), name, default, option.help, values, plain)
+        flags.DEFINE(_ParsedParser(name, option), name, default, option.help, values, text)
     elif isinstance(kind, bool):
-        flags.DEFINE(_BooleanParser(), name, default, option.help, values, plain, boolean=True)
+        flags.DEFINE(_BooleanParser(), name, default, option.help, values, text, boolean=True)
     elif isinstance(kind, tuple):
         serializer = flags.CsvListSerializer(",")
         flags.DEFINE(_SeedsParser(option), name, default, option.help, values, serializer)
     elif isinstance(kind, (int, float)):
         parser = _NumberParser(type(kind), option)
-        flags.DEFINE(parser, name, default, option.help, values, plain)
+        flags.DEFINE(parser, name, default, option.help, values, text)
     elif option.choices:
         flags.DEFINE_enum(name, default, option.choices, option.help, flag_values=values)
     else:
-        flags.DEFINE(_TextParser(), name, default, option.help, values, plain)
+        flags.DEFINE(_TextParser(), name, default, option.help, values, text)
 
 
-def help_text(full: bool = False, usage: str = USAGE, settings: Settings = MAIN) -> str:
-    """Return what `--help` prints: our flags only, in groups, each with its unit and range.
+def help_text(full: bool = False, usage: str = USAGE, settings: Settings = MAIN_SETTINGS) -> str:
+    """Return the text of `--help`: the flags in groups, each with its unit and range.
 
     Args:
-        full: whether `--helpfull` is asked for, which has the rarer flags too.
-        usage: what stands before the flags.
-        settings: of the command.
+        full: return the text of `--helpfull`, which includes the rare flags.
+        usage: text before the flags.
+        settings: dataclasses of the command.
     """
-    lines, every = [usage], _flags(settings)
-    for group, members in itertools.groupby(every, lambda one: one[1].group):
+    lines, all_flags = [usage], _list_flags(settings)
+    for group, members in itertools.groupby(all_flags, lambda one: one[1].group):
         shown = [one for one in members if full or not one[1].rare]
         if not shown:
             continue
         lines.append(f"\n{group}:\n")
         if group == SCRATCH_TRAINING or (group == SOURCE_TRAINING and not full):
-            lines.append(_wrapped(" ".join(f"--{name}" for name, _, _ in shown)))
+            lines.append(_wrap(" ".join(f"--{name}" for name, _, _ in shown)))
         else:
-            lines += [_help_entry(*one) for one in shown]
+            lines += [_format_flag(*one) for one in shown]
     lines.append("\nMethods:\n")
-    lines += [_row_entry(row) for row in methods.METHODS.values() if full or not row.penalty]
-    lines.append("\nPenalties, with their strengths; each is also a method of its name:\n")
+    lines += [_format_row(row) for row in methods.METHODS.values() if full or not row.penalty]
+    lines.append("\nPenalties with their strengths; each is also a method of the same name:\n")
     if full:
-        lines += [_row_entry(row) for row in methods.PENALTIES.values()]
-        lines.append(f"\nDatasets:\n\n{_wrapped(', '.join(catalog.DATASETS))}")
-        lines.append(f"\nModels:\n\n{_wrapped(', '.join(models.MODELS))}")
+        lines += [_format_row(row) for row in methods.PENALTIES.values()]
+        lines.append(f"\nDatasets:\n\n{_wrap(', '.join(catalog.DATASETS))}")
+        lines.append(f"\nModels:\n\n{_wrap(', '.join(models.MODELS))}")
     else:
-        lines.append(_wrapped(" ".join(row.form for row in methods.PENALTIES.values())))
-        lines.append("\n--helpfull tells of all flags, penalties, datasets and models.")
+        lines.append(_wrap(" ".join(row.form for row in methods.PENALTIES.values())))
+        lines.append("\n--helpfull lists all flags, penalties, datasets and models.")
     return "\n".join(lines)
 
 
-def _row_entry(row: Row) -> str:
-    return f"  {row.form}\n{_wrapped(row.summary)}"
+def _format_row(row: Row) -> str:
+    return f"  {row.form}\n{_wrap(row.summary)}"
 
 
-def _help_entry(name: str, option: Option, default: Any) -> str:
+def _format_flag(name: str, option: Option, default: Any) -> str:
     if isinstance(default, tuple) and option.parse is None:
         default = ",".join(map(str, default))
-    shown = str(default).lower() if isinstance(default, bool) else plain(default, option)
+    shown = str(default).lower() if isinstance(default, bool) else to_plain(default, option)
     words = ", ".join(option.choices)
     detail = f"one of {words}" if words else ""
-    if numbers := range_of(option).strip():
+    if numbers := format_range(option).strip():
         detail = f"{numbers}, or {words}" if words else numbers
     unit = f"; unit: {option.unit}" if option.unit else ""
     bounds = f"[{detail}{unit}]" if detail else ""
     if option.group == SOURCE_TRAINING:
         return f"  --{name}={shown}  {bounds}".rstrip()
-    return f"  --{name}={shown}\n{_wrapped(f'{option.help} {bounds}')}"
+    return f"  --{name}={shown}\n{_wrap(f'{option.help} {bounds}')}"
 
 
-def _wrapped(text: str) -> str:
+def _wrap(text: str) -> str:
     return textwrap.fill(text, width=96, initial_indent="      ", subsequent_indent="      ",
                          break_on_hyphens=False)  # fmt: skip

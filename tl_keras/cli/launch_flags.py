@@ -7,23 +7,23 @@ from typing import NamedTuple
 from tl_keras.errors import UsageError
 
 USAGE = """\
-Train in several processes of this machine, which share each batch: a way to try out what several
-machines would do. With TF_CONFIG, or srun, those start python -m tl_keras.main themselves.
+Train in several processes on this machine that share each batch, to test what several machines
+would do. With TF_CONFIG or srun, each machine starts python -m tl_keras.main itself.
 
   python -m tl_keras.launch --workers=2 -- --flagfile=experiments/mnist_to_usps.flags --shots=10
 
-What stands before the --:
+Flags before the --:
 
   --workers=2
-      how many processes; the processor's cores are divided among them [1 to 64; unit: processes]
+      number of processes; they share the processor's cores [1 to 64; unit: processes]
   --program=main
-      what they run [one of main, compare]
+      program to run [one of main, compare]
 
-What stands behind it goes to the program; see python -m tl_keras.main --help. The report of the
-first process is printed; what the processes log has [0], [1] and so on before it. They talk to each
-other on 127.0.0.1, without a password and without encryption.
+Flags after the -- go to the program; see python -m tl_keras.main --help. The report of the first
+process is printed. Log lines begin with the number of the process: [0], [1] and so on. The
+processes communicate over 127.0.0.1, without a password and without encryption.
 
-The exit code is that of the process that failed first, 76 where that was killed, or 0.
+The exit code is that of the first process to fail, 76 if it was killed, or 0.
 """
 
 MAX_WORKERS = 64
@@ -31,12 +31,12 @@ PROGRAMS = ("main", "compare")
 
 
 class Launch(NamedTuple):
-    """What a command line asks for.
+    """The parsed command line.
 
     Attributes:
-        workers: how many processes.
-        program: that they run: "main" or "compare".
-        flags: of that program.
+        workers: number of processes.
+        program: the program to run: "main" or "compare".
+        flags: flags of that program.
     """
 
     workers: int
@@ -45,21 +45,21 @@ class Launch(NamedTuple):
 
 
 def parse(argv: Sequence[str]) -> Launch | None:
-    """Read a command line; None where `--help` was asked for.
+    """Parse a command line; `--help` gives None.
 
     Raises:
         UsageError: a flag is unknown or out of range.
     """
-    own = list(argv[1 : argv.index("--")]) if "--" in argv else list(argv[1:])
-    if any(re.fullmatch("--?(help|h)", word) for word in own):
+    launch_words = list(argv[1 : argv.index("--")]) if "--" in argv else list(argv[1:])
+    if any(re.fullmatch("--?(help|h)", word) for word in launch_words):
         return None
     values = {"workers": "2", "program": "main"}
-    for word in own:
+    for word in launch_words:
         match = re.fullmatch("--?([a-z]+)=(.*)", word)
         if not match or match[1] not in values:
             raise UsageError(
-                f"'{word}' is not a flag of tl_keras.launch, which has --workers and --program: put"
-                " the program's own behind --"
+                f"'{word}' is not a flag of tl_keras.launch, which has --workers and --program. Put"
+                " the program's flags after --"
             )
         values[match[1]] = match[2]
     workers, program = values["workers"], values["program"]

@@ -1,8 +1,8 @@
-"""The settings of an experiment, their defaults, ranges and help, and the types they are parsed to.
+"""The settings of an experiment: defaults, ranges, help texts, and the types they are parsed to.
 
-`Config` is frozen. Each of its fields is a command line flag too. A new setting is a new field of
-`Config` (config.py) or of `Training` (training.py); `tl_keras.cli.flags` makes the flag of it. What
-the settings may not be together stands in `tl_keras.experiment.validate`.
+`Config` is frozen. Each of its fields is also a command line flag. A new setting is a new field of
+`Config` (config.py) or of `Training` (training.py); `tl_keras.cli.flags` generates the flag from
+it. `tl_keras.experiment.validate` checks combinations of settings.
 
 It may import `errors`.
 """

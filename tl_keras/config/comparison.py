@@ -1,4 +1,4 @@
-"""The settings of a comparison of methods: which of them, and with how many labels."""
+"""The settings of a comparison of methods: which methods, and how many labels."""
 
 import dataclasses
 
@@ -10,49 +10,49 @@ COMPARING = "What to compare"
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What `python -m tl_keras.compare` compares; see each field's help."""
+    """The flags of `python -m tl_keras.compare` itself; see each field's help."""
 
     methods: str = option(
         "all",
-        "comma list of methods, each under its own name or as NAME(FLAG=VALUE;FLAG=VALUE) with"
-        " settings of its own, such as features(augment=none) or"
-        " strong(method=l2sp;unfreeze=lp_ft); all: every method that these flags allow",
+        "comma list of methods, each as NAME or, with settings of its own, as"
+        " NAME(FLAG=VALUE;FLAG=VALUE): features(augment=none),"
+        " strong(method=l2sp;unfreeze=lp_ft). all: every method that the other flags allow",
         COMPARING,
     )
     shots: str = option(
         "1,5,10,50,all",
-        "comma list of labelled target images a class; all for all of them. A recipe's own"
-        " --shots is such a list of one",
+        "comma list of numbers of labelled target images per class; all: every image. The --shots"
+        " of a recipe is a list of one",
         COMPARING,
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Contestant:
-    """One line of the table: a method with its settings; `config.shots` is None."""
+class ComparedMethod:
+    """One row of the table: a method with its settings; `config.shots` is None."""
 
     name: str
     config: Config
 
 
 @dataclasses.dataclass(frozen=True)
-class Contest:
-    """What is to be compared.
+class ComparisonConfig:
+    """The checked settings of a comparison.
 
     Attributes:
-        common: the flags that hold for all; its method is one that needs all that any method needs
-            of the source.
-        contestants: scratch is not among them, and always runs.
-        shots: labels a class, None for all, in the order asked for.
-        left_out: name and reason of the methods that do not go with the flags, under `all`.
+        common: the shared flags. Its method needs everything that any compared method needs from
+            the source.
+        contestants: the methods without scratch, which always runs.
+        shots: numbers of labels per class in the given order, None for all.
+        left_out: under `all`, the methods that these flags exclude, each with the reason.
     """
 
     common: Config
-    contestants: tuple[Contestant, ...]
+    compared_methods: tuple[ComparedMethod, ...]
     shots: tuple[int | None, ...]
     left_out: dict[str, str]
 
     @property
     def debug(self) -> bool:
-        """Whether errors show their traceback."""
+        """Whether errors print their traceback."""
         return self.common.debug

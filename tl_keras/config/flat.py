@@ -1,4 +1,4 @@
-"""A Config of settings by the names of their flags."""
+"""Conversion of settings by flag name into a Config."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,34 +7,34 @@ from typing import Any
 from tl_keras.config.config import Config
 from tl_keras.config.shots import ALL
 from tl_keras.config.terms import Term
-from tl_keras.config.training import SCRATCH_PREFIX, SOURCE_PREFIX, with_given
+from tl_keras.config.training import SCRATCH_PREFIX, SOURCE_PREFIX, override
 
 
 def from_flat(values: dict[str, Any]) -> Config:
-    """Build a Config from settings by flag name; what is not named keeps its default."""
+    """Build a Config from settings by flag name. Other settings keep their defaults."""
     own_names = {field.name for field in dataclasses.fields(Config)}
-    training = with_given(Config.training, "", values)
+    training = override(Config.training, "", values)
     own = {n: v for n, v in values.items() if n.startswith(SCRATCH_PREFIX) and v is not None}
     # --steps overrides --epochs. The target's steps must not override epochs given for scratch.
     by_epochs = f"{SCRATCH_PREFIX}epochs" in own
     start = dataclasses.replace(training, steps=0) if by_epochs else training
-    scratch = with_given(start, SCRATCH_PREFIX, own)
-    # One average of the weights is enough: one that is given takes the place of the default.
+    scratch = override(start, SCRATCH_PREFIX, own)
+    # --source_ema replaces the default --source_swa: both together are refused.
     averages = values.get(f"{SOURCE_PREFIX}ema")
     source = Config.source_training
     source = dataclasses.replace(source, swa=0.0) if averages else source
     return Config(
         **{name: value for name, value in values.items() if name in own_names},
         training=training,
-        source_training=with_given(source, SOURCE_PREFIX, values),
+        source_training=override(source, SOURCE_PREFIX, values),
         scratch_training=scratch if scratch != training else None,
     )
 
 
-def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings that an earlier version wrote, by the names that flags have now.
+def rename_old_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an earlier version under the present flag names.
 
-    Numbers of methods had flags of their own, and all labels were 0 shots.
+    In that version the strengths of methods had separate flags, and --shots=0 meant all labels.
     """
     new = dict(settings)
     joint, head = new.pop("joint_lambda", 1), new.pop("feature_head", "linear")

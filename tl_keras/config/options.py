@@ -1,4 +1,4 @@
-"""What a setting is made of: a field of a dataclass that is a command line flag too."""
+"""The options of settings: each is a dataclass field and a command line flag."""
 
 import dataclasses
 import unicodedata
@@ -9,19 +9,19 @@ from tl_keras.errors import UsageError
 
 
 class Option(NamedTuple):
-    """What makes a flag of a field.
+    """The flag of a field.
 
     Attributes:
-        help: what `--help` says.
-        group: under which heading `--help` has it.
-        unit: of a number.
-        low: the least that a number may be.
-        high: the most.
-        choices: words that are allowed; of a number, besides numbers.
-        parse: makes the field's value of the flag's text, or raises a ValueError whose message
-            goes on from `--NAME=TEXT: `. None where the text is the value, or a number.
-        show: makes text of the value, for reports.
-        rare: whether only `--helpfull` has it.
+        help: the text in `--help`.
+        group: the heading in `--help`.
+        unit: the unit of a number.
+        low: the smallest allowed number.
+        high: the largest allowed number.
+        choices: the allowed words; for a number, words that are allowed besides numbers.
+        parse: converts the flag's text into the field's value, or raises a ValueError whose message
+            continues `--NAME=TEXT: `. None if the value is the text itself or a number.
+        show: converts the value into text for reports.
+        rare: whether only `--helpfull` lists the flag.
     """
 
     help: str
@@ -40,76 +40,76 @@ def option(default: Any, help_text: str, group: str = "", **more: Any) -> Any:
 
     Args:
         default: the field's value, or the text that is parsed to it.
-        help_text: what `--help` says.
-        group: under which heading `--help` has it.
+        help_text: the text in `--help`.
+        group: the heading in `--help`.
         more: further fields of `Option`.
     """
-    made = Option(help_text, group, **more)
-    if made.parse is not None and isinstance(default, str):
-        default = made.parse(default)
-    return dataclasses.field(default=default, metadata={"option": made})
+    spec = Option(help_text, group, **more)
+    if spec.parse is not None and isinstance(default, str):
+        default = spec.parse(default)
+    return dataclasses.field(default=default, metadata={"option": spec})
 
 
-def parsed(name: str, value: Any, made: Option) -> Any:
-    """Return the value of a setting that may be given as text.
+def parse_value(name: str, value: Any, spec: Option) -> Any:
+    """Return the value of a setting, parsed if it is text.
 
     Args:
-        name: of the flag.
-        value: text, or what the field holds.
-        made: of the field.
+        name: name of the flag.
+        value: text, or a value of the field's type.
+        spec: the field's option.
 
     Raises:
-        UsageError: the text cannot be read.
+        UsageError: the text cannot be parsed.
     """
-    if made.parse is None or not isinstance(value, str):
+    if spec.parse is None or not isinstance(value, str):
         return value
     try:
-        return made.parse(plain_text(value))
+        return spec.parse(check_text(value))
     except ValueError as error:
         shown = " ".join(f"--{name}={value}".split())
         raise UsageError(f"{shown}: {error}") from None
 
 
-def plain_text(value: Any) -> str:
-    """Return text of one line, as names and paths are, or raise ValueError."""
+def check_text(value: Any) -> str:
+    """Return text of one line, such as a name or a path, or raise ValueError."""
     if not isinstance(value, str):
         raise ValueError("must be text")
-    # No file has a name with a zero in it, and what breaks lines breaks errors and reports.
+    # File names cannot contain a null, and line breaks would break errors and reports.
     if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in value):
         raise ValueError("must be one line, without control characters")
-    # What follows a flag without a value is taken for its value: --workdir --steps=3.
+    # absl takes the word after a flag without a value for that value: --workdir --steps=3.
     if value.startswith("--"):
-        raise ValueError("begins as a flag does: is its own value missing?")
+        raise ValueError("begins with two dashes like a flag. Give the value that is missing")
     return value
 
 
 def parse_fields(settings: Any, prefix: str = "") -> None:
-    """Parse the text in the fields of a frozen dataclass that is being made.
+    """Parse the fields of a frozen dataclass that are given as text.
 
     Args:
         settings: the dataclass, which calls this in `__post_init__`.
-        prefix: of its flags' names, for errors.
+        prefix: prefix of its flag names, for errors.
 
     Raises:
-        UsageError: a text cannot be read.
+        UsageError: a text cannot be parsed.
     """
     for field in dataclasses.fields(settings):
-        if made := field.metadata.get("option"):
-            value = parsed(prefix + field.name, getattr(settings, field.name), made)
+        if spec := field.metadata.get("option"):
+            value = parse_value(prefix + field.name, getattr(settings, field.name), spec)
             object.__setattr__(settings, field.name, value)
 
 
-def plain(value: Any, made: Option) -> Any:
-    """Return a setting's value as reports and files have it: a number, or text."""
-    is_plain = made.parse is None or isinstance(value, (int, float))
-    return value if is_plain else made.show(value)
+def to_plain(value: Any, spec: Option) -> Any:
+    """Return a setting's value in the form of reports and files: a number or text."""
+    is_plain = spec.parse is None or isinstance(value, (int, float))
+    return value if is_plain else spec.show(value)
 
 
 def parse_auto_number(text: str) -> float | None:
-    """Read a number, and None for `auto`.
+    """Parse a number; `auto` gives None.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text is neither.
     """
     if text == "auto":
         return None
@@ -119,6 +119,6 @@ def parse_auto_number(text: str) -> float | None:
         raise ValueError("must be a number, or auto") from None
 
 
-def auto_number_text(number: float | None) -> str:
-    """Return the text that `parse_auto_number` reads."""
+def format_auto_number(number: float | None) -> str:
+    """Return text that `parse_auto_number` accepts."""
     return "auto" if number is None else f"{number:g}"

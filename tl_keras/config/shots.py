@@ -1,4 +1,4 @@
-"""How many labelled images of each class there are: a number, or None for all of them."""
+"""The number of labelled images per class, or None for all of them."""
 
 import re
 
@@ -7,19 +7,19 @@ MAX_SHOTS = 10_000_000
 
 
 def parse_shots(text: str) -> int | None:
-    """Read a number of images, or `all`.
+    """Parse a number of images; `all` gives None.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text is neither.
     """
     if text == ALL:
         return None
-    # Python refuses to read thousands of digits, with an error of its own.
+    # int() raises an error with another text for thousands of digits.
     if not re.fullmatch("[0-9]{1,8}", text) or int(text) > MAX_SHOTS:
         raise ValueError("must be a whole number from 1 to 10000000, or all")
     return int(text)
 
 
-def shots_text(shots: int | None) -> str:
-    """Return the text that `parse_shots` reads."""
+def format_shots(shots: int | None) -> str:
+    """Return text that `parse_shots` accepts."""
     return ALL if shots is None else str(shots)

@@ -1,7 +1,6 @@
-"""The form `NAME:NUMBER:NUMBER` of --method, --pretrain, --unfreeze and --penalty.
+"""The syntax `NAME:NUMBER:NUMBER` of --method, --pretrain, --unfreeze and --penalty.
 
-Which names there are, and what their numbers may be, stands in the rows of
-`tl_keras.methods.catalog`.
+The rows of `tl_keras.methods.catalog` define the names and the ranges of their numbers.
 """
 
 import math
@@ -10,11 +9,11 @@ from typing import NamedTuple
 
 
 class Term(NamedTuple):
-    """A name, and the numbers behind it.
+    """A name with numbers.
 
     Attributes:
         name: such as "l2sp".
-        numbers: such as (0.1, 0.01); those that are left out have the defaults of the name's row.
+        numbers: such as (0.1, 0.01). Omitted numbers have the defaults of the name's row.
     """
 
     name: str
@@ -22,63 +21,63 @@ class Term(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Term":
-        """Read `NAME` or `NAME:NUMBER:NUMBER`.
+        """Parse `NAME` or `NAME:NUMBER:NUMBER`.
 
         Raises:
-            ValueError: there is no name, or what stands behind it is not a finite number.
+            ValueError: the name is missing, or a number is not finite.
         """
         name, *numbers = (part.strip() for part in text.split(":"))
         if not name:
             raise ValueError("a name is missing")
-        return cls(name, tuple(_number(number) for number in numbers))
+        return cls(name, tuple(_parse_number(number) for number in numbers))
 
     def __str__(self) -> str:
-        """Return the text that `parse` reads."""
-        return ":".join([self.name, *map(number_text, self.numbers)])
+        """Return text that `parse` accepts."""
+        return ":".join([self.name, *map(format_number, self.numbers)])
 
 
 class Terms(tuple[Term, ...]):
-    """Terms of different names, in the order in which they were given."""
+    """Terms with distinct names, in the order of the flag."""
 
     @classmethod
     def parse(cls, text: str) -> "Terms":
-        """Read a comma list of terms; empty for none.
+        """Parse a comma list of terms; the empty text gives none.
 
         Raises:
-            ValueError: a term cannot be read, or a name stands twice.
+            ValueError: a term cannot be parsed, or a name is repeated.
         """
         terms = [Term.parse(item) for item in text.split(",")] if text else []
         names = [term.name for term in terms]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"{name} stands twice. Remove one of the two")
+                raise ValueError(f"{name} is given twice. Remove one of them")
         return cls(terms)
 
     def __str__(self) -> str:
-        """Return the text that `parse` reads."""
+        """Return text that `parse` accepts."""
         return ",".join(map(str, self))
 
 
 class Names(tuple[str, ...]):
-    """Names, as a comma list gives them."""
+    """The names of a comma list."""
 
     @classmethod
     def parse(cls, text: str) -> "Names":
-        """Read a comma list of names; empty for none."""
+        """Parse a comma list of names; the empty text gives none."""
         return cls(name.strip() for name in text.split(",") if name.strip())
 
     def __str__(self) -> str:
-        """Return the text that `parse` reads."""
+        """Return text that `parse` accepts."""
         return ",".join(self)
 
 
-def number_text(number: float) -> str:
-    """Return a number in as few characters as give it back: 1 for 1.0."""
+def format_number(number: float) -> str:
+    """Return the shortest text that parses to the number: 1 for 1.0."""
     return str(int(number)) if number == int(number) else repr(float(number))
 
 
-def _number(text: str) -> float:
-    # Without this, Python reads thousands of digits, and 1_000.
+def _parse_number(text: str) -> float:
+    # float() would accept thousands of digits, and 1_000.
     is_number = re.fullmatch(r"[+-]?[0-9.]{1,30}([eE][+-]?[0-9]{1,3})?", text, re.ASCII)
     try:
         value = float(text) if is_number else math.nan

@@ -1,20 +1,20 @@
-"""Which layers of a model train: the language of --trainable."""
+"""The syntax of --trainable: which layers of a model train."""
 
 import re
 from dataclasses import dataclass
 
-# More layers than any model has.
+# Larger than the number of layers of any model.
 MAX_LAYERS = 100_000
 
 
 @dataclass(frozen=True)
 class Trainable:
-    """Which of a model's layers with weights train; the head always does.
+    """Which of a model's layers with weights train. The head always trains.
 
     Attributes:
         kind: "all", "head", "last" or "pattern".
-        count: of "last": how many layers from the end, of which the head is the first.
-        pattern: of "pattern": a regular expression that is searched in the layers' names.
+        count: for "last", the number of layers from the end, including the head.
+        pattern: for "pattern", a regular expression that is searched in the layer names.
     """
 
     kind: str = "all"
@@ -23,10 +23,10 @@ class Trainable:
 
     @classmethod
     def parse(cls, text: str) -> "Trainable":
-        """Read `all`, `head`, `last:N` or a regular expression.
+        """Parse `all`, `head`, `last:N` or a regular expression.
 
         Raises:
-            ValueError: N is no number of layers, or the expression cannot be read.
+            ValueError: N is not a number of layers, or the expression is invalid.
         """
         if text in ("all", "head"):
             return cls(text)
@@ -45,5 +45,5 @@ class Trainable:
         return cls("pattern", pattern=text)
 
     def __str__(self) -> str:
-        """Return the text that `parse` reads."""
+        """Return text that `parse` accepts."""
         return {"last": f"last:{self.count}", "pattern": self.pattern}.get(self.kind, self.kind)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from tl_keras.config.bounds import one_line
+from tl_keras.config.bounds import to_one_line
 from tl_keras.data import catalog, usps
 from tl_keras.errors import DataError, TransferError, UsageError, WriteError
 from tl_keras.storage import files
@@ -127,7 +127,7 @@ def _unknown_dataset_error(name: str) -> UsageError:
 
 def short_reason(error: BaseException) -> str:
     """Return the message of an error in one line of at most 300 characters."""
-    text = _NOISE.sub("", one_line(error)) or type(error).__name__
+    text = _NOISE.sub("", to_one_line(error)) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
 

@@ -20,7 +20,7 @@ from tl_keras.storage import finished_runs, results
 LOG = logging.getLogger(__name__)
 
 
-def arms_of(config: Config, source: Source | None) -> list[tuple[str, str]]:
+def list_arms(config: Config, source: Source | None) -> list[tuple[str, str]]:
     """Return (arm, method) of what is run for each seed."""
     transfer = [("transfer", config.method.name)] if source else []
     return transfer + ([("scratch", "scratch")] if config.baseline or not source else [])

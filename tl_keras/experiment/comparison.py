@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from tl_keras.config import Config
-from tl_keras.config.comparison import Contest, Contestant
-from tl_keras.config.shots import shots_text
+from tl_keras.config.comparison import ComparedMethod, ComparisonConfig
+from tl_keras.config.shots import format_shots
 from tl_keras.config.terms import Term
 from tl_keras.distributed import cluster
 from tl_keras.experiment import experiment
@@ -40,22 +40,22 @@ from tl_keras.storage.workdir import (
 LOG = logging.getLogger(__name__)
 
 # That of the common settings is one of those that are compared, and others may follow later.
-FREE = ("method",)
+VARYING_SETTINGS = ("method",)
 
 
-def run(contest: Contest) -> str:
+def run(comparison_config: ComparisonConfig) -> str:
     """Carry out a comparison, or continue it, and return its tables, as `experiment.run` does.
 
     Raises:
         TransferError: see tl_keras.errors; nothing that was finished is lost.
     """
-    common = contest.common
+    common = comparison_config.common
     if not common.workdir:
         common = dataclasses.replace(common, workdir=str(Path("runs") / _default_name(common)))
-    with experiment.open_workdir(common, apart_from=FREE) as workdir:
-        for name, reason in contest.left_out.items():
+    with experiment.open_workdir(common, apart_from=VARYING_SETTINGS) as workdir:
+        for name, reason in comparison_config.left_out.items():
             LOG.info("left out: %s, because %s", name, reason)
-        cells = _cells(contest, common, workdir.root)
+        cells = _list_cells(comparison_config, common, workdir.root)
         asked = [(name, config.flat()) for _, name, config in cells]
         cluster.current().check_same("--methods or --shots", asked)
         for folder, _, config in cells:
@@ -66,59 +66,67 @@ def run(contest: Contest) -> str:
         found: dict[str, dict[int | None, dict[int, np.ndarray]]] = {}
         for folder, name, config in cells:
             write_settings(folder / "config.json", config)
-            plan = dataclasses.replace(setup, config=config)
-            own = [_run(plan, folder, sources, name, seed) for seed in common.seeds]
+            setup = dataclasses.replace(setup, config=config)
+            own = [_run(setup, folder, sources, name, seed) for seed in common.seeds]
             cell = finished_runs.collect(folder, own)
             about = {"method": name, "shots": config.flat()["shots"]}
             records += [{**record, **about} for record in cell.records]
-            found.setdefault(name, {})[config.shots] = cell.correct[_arm(name)]
-        return _report(setup, workdir, sources, contest, records, found)
+            found.setdefault(name, {})[config.shots] = cell.correct[_choose_arm(name)]
+        return _report(setup, workdir, sources, comparison_config, records, found)
 
 
 def _default_name(common: Config) -> str:
     name = safe_name(f"compare_{common.source}_to_{common.target}")
-    settings = {flag: value for flag, value in common.experiment().items() if flag not in FREE}
+    settings = {
+        flag: value for flag, value in common.experiment().items() if flag not in VARYING_SETTINGS
+    }
     return f"{name}-{digest(settings)}"
 
 
-def _cells(contest: Contest, common: Config, root: Path) -> list[tuple[Path, str, Config]]:
+def _list_cells(
+    comparison_config: ComparisonConfig, common: Config, root: Path
+) -> list[tuple[Path, str, Config]]:
     """Return (folder, name, settings) of each line and column, scratch first."""
-    scratch = Contestant(curves.SCRATCH, dataclasses.replace(common, method=Term(curves.SCRATCH)))
+    scratch = ComparedMethod(
+        curves.SCRATCH, dataclasses.replace(common, method=Term(curves.SCRATCH))
+    )
     return [
         (
-            root / one.name / shots_text(shots),
+            root / one.name / format_shots(shots),
             one.name,
             dataclasses.replace(one.config, shots=shots, seeds=common.seeds, workdir=""),
         )
-        for shots in contest.shots
-        for one in (scratch, *contest.contestants)
+        for shots in comparison_config.shots
+        for one in (scratch, *comparison_config.compared_methods)
     ]
 
 
-def _arm(name: str) -> str:
+def _choose_arm(name: str) -> str:
     return "scratch" if name == curves.SCRATCH else "transfer"
 
 
 def _run(
-    plan: ExperimentSetup, folder: Path, sources: Sources, name: str, seed: int
+    setup: ExperimentSetup, folder: Path, sources: Sources, name: str, seed: int
 ) -> dict[str, Any]:
-    arm, source = _arm(name), sources.of(seed)
+    arm, source = _choose_arm(name), sources.for_seed(seed)
     with release_models():
-        return run_arm(plan, folder / f"{arm}-{seed}", source, arm, plan.config.method.name, seed)
+        return run_arm(setup, folder / f"{arm}-{seed}", source, arm, setup.config.method.name, seed)
 
 
-def _regularised_alone(contest: Contest) -> list[str]:
+def _list_unpaired_penalties(comparison_config: ComparisonConfig) -> list[str]:
     """Return which lines have a penalty that needs no source, and that scratch could have too."""
-    of_scratch = methods.penalties(dataclasses.replace(contest.common, method=Term(curves.SCRATCH)))
+    of_scratch = methods.get_penalties(
+        dataclasses.replace(comparison_config.common, method=Term(curves.SCRATCH))
+    )
     return [
         one.name
-        for one in contest.contestants
-        for name in methods.penalties(one.config)
+        for one in comparison_config.compared_methods
+        for name in methods.get_penalties(one.config)
         if not methods.PENALTIES[name].needs_source and name not in of_scratch
     ]
 
 
-def _not_converged(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def _list_unconverged(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return which runs had not converged: how many of each line and column."""
     cells: dict[str, list[bool]] = {}
     for record in records:
@@ -135,25 +143,25 @@ def _report(
     setup: ExperimentSetup,
     workdir: Workdir,
     sources: Sources,
-    contest: Contest,
+    comparison_config: ComparisonConfig,
     records: list[dict[str, Any]],
     found: curves.Correct,
 ) -> str:
-    common, shots = setup.config, contest.shots
-    told, zero_shots = [], []
+    common, shots = setup.config, comparison_config.shots
+    source_records, zero_shots = [], []
     for seed in sorted({record["seed"] for record in records}):
         record = sources.record(seed)
-        zero_shot = experiment.zero_shot(setup, workdir, sources, seed)
-        told += [record] if record else []
+        zero_shot = experiment.measure_zero_shot(setup, workdir, sources, seed)
+        source_records += [record] if record else []
         zero_shots += [zero_shot["accuracy"]] if zero_shot else []
     accuracy = float(np.mean(zero_shots)) if zero_shots else None
     report = {
         "config": common.flat(),
         **workdir.history,
-        "methods": {one.name: one.config.flat() for one in contest.contestants},
-        "left_out": contest.left_out,
-        "source": told[0] if told and not sources.are_paired else None,
-        "sources": told if sources.are_paired else [],
+        "methods": {one.name: one.config.flat() for one in comparison_config.compared_methods},
+        "left_out": comparison_config.left_out,
+        "source": source_records[0] if source_records and not sources.are_paired else None,
+        "sources": source_records if sources.are_paired else [],
         "zero_shot": None if accuracy is None else {"accuracy": accuracy},
         "runs": records,
     }
@@ -162,11 +170,11 @@ def _report(
     title = title.encode(errors="backslashreplace").decode()
     labels = setup.target.train.labels
     text = curves.format_markdown(title, found, shots, accuracy)
-    for name, reason in contest.left_out.items():
+    for name, reason in comparison_config.left_out.items():
         text += f"\nLeft out: {name}, because {reason}.\n"
-    if unfinished := _not_converged(records):
+    if unfinished := _list_unconverged(records):
         text += f"\nNot converged: {', '.join(unfinished)}.\n"
-    if alone := _regularised_alone(contest):
+    if alone := _list_unpaired_penalties(comparison_config):
         text += f"\nScratch has no penalty: {', '.join(alone)} regularise their own line alone.\n"
     picture = curves.plot(
         title, found, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy

@@ -17,7 +17,7 @@ from tl_keras.config import Config
 from tl_keras.distributed import cluster, distribution, joining
 from tl_keras.errors import DataError
 from tl_keras.experiment import source as source_module
-from tl_keras.experiment.arm import arms_of, run_arm
+from tl_keras.experiment.arm import list_arms, run_arm
 from tl_keras.experiment.cleanup import release_models
 from tl_keras.experiment.setup import ExperimentSetup, make_setup
 from tl_keras.experiment.source import Sources, source_flag
@@ -57,8 +57,8 @@ def run(config: Config) -> Report:
         setup, sources = set_up(config, workdir)
         records = []
         for seed in config.seeds:
-            source = sources.of(seed)
-            for arm, method in arms_of(config, source):
+            source = sources.for_seed(seed)
+            for arm, method in list_arms(config, source):
                 folder = workdir.arm(arm, seed)
                 with release_models():
                     records.append(run_arm(setup, folder, source, arm, method, seed))
@@ -115,7 +115,7 @@ def set_up(
     precision = Precision(*processes.broadcast_from_chief(precision))
     LOG.info("precision: %s to train, %s where frozen: %s", *precision)
     origin = file.origin if file else None
-    prepared = source_module.preprocessing(config, file)
+    prepared = source_module.choose_preprocessing(config, file)
     setup = make_setup(config, strategy, origin, precision, workdir.root, prepared)
     known = source_module.load_source(setup, file)
     processes.check_same("the weights of the source", known and known.record["weights_sha256"])
@@ -145,7 +145,7 @@ def start_tensorflow(config: Config) -> None:
     tf.get_logger().setLevel("ERROR")
 
 
-def zero_shot(
+def measure_zero_shot(
     setup: ExperimentSetup, workdir: Workdir, sources: Sources, seed: int
 ) -> dict[str, float] | None:
     """Return what the source's model says of the target, where it knows all of its classes.
@@ -153,8 +153,8 @@ def zero_shot(
     For a seed of an earlier call, what that call found; no source is trained for it.
     """
     config, target = setup.config, setup.target
-    source = sources.of(seed) if seed in config.seeds else None
-    path = workdir.root / f"zero_shot{sources.ending(seed)}.json"
+    source = sources.for_seed(seed) if seed in config.seeds else None
+    path = workdir.root / f"zero_shot{sources.suffix(seed)}.json"
     if source is None and path.is_file():
         with contextlib.suppress(DataError):
             return files.read_state(path)
@@ -181,19 +181,19 @@ def _report(
     setup: ExperimentSetup, workdir: Workdir, sources: Sources, records: list[dict[str, Any]]
 ) -> Report:
     found = finished_runs.collect(workdir.root, records)
-    told = []
+    source_records = []
     for record in found.records:
         if record["arm"] == "transfer":
             seed = record["seed"]
-            record["zero_shot"] = zero_shot(setup, workdir, sources, seed)
-            told += [one for one in [sources.record(seed)] if one]
+            record["zero_shot"] = measure_zero_shot(setup, workdir, sources, seed)
+            source_records += [one for one in [sources.record(seed)] if one]
     config = setup.config.flat()
     pairs = found.correct.get("transfer", {}).keys() & found.correct.get("scratch", {}).keys()
     report = {
         "config": config,
         **workdir.history,
-        "source": told[0] if told and not sources.are_paired else None,
-        "sources": told if sources.are_paired else [],
+        "source": source_records[0] if source_records and not sources.are_paired else None,
+        "sources": source_records if sources.are_paired else [],
         "runs": found.records,
         "summary": summary.summarise(
             found.records, found.correct, summary.describe_coverage(config)

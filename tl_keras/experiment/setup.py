@@ -20,7 +20,7 @@ from tl_keras.data.reading import open_dataset
 from tl_keras.data.splits import Split
 from tl_keras.distributed import cluster, distribution
 from tl_keras.errors import UsageError
-from tl_keras.experiment.validate import needs_validation, reads_source
+from tl_keras.experiment.validate import find_validation_flag, reads_source
 from tl_keras.methods import catalog as methods
 from tl_keras.methods import unfreezing
 from tl_keras.methods.interface import MethodInputs
@@ -172,10 +172,12 @@ class ExperimentSetup:
             shots=shots,
             validation=self.config.validation,
             # Of a pair, both arms leave the same images out.
-            needs_validation=any(map(needs_validation, self._sharing(role, training))),
+            needs_validation=any(
+                map(find_validation_flag, self._trainings_of_split(role, training))
+            ),
         )
 
-    def _sharing(self, role: str, training: Training) -> tuple[Training, ...]:
+    def _trainings_of_split(self, role: str, training: Training) -> tuple[Training, ...]:
         """Return how the models are trained that share a split with this one."""
         if role == seeds.SOURCE:
             return (training,)
@@ -201,7 +203,7 @@ class ExperimentSetup:
         for config in runs:
             if config.method.name != "scratch":
                 building.set_trainable(model, config.trainable)
-                unfreezing.parts(model, config)
+                unfreezing.plan_stages(model, config)
             self._check_split(config)
 
     def _check_tests(self, known: Weights | None) -> None:
@@ -214,14 +216,14 @@ class ExperimentSetup:
     def _check_split(self, config: Config) -> None:
         of_target = {p: one for p, one in config.trainings.items() if p != SOURCE_PREFIX}
         for prefix, training in of_target.items():
-            wants = needs_validation(training)
+            flag = find_validation_flag(training)
             for seed in config.seeds:
                 chosen = self.split(seeds.TARGET, training, seed, config.shots)
                 batch = min(training.batch_size, len(chosen.train))
                 distribution.check_shares(batch, self.strategy)
-                if wants and not len(chosen.validation):
+                if flag and not len(chosen.validation):
                     raise UsageError(
-                        f"--{wants.format(prefix)} watches a validation set, and no class of"
+                        f"--{flag.format(prefix)} watches a validation set, and no class of"
                         f" --target={config.target} has a training image to spare for it"
                     )
 
@@ -254,17 +256,17 @@ def make_setup(
         DataError: the data are missing or damaged.
     """
     seals = DataFingerprints(root / "data.json")
-    target = _open(config.target, config)
+    target = _open_dataset(config.target, config)
     source = None
     if reads_source(config):
         # What is looked at when a dataset is opened is looked at once.
-        source = target if config.source == config.target else _open(config.source, config)
+        source = target if config.source == config.target else _open_dataset(config.source, config)
     if source and origin and source.class_names != origin.class_names:
         raise UsageError(
             f"--method={config.method} goes on with the head of --source_weights, which knows the"
             f" classes of {origin.dataset}; --source={config.source} has others: give that dataset"
         )
-    image_size = _image_size(config, target, source, origin)
+    image_size = _choose_image_size(config, target, source, origin)
     channels = max(target.channels, source.channels if source else 1)
     if models.find(config.model).function:
         channels = 3
@@ -284,7 +286,7 @@ def make_setup(
     )
 
 
-def _open(name: str, config: Config) -> Dataset:
+def _open_dataset(name: str, config: Config) -> Dataset:
     return open_dataset(
         name,
         framing=config.framing,
@@ -293,7 +295,7 @@ def _open(name: str, config: Config) -> Dataset:
     )
 
 
-def _image_size(
+def _choose_image_size(
     config: Config, target: Dataset, source: Dataset | None, origin: Origin | None
 ) -> int:
     """Return the side of the images: the flag's, else the weights', the model's or the source's."""

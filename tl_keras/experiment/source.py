@@ -11,7 +11,7 @@ from tl_keras.errors import DataError, UsageError
 from tl_keras.experiment import train_and_test
 from tl_keras.experiment.cleanup import release_models
 from tl_keras.experiment.setup import ExperimentSetup
-from tl_keras.experiment.validate import needs_head
+from tl_keras.experiment.validate import find_head_user
 from tl_keras.methods import catalog as methods
 from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
@@ -61,7 +61,7 @@ class Sources:
         has_images = self._setup.source is not None
         return self._shared is None and has_images and method.copies_weights
 
-    def ending(self, seed: int) -> str:
+    def suffix(self, seed: int) -> str:
         """Return what the names of files that tell of this seed's source end with."""
         return f"-{seed}" if self.are_paired else ""
 
@@ -69,25 +69,25 @@ class Sources:
         """Return what is known of the source of the runs of `seed`; nothing is trained for it."""
         if not self._pretrains:
             return self._shared.record if self._shared else None
-        if source := self._pretrained.get(self.ending(seed)):
+        if source := self._pretrained.get(self.suffix(seed)):
             return source.record
         return results.read(self._folder(seed), "left out of the report")
 
     def _folder(self, seed: int) -> Path:
-        return self._root / f"{FOLDER}{self.ending(seed)}"
+        return self._root / f"{FOLDER}{self.suffix(seed)}"
 
-    def of(self, seed: int) -> Source | None:
+    def for_seed(self, seed: int) -> Source | None:
         """Return the source of the runs of `seed`, which is trained where it is not yet."""
         if not self._pretrains:
             return self._shared
-        ending, own = self.ending(seed), self._setup.config.source_seed
-        if ending not in self._pretrained:
+        suffix, own = self.suffix(seed), self._setup.config.source_seed
+        if suffix not in self._pretrained:
             with release_models():
                 found = pretrain(
                     self._setup, self._folder(seed), seed if isinstance(own, str) else own
                 )
-            self._pretrained[ending] = found
-        return self._pretrained[ending]
+            self._pretrained[suffix] = found
+        return self._pretrained[suffix]
 
 
 def source_flag(config: Config) -> str:
@@ -114,7 +114,7 @@ def open_weights_file(config: Config) -> WeightsFile | None:
     return file
 
 
-def preprocessing(config: Config, file: WeightsFile | None) -> Preprocessing | None:
+def choose_preprocessing(config: Config, file: WeightsFile | None) -> Preprocessing | None:
     """Return what the weights in --source_weights expect of pixels; None for the catalog's.
 
     What was found, or assumed, is told in the log.
@@ -127,7 +127,7 @@ def preprocessing(config: Config, file: WeightsFile | None) -> Preprocessing | N
     usual = preprocessings.of_entry(models.find(config.model))
     said = file.preprocessing or (usual if file.origin else None)
     chosen, flag = config.source_preprocessing, config.flat()["source_preprocessing"]
-    if chosen and said and not chosen.same(said):
+    if chosen and said and not chosen.is_equivalent(said):
         raise UsageError(
             f"--source_preprocessing={flag} contradicts {source_flag(config)}, which says {said}:"
             " leave --source_preprocessing out, or give other weights"
@@ -142,18 +142,18 @@ def preprocessing(config: Config, file: WeightsFile | None) -> Preprocessing | N
             "%s does not say how it prepares images: assumed is %s, %s; that of --model=%s is %s",
             *(source_flag(config), found, f"by --source_preprocessing={flag}", config.model, usual),
         )
-    elif not said.same(usual):
+    elif not said.is_equivalent(usual):
         LOG.info(
             "%s prepares images by %s, and so do all models here; that of --model=%s is %s",
             *(source_flag(config), said, config.model, usual),
         )
-    return None if found.same(usual) else found
+    return None if found.is_equivalent(usual) else found
 
 
 def check_head(config: Config, file: WeightsFile | None) -> None:
     """Raise UsageError where a head has to go on that the weights in --source_weights lack."""
     classes = file.origin.class_names if file and file.origin else ()
-    if file and not classes and (wanting := needs_head(config)):
+    if file and not classes and (wanting := find_head_user(config)):
         raise UsageError(
             f"{wanting} goes on with the source's head, and {source_flag(config)} has none with"
             " names for its classes: give weights that we trained with labels, or choose another"
@@ -176,7 +176,7 @@ def load_source(setup: ExperimentSetup, file: WeightsFile | None) -> Source | No
             name = file.path.name
             origin = Origin(name, (), config.model, size, channels, preprocessing=prepared)
     elif config.source == "imagenet" and methods.find(config.method).copies_weights:
-        tensors, origin = _imagenet(setup)
+        tensors, origin = _load_imagenet(setup)
     else:
         return None
     sha256 = weights.hash_tensors(tensors)
@@ -190,7 +190,7 @@ def load_source(setup: ExperimentSetup, file: WeightsFile | None) -> Source | No
     return Source(Weights(tensors, origin), record)
 
 
-def _imagenet(setup: ExperimentSetup) -> tuple[weights.Tensors, Origin]:
+def _load_imagenet(setup: ExperimentSetup) -> tuple[weights.Tensors, Origin]:
     config = setup.config
     model = building.build(
         config.model,
@@ -217,20 +217,22 @@ def pretrain(setup: ExperimentSetup, folder: Path, seed: int) -> Source:
     LOG.info(
         "source: training %s on %s, %s, seed %d", config.model, config.source, config.pretrain, seed
     )
-    setting = setup.method_inputs(seeds.SOURCE, config.source_training, seed)
-    prepared = methods.find_pretraining(config.pretrain).prepare(setting)
+    inputs = setup.method_inputs(seeds.SOURCE, config.source_training, seed)
+    outputs = methods.find_pretraining(config.pretrain).prepare(inputs)
     title, origin = f"source {config.source}", setup.origin(images)
     if methods.find_pretraining(config.pretrain).uses_labels:
-        outcome = train_and_test.train_and_test(setting, prepared, images, folder, title, origin)
+        outcome = train_and_test.train_and_test(inputs, outputs, images, folder, title, origin)
         found = {name: outcome.test[name] for name in ("accuracy", "loss")}
     else:
-        outcome = train_and_test.train_body(setting, prepared, images, folder, title)
+        outcome = train_and_test.train_body(inputs, outputs, images, folder, title)
         origin = dataclasses.replace(origin, class_names=())
         found = outcome.test
     origin = dataclasses.replace(origin, test=found)
     outcome.files[WEIGHTS] = weights.save(path, outcome.tensors, origin)
     record = {"dataset": config.source, "seed": seed, **outcome.record(), "test": found}
     results.write(folder, record)
-    told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
-    LOG.info("source: on its test images, %s", told)
+    figures_text = ", ".join(
+        f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items()
+    )
+    LOG.info("source: on its test images, %s", figures_text)
     return Source(Weights(outcome.tensors, origin), record)

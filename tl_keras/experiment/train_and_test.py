@@ -124,12 +124,14 @@ def train_and_test(
         log.write(result.steps, figures)
         _show(log.events, run, images, logits, test, result.steps)
         _finish(log.events, run, figures, tensors, result.steps)
-    told = dataclasses.replace(origin, test={"accuracy": test.accuracy, "loss": test.loss})
-    left = {METRICS: files.sha256(folder / METRICS)}
+    origin_with_test = dataclasses.replace(
+        origin, test={"accuracy": test.accuracy, "loss": test.loss}
+    )
+    hashes = {METRICS: files.sha256(folder / METRICS)}
     predicted = logits.argmax(axis=1)
-    left[PREDICTIONS] = predictions.write(folder, images.test.labels, predicted)
-    left[MODEL] = model_file.save(folder / MODEL, outputs.model, told)
-    return Outcome(result, validation, test.as_record(), tensors, left)
+    hashes[PREDICTIONS] = predictions.write(folder, images.test.labels, predicted)
+    hashes[MODEL] = model_file.save(folder / MODEL, outputs.model, origin_with_test)
+    return Outcome(result, validation, test.as_record(), tensors, hashes)
 
 
 def train_body(
@@ -175,7 +177,7 @@ def train(
         precision.set_compute_dtype(outputs.model, precision.FLOAT32)
         recomputes = run.training.batch_norm == "recomputed" and not result.is_best
         if result.steps and recomputes:
-            statistics.keep(outputs.model, task)
+            statistics.assign_final_statistics(outputs.model, task)
         yield log, result
 
 

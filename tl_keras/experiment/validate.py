@@ -50,7 +50,7 @@ def _check_training(prefix: str, training: Training) -> None:
 def _check_method(config: Config) -> None:
     """Check what the method's row says that it needs, takes and refuses."""
     method, flag = methods.find(config.method), f"--method={config.method}"
-    methods.strengths(method.name, config)
+    methods.get_strengths(method.name, config)
     if method.needs_source and not _has_source(config):
         raise UsageError(
             f"{flag} transfers from a source, and --source=none leaves none:"
@@ -61,9 +61,9 @@ def _check_method(config: Config) -> None:
             f"{flag} trains on the source's images too, and"
             f" --source={config.source} has none: name a dataset"
         )
-    if method.needs_head and _headless(config):
+    if method.needs_head and _find_headless_flag(config):
         raise UsageError(
-            f"{flag} goes on with the source's head, and {_headless(config)}"
+            f"{flag} goes on with the source's head, and {_find_headless_flag(config)}"
             " brings none: name a dataset with labels as --source"
         )
     settings, defaults = config.flat(), Config().flat()
@@ -75,7 +75,7 @@ def _check_method(config: Config) -> None:
             )
     if reason := method.refuses(config):
         raise UsageError(f"{flag} {reason}")
-    methods.unfreezing(config)
+    methods.get_unfreezing(config)
     imagenet = config.source == "imagenet" and method.copies_weights and not config.source_weights
     if imagenet and not models.find(config.model).function:
         raise UsageError(
@@ -86,16 +86,16 @@ def _check_method(config: Config) -> None:
 
 def _check_penalties(config: Config) -> None:
     """Check what the rows of the penalties say that they need of the source."""
-    for name in methods.penalties(config):
+    for name in methods.get_penalties(config):
         row = methods.PENALTIES[name]
         if row.needs_source and not _has_source(config):
             raise UsageError(
                 f"--penalty={name} measures from a source, and --source=none leaves none:"
                 " name a source, or leave it out"
             )
-        if row.needs_head and _headless(config):
+        if row.needs_head and (source := _find_headless_flag(config)):
             raise UsageError(
-                f"{name} keeps what the source's head says, and {_headless(config)} brings no head:"
+                f"{name} keeps what the source's head says, and {source} brings no head:"
                 " name a dataset with labels as --source, or leave it out"
             )
 
@@ -130,7 +130,7 @@ def _check_cached_views(config: Config) -> None:
         raise UsageError(
             "--cached_views cannot be combined with mixup or cutmix. Remove one of them"
         )
-    trains_all = config.trainable.kind == "all" and methods.unfreezing(config).name == "none"
+    trains_all = config.trainable.kind == "all" and methods.get_unfreezing(config).name == "none"
     if trains_all and config.method.name != "features":
         raise UsageError(
             f"{views} is for layers that do not train, and all do. Give --trainable, such as"
@@ -141,7 +141,7 @@ def _check_cached_views(config: Config) -> None:
 def _check_pretraining(config: Config) -> None:
     """Check what the pretraining's row says that it needs and refuses."""
     row, flag = methods.find_pretraining(config.pretrain), f"--pretrain={config.pretrain}"
-    methods.pretraining_strengths(row.name, config)
+    methods.get_pretraining_strengths(row.name, config)
     if row.uses_labels:
         return
     for name, value in (("source_weights", config.source_weights), ("source", config.source)):
@@ -173,7 +173,7 @@ def _has_source(config: Config) -> bool:
     return config.source != "none" or bool(config.source_weights)
 
 
-def _headless(config: Config) -> str:
+def _find_headless_flag(config: Config) -> str:
     """Return the flag that leaves the source's weights without a head, or ''."""
     if config.source_weights:
         return ""
@@ -185,17 +185,17 @@ def _headless(config: Config) -> str:
 
 def _check_validation(config: Config) -> None:
     for prefix, training in config.trainings.items():
-        wants = needs_validation(training)
-        if wants and config.validation == 0:
+        flag = find_validation_flag(training)
+        if flag and config.validation == 0:
             raise UsageError(
-                f"--{wants.format(prefix)} watches a validation set, and --validation=0 leaves"
+                f"--{flag.format(prefix)} watches a validation set, and --validation=0 leaves"
                 " none: give it a part of the training images, such as 0.1"
             )
     for prefix, training in config.trainings.items():
-        wants = needs_validation(training) if prefix != SOURCE_PREFIX else ""
-        if wants and config.shots == 1:
+        flag = find_validation_flag(training) if prefix != SOURCE_PREFIX else ""
+        if flag and config.shots == 1:
             raise UsageError(
-                f"--{wants.format(prefix)} watches a validation set, and --shots=1 leaves no image"
+                f"--{flag.format(prefix)} watches a validation set, and --shots=1 leaves no image"
                 " for it: take --shots=2 or more"
             )
 
@@ -247,15 +247,15 @@ def reads_source(config: Config) -> bool:
     return images and config.source not in ("none", "imagenet")
 
 
-def needs_head(config: Config) -> str:
+def find_head_user(config: Config) -> str:
     """Return the name of the method or penalty that goes on with the source's head, or ''."""
     if methods.find(config.method).needs_head:
         return config.method.name
-    wanting = [name for name in methods.penalties(config) if methods.PENALTIES[name].needs_head]
+    wanting = [name for name in methods.get_penalties(config) if methods.PENALTIES[name].needs_head]
     return wanting[0] if wanting else ""
 
 
-def needs_validation(training: Training) -> str:
+def find_validation_flag(training: Training) -> str:
     """Return the flag that makes a validation set necessary ('{}' for its prefix), or ''."""
     if training.early_stopping:
         return f"{{}}early_stopping={training.early_stopping}"

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tl_keras.data import pipeline
 from tl_keras.data.dataset import ImageSet
-from tl_keras.methods.interface import MethodInputs, PretrainingOutputs, body_variables
+from tl_keras.methods.interface import MethodInputs, PretrainingOutputs, find_body_variables
 from tl_keras.training.task import Batch, Objective, Task
 
 LARGEST_MAP = 8
@@ -27,16 +27,18 @@ def prepare(run: MethodInputs) -> PretrainingOutputs:
     model = run.model
     with run.strategy.scope():
         width, shape = model.output["features"].shape[-1], model.input.shape[1:]
-        decoder = _decoder(width, shape, run.seed_for("decoder"))
+        decoder = _build_decoder(width, shape, run.seed_for("decoder"))
 
     def objective(batch: Batch, _: tf.Tensor) -> Objective:
         images, _ = batch["target"]
         rebuilt = decoder(model(images, training=True)["features"])
-        return Objective({"mean_squared_error": tf.reduce_mean(_errors(images, rebuilt))}, {})
+        return Objective(
+            {"mean_squared_error": tf.reduce_mean(_squared_errors(images, rebuilt))}, {}
+        )
 
     task = Task(
         model=model,
-        variables=[*body_variables(model), *decoder.trainable_variables],
+        variables=[*find_body_variables(model), *decoder.trainable_variables],
         streams={"target": run.stream(run.images)},
         objective=objective,
     )
@@ -46,12 +48,12 @@ def prepare(run: MethodInputs) -> PretrainingOutputs:
     return PretrainingOutputs(
         task,
         model,
-        evaluate=lambda images: _validator(images, run.image_size, rebuild),
+        evaluate=lambda images: _evaluate(images, run.image_size, rebuild),
         rebuild=lambda images: 255 * rebuild(tf.constant(images)).numpy(),
     )
 
 
-def _decoder(width: int, shape: tuple[int, int, int], seed: int) -> keras.Model:
+def _build_decoder(width: int, shape: tuple[int, int, int], seed: int) -> keras.Model:
     """Return a decoder from (batch, width) features to (batch, *shape) images of 0 to 1.
 
     A dense layer makes a map of at most 8x8, which doubles its side, with a convolution after each
@@ -64,37 +66,39 @@ def _decoder(width: int, shape: tuple[int, int, int], seed: int) -> keras.Model:
     side = -(-size // 2**doublings)
     seeds = iter(np.random.SeedSequence(seed).generate_state(doublings + 2).tolist())
 
-    def drawn() -> keras.initializers.Initializer:
+    def make_initializer() -> keras.initializers.Initializer:
         return keras.initializers.GlorotUniform(seed=next(seeds))
 
     features = keras.Input((width,), name="features")
-    x = keras.layers.Dense(side * side * WIDTH, "relu", kernel_initializer=drawn())(features)
+    x = keras.layers.Dense(side * side * WIDTH, "relu", kernel_initializer=make_initializer())(
+        features
+    )
     x = keras.layers.Reshape((side, side, WIDTH))(x)
     for number in range(1, doublings + 1):
         filters = max(MIN_WIDTH, WIDTH >> number)
         x = keras.layers.UpSampling2D(2)(x)
         x = keras.layers.Conv2D(
-            filters, 3, padding="same", activation="relu", kernel_initializer=drawn()
+            filters, 3, padding="same", activation="relu", kernel_initializer=make_initializer()
         )(x)
     over = side * 2**doublings - size
     cropped = (over // 2, over - over // 2)
     x = keras.layers.Cropping2D((cropped, cropped))(x)
     x = keras.layers.Conv2D(
-        channels, 3, padding="same", activation="sigmoid", kernel_initializer=drawn()
+        channels, 3, padding="same", activation="sigmoid", kernel_initializer=make_initializer()
     )(x)
     return keras.Model(features, x, name="decoder")
 
 
-def _errors(images: tf.Tensor, rebuilt: tf.Tensor) -> tf.Tensor:
+def _squared_errors(images: tf.Tensor, rebuilt: tf.Tensor) -> tf.Tensor:
     """Return the mean squared error (batch,) of each image, of its pixels from 0 to 1."""
     wanted = tf.cast(images, tf.float32) / 255.0
     return tf.reduce_mean(tf.square(tf.cast(rebuilt, tf.float32) - wanted), axis=(1, 2, 3))
 
 
-def _validator(
+def _evaluate(
     images: ImageSet, image_size: int, rebuild: Callable[[tf.Tensor], tf.Tensor]
 ) -> dict[str, float]:
     batches = pipeline.sequential_batches(images.images, IMAGES_PER_BATCH, image_size)
-    errors = np.concatenate([_errors(batch, rebuild(batch)) for batch in batches])
+    errors = np.concatenate([_squared_errors(batch, rebuild(batch)) for batch in batches])
     error = float(np.mean(errors[: len(images.labels)], dtype=np.float64))
     return {"mean_squared_error": error, "loss": error}

@@ -14,8 +14,8 @@ def make(run: MethodInputs, eta: float, k: float) -> PenaltyTerm:
     Transfer Learning", NeurIPS 2019.
     """
 
-    def value(watched: PenaltyInputs) -> tf.Tensor:
-        features = tf.cast(watched.outputs["features"], tf.float32)
+    def value(inputs: PenaltyInputs) -> tf.Tensor:
+        features = tf.cast(inputs.outputs["features"], tf.float32)
         if run.strategy.num_replicas_in_sync > 1:
             context = tf.distribute.get_replica_context()
             features = context.all_gather(features, axis=0)

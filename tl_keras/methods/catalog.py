@@ -94,7 +94,7 @@ METHODS = {
             takes=frozenset({"trainable", "cached_views"}),
             refuses=_features_refuses,
             # An MLP has no place for a row of the source's head.
-            head_is_fresh=lambda config: strengths("features", config) != (0,),
+            head_is_fresh=lambda config: get_strengths("features", config) != (0,),
         ),
         Method(
             "finetune",
@@ -183,7 +183,7 @@ def find_pretraining(pretraining: Term) -> Pretraining:
     return PRETRAININGS[pretraining.name]
 
 
-def strengths(name: str, config: Config) -> tuple[float, ...]:
+def get_strengths(name: str, config: Config) -> tuple[float, ...]:
     """Return the numbers of a method: those of --method where it names this one, or its defaults.
 
     Raises:
@@ -192,7 +192,7 @@ def strengths(name: str, config: Config) -> tuple[float, ...]:
     return METHODS[name].numbers(_term_of(name, config.method), f"--method={config.method}")
 
 
-def pretraining_strengths(name: str, config: Config) -> tuple[float, ...]:
+def get_pretraining_strengths(name: str, config: Config) -> tuple[float, ...]:
     """Return the numbers of a pretraining: those of --pretrain, likewise.
 
     Raises:
@@ -206,7 +206,7 @@ def _term_of(name: str, given: Term) -> Term:
     return given if given.name == name else Term(name)
 
 
-def penalties(config: Config) -> dict[str, tuple[float, ...]]:
+def get_penalties(config: Config) -> dict[str, tuple[float, ...]]:
     """Return the strengths of each penalty that the method or `--penalty` names.
 
     Raises:
@@ -214,7 +214,7 @@ def penalties(config: Config) -> dict[str, tuple[float, ...]]:
             strengths of one penalty.
     """
     own, flag = find(config.method).penalty, f"--penalty={config.penalty}"
-    found = {own: strengths(own, config)} if own else {}
+    found = {own: get_strengths(own, config)} if own else {}
     for term in config.penalty:
         _check_known("penalty", term, PENALTIES, flag)
         if term.name == own and config.method.numbers:
@@ -226,7 +226,7 @@ def penalties(config: Config) -> dict[str, tuple[float, ...]]:
     return found
 
 
-def unfreezing(config: Config) -> Term:
+def get_unfreezing(config: Config) -> Term:
     """Return how the model thaws, and the parts of the run that the stages take.
 
     Raises:

@@ -27,28 +27,33 @@ def make(run: MethodInputs, alpha: float) -> PenaltyTerm:
     rises on the target's images when a channel is switched off. Li et al., "DELTA: Deep Learning
     Transfer using Feature Map with Attention", ICLR 2019, arXiv 1901.09229.
     """
-    worth = {
-        name: tf.constant(_softmax(rise), tf.float32) for name, rise in loss_rises(run).items()
+    rises = measure_loss_rises(run)
+    channel_weights = {
+        name: tf.constant(_softmax(rise), tf.float32) for name, rise in rises.items()
     }
 
-    def value(watched: PenaltyInputs) -> tf.Tensor:
-        return alpha * distance(worth, watched.inference_outputs["maps"], watched.source["maps"])
+    def value(inputs: PenaltyInputs) -> tf.Tensor:
+        return alpha * compute_distance(
+            channel_weights, inputs.inference_outputs["maps"], inputs.source["maps"]
+        )
 
     return PenaltyTerm(value)
 
 
-def distance(
-    worth: Mapping[str, tf.Tensor], now: Mapping[str, tf.Tensor], source: Mapping[str, tf.Tensor]
+def compute_distance(
+    channel_weights: Mapping[str, tf.Tensor],
+    now: Mapping[str, tf.Tensor],
+    source: Mapping[str, tf.Tensor],
 ) -> tf.Tensor:
     """Return the penalty for alpha = 1, () float32.
 
     Args:
-        worth: W_j of each map, (channels,).
+        channel_weights: W_j of each map, (channels,).
         now: FM, (batch, height, width, channels).
         source: FM0, the same.
     """
     sums = []
-    for name, weights in worth.items():
+    for name, weights in channel_weights.items():
         height, width, channels = now[name].shape[1:]
         changes = tf.cast(now[name], tf.float32) - tf.cast(source[name], tf.float32)
         squares = tf.reduce_sum(tf.square(changes), axis=[1, 2])
@@ -58,7 +63,7 @@ def distance(
     return tf.add_n(sums)
 
 
-def loss_rises(run: MethodInputs) -> dict[str, np.ndarray]:
+def measure_loss_rises(run: MethodInputs) -> dict[str, np.ndarray]:
     """Return by how much the loss rises when a channel is switched off, (channels,) for each map.
 
     The loss is that of a linear head, trained on the source's features of some labelled images, on

@@ -15,9 +15,9 @@ def make(run: MethodInputs, strength: float, temperature: float) -> PenaltyTerm:
     """
     head, at_source = run.source_head(), run.source_head()
 
-    def value(watched: PenaltyInputs) -> tf.Tensor:
-        wanted = tf.nn.log_softmax(at_source(watched.source["features"]) / temperature)
-        found = tf.nn.log_softmax(head(watched.inference_outputs["features"]) / temperature)
+    def value(inputs: PenaltyInputs) -> tf.Tensor:
+        wanted = tf.nn.log_softmax(at_source(inputs.source["features"]) / temperature)
+        found = tf.nn.log_softmax(head(inputs.inference_outputs["features"]) / temperature)
         divergence = tf.reduce_sum(tf.exp(wanted) * (wanted - found), axis=-1)
         return strength * temperature**2 * tf.reduce_mean(divergence)
 

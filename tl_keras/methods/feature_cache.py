@@ -44,7 +44,7 @@ class Rows(NamedTuple):
     """
 
     table: np.ndarray
-    places: np.ndarray
+    positions: np.ndarray
 
 
 # Sizes and times of the files of caches that this process has written, or compared with their
@@ -52,14 +52,14 @@ class Rows(NamedTuple):
 _VERIFIED: dict[Path, tuple[int, ...]] = {}
 
 
-class Room:
+class CacheFolder:
     """The folder of all caches of a workdir, and how many bytes may lie there."""
 
-    def __init__(self, folder: Path, most_bytes: float = math.inf):
+    def __init__(self, folder: Path, max_bytes: float = math.inf):
         """Limit what is added to `folder`; what lies there already stays."""
         self.folder = folder
-        self._most_bytes = most_bytes
-        self._has_told = False
+        self._max_bytes = max_bytes
+        self._has_logged = False
 
     def fits(self, counts: Mapping["FeatureCache", int]) -> bool:
         """Return whether each of these caches can take so many more examples.
@@ -72,25 +72,25 @@ class Room:
         others = [p for p in self.folder.rglob("*") if p.is_file() and p.parent not in own]
         # A run that was killed may have left half a piece in a cache: it counts as if it were gone,
         # so that the same command comes to the same answer.
-        needed = sum(cache.bytes_with(count) for cache, count in counts.items())
+        needed = sum(cache.size_with(count) for cache, count in counts.items())
         used = sum(path.stat().st_size for path in others)
-        return cluster.current().broadcast_from_chief(used + needed <= self._most_bytes)
+        return cluster.current().broadcast_from_chief(used + needed <= self._max_bytes)
 
-    def tell(self, count: int) -> None:
+    def log_full(self, count: int) -> None:
         """Log, the first time, that rows are computed and not kept."""
-        if not self._has_told:
+        if not self._has_logged:
             LOG.info(
                 "features: --cache_gb=%g leaves no room for %d of them beside those in %s; they are"
                 " computed and not kept, and so is what else does not fit",
-                *(self._most_bytes / 1e9, count, self.folder),
+                *(self._max_bytes / 1e9, count, self.folder),
             )
-        self._has_told = True
+        self._has_logged = True
 
 
 class FeatureCache:
     """What one frozen part makes of one set of images."""
 
-    def __init__(self, room: Room, key: dict[str, Any], shape: tuple[int, ...], dtype: Any):
+    def __init__(self, room: CacheFolder, key: dict[str, Any], shape: tuple[int, ...], dtype: Any):
         """Open the cache, or prepare to make it.
 
         Args:
@@ -109,13 +109,13 @@ class FeatureCache:
         self._pieces: list[dict[str, Any]] = []
         self._indices: list[int] = []
         self._read()
-        self._places = {index: place for place, index in enumerate(self._indices)}
+        self._positions = {index: place for place, index in enumerate(self._indices)}
 
     def missing(self, indices: np.ndarray) -> np.ndarray:
         """Return those of the (examples,) int64 indices whose rows are not there yet."""
-        return np.array([i for i in indices.tolist() if i not in self._places], np.int64)
+        return np.array([i for i in indices.tolist() if i not in self._positions], np.int64)
 
-    def bytes_with(self, count: int) -> int:
+    def size_with(self, count: int) -> int:
         """Return the most that the cache takes on disk while `count` more examples are added."""
         pieces = len(self._pieces) + -(-count // self._examples_per_piece)
         key = len(json.dumps(self._key, indent=2))
@@ -138,24 +138,26 @@ class FeatureCache:
         if len(missing):
             LOG.info("features: %d of %d to compute", len(missing), len(indices))
         if not self._room.fits({self: len(missing)}):
-            self._room.tell(len(missing))
-            return self._with_unkept(indices, compute)
+            self._room.log_full(len(missing))
+            return self._compute_without_cache(indices, compute)
         for chosen in self._in_pieces(missing):
             self._add(chosen, compute(chosen))
             if interruption.stop_requested():
                 raise interruption.stopped_error()
-        return Rows(self._table(), np.array([self._places[i] for i in indices.tolist()], np.int64))
+        return Rows(
+            self._table(), np.array([self._positions[i] for i in indices.tolist()], np.int64)
+        )
 
-    def _with_unkept(
+    def _compute_without_cache(
         self, indices: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]
     ) -> Rows:
         """Return the rows of `indices` in a table of their own, which goes with the process."""
         size = len(indices) * self._row_bytes
         buffer = memory.allocate((size,), "features that are not kept", "raise --cache_gb")
         table = buffer.view(self._dtype).reshape(len(indices), *self._shape)
-        is_there = np.array([i in self._places for i in indices.tolist()])
+        is_there = np.array([i in self._positions for i in indices.tolist()])
         for chosen in self._in_pieces(np.flatnonzero(is_there)):
-            table[chosen] = self._table()[[self._places[i] for i in indices[chosen].tolist()]]
+            table[chosen] = self._table()[[self._positions[i] for i in indices[chosen].tolist()]]
         for chosen in self._in_pieces(np.flatnonzero(~is_there)):
             table[chosen] = compute(indices[chosen])
             if interruption.stop_requested():
@@ -196,7 +198,7 @@ class FeatureCache:
         start = len(self._indices)
         self._indices += indices.tolist()
         _VERIFIED[self.folder] = self._signature()
-        self._places |= {index: start + place for place, index in enumerate(indices.tolist())}
+        self._positions |= {index: start + place for place, index in enumerate(indices.tolist())}
 
     def _example_bytes(self, name: str) -> int:
         return self._row_bytes if name == ROWS else INDEX_BYTES

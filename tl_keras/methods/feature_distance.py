@@ -12,8 +12,8 @@ def make(run: MethodInputs, strength: float) -> PenaltyTerm:
     f are the d features before the head, w0 the source's weights.
     """
 
-    def value(watched: PenaltyInputs) -> tf.Tensor:
-        distances = watched.inference_outputs["features"] - watched.source["features"]
+    def value(inputs: PenaltyInputs) -> tf.Tensor:
+        distances = inputs.inference_outputs["features"] - inputs.source["features"]
         return strength * tf.reduce_mean(tf.square(distances))
 
     return PenaltyTerm(value)

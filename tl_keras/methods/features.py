@@ -12,8 +12,8 @@ import numpy as np
 from tl_keras.config.trainable import Trainable
 from tl_keras.data.dataset import ImageSet
 from tl_keras.methods import catalog
-from tl_keras.methods.frozen_part import FrozenPart, check_room
-from tl_keras.methods.interface import MethodInputs, MethodOutputs, cross_entropy_of
+from tl_keras.methods.frozen_part import FrozenPart, check_cache_size
+from tl_keras.methods.interface import MethodInputs, MethodOutputs, make_cross_entropy_objective
 from tl_keras.models.building import find_head, set_trainable
 from tl_keras.models.precision import FLOAT32
 from tl_keras.training.prediction import Predictor
@@ -31,18 +31,18 @@ def prepare(run: MethodInputs) -> MethodOutputs:
     body = run.model
     set_trainable(body, Trainable("head"))
     with run.strategy.scope():
-        whole, head = _heads(run, body)
+        whole, head = _build_heads(run, body)
         frozen = keras.Model(body.input, body.output["features"])
         part = FrozenPart(run, frozen)
     split, config = run.split, run.config
     images = run.stream(run.images, split.train, views=config.cached_views)
-    check_room(run, part, max(1, images.views) * len(split.train) + len(split.validation))
+    check_cache_size(run, part, max(1, images.views) * len(split.train) + len(split.validation))
     # What the loop needs to know before the features are there: how many examples an epoch has.
     task = Task(
         model=head,
         variables=head.trainable_variables,
         streams={"target": images},
-        objective=cross_entropy_of(head, run.cross_entropy),
+        objective=make_cross_entropy_objective(head, run.cross_entropy),
     )
 
     def enter() -> Task:
@@ -50,7 +50,7 @@ def prepare(run: MethodInputs) -> MethodOutputs:
         return dataclasses.replace(
             task,
             streams={"target": part.stream(images)},
-            validation=part.of(run.images, validation) if len(validation) else None,
+            validation=part.transform(run.images, validation) if len(validation) else None,
         )
 
     predictor = Predictor(head, run.strategy)
@@ -59,24 +59,24 @@ def prepare(run: MethodInputs) -> MethodOutputs:
         # The model that is saved is in float32, whatever its head was trained on.
         is_exact = run.precision.frozen == FLOAT32
         exact = part if is_exact else FrozenPart(run, frozen, FLOAT32)
-        return predictor.predict(exact.of(images, np.arange(len(images.labels))).images)
+        return predictor.predict(exact.transform(images, np.arange(len(images.labels))).images)
 
     return MethodOutputs(dataclasses.replace(task, stages=[Stage(0.0, enter)]), whole, predict)
 
 
-def _heads(run: MethodInputs, body: keras.Model) -> tuple[keras.Model, keras.Model]:
+def _build_heads(run: MethodInputs, body: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Return the whole model, and the part of it that trains, from features to logits."""
     features = body.output["features"]
     inputs = keras.Input(features.shape[1:], name="features")
     layers = [find_head(body)]
-    [units] = catalog.strengths("features", run.config)
+    [units] = catalog.get_strengths("features", run.config)
     if units:
         sequence = np.random.SeedSequence(run.seed_for("mlp"))
         seeds = iter(sequence.generate_state(2).tolist())
         classes = body.output["logits"].shape[-1]
         layers = [
-            _dense(int(units), "relu", "head_hidden", next(seeds)),
-            _dense(classes, None, "head", next(seeds)),
+            _make_dense(int(units), "relu", "head_hidden", next(seeds)),
+            _make_dense(classes, None, "head", next(seeds)),
         ]
     logits, whole_logits = inputs, features
     for layer in layers:
@@ -88,6 +88,6 @@ def _heads(run: MethodInputs, body: keras.Model) -> tuple[keras.Model, keras.Mod
     return keras.Model(body.input, outputs, name=body.name), head
 
 
-def _dense(units: int, activation: str | None, name: str, seed: int) -> keras.layers.Dense:
+def _make_dense(units: int, activation: str | None, name: str, seed: int) -> keras.layers.Dense:
     initializer = keras.initializers.GlorotUniform(seed=seed)
     return keras.layers.Dense(units, activation, kernel_initializer=initializer, name=name)

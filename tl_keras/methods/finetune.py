@@ -10,8 +10,13 @@ from collections.abc import Callable, Sequence
 import keras
 
 from tl_keras.methods import catalog, unfreezing
-from tl_keras.methods.frozen_part import shortened
-from tl_keras.methods.interface import MethodInputs, MethodOutputs, cross_entropy_of, supervised
+from tl_keras.methods.frozen_part import use_frozen_part
+from tl_keras.methods.interface import (
+    MethodInputs,
+    MethodOutputs,
+    make_cross_entropy_objective,
+    prepare_supervised,
+)
 from tl_keras.methods.penalty import add_penalties
 from tl_keras.models.building import set_trainable, train_only
 from tl_keras.training.task import ObjectiveFunction, ObjectiveOf, Stage, Task
@@ -27,15 +32,15 @@ def prepare(run: MethodInputs) -> MethodOutputs:
     added = add_penalties(run)
 
     def objective_of(model: keras.Model) -> ObjectiveFunction:
-        return cross_entropy_of(model, run.cross_entropy, added.terms)
+        return make_cross_entropy_objective(model, run.cross_entropy, added.terms)
 
-    prepared = supervised(run, views=run.config.cached_views)
-    task = dataclasses.replace(prepared.task, objective=objective_of(added.model))
-    task = in_stages(run, task, objective_of, added.variables)
-    return dataclasses.replace(prepared, task=task)
+    outputs = prepare_supervised(run, views=run.config.cached_views)
+    task = dataclasses.replace(outputs.task, objective=objective_of(added.model))
+    task = add_stages(run, task, objective_of, added.variables)
+    return dataclasses.replace(outputs, task=task)
 
 
-def in_stages(
+def add_stages(
     run: MethodInputs,
     task: Task,
     objective_of: ObjectiveOf,
@@ -53,26 +58,26 @@ def in_stages(
         UsageError: `--trainable` leaves nothing to thaw.
     """
     config, model = run.config, run.model
-    speeds = unfreezing.multipliers(model, config)
-    if speeds:
-        speeds += [config.head_lr_multiplier] * len(variables)
+    multipliers = unfreezing.get_lr_multipliers(model, config)
+    if multipliers:
+        multipliers += [config.head_lr_multiplier] * len(variables)
     task = dataclasses.replace(
-        task, variables=[*model.trainable_variables, *variables], multipliers=speeds
+        task, variables=[*model.trainable_variables, *variables], multipliers=multipliers
     )
     # What the source model makes of an image is asked for together with what this one does.
-    compares = any(catalog.PENALTIES[name].compares for name in catalog.penalties(config))
+    compares = any(catalog.PENALTIES[name].compares for name in catalog.get_penalties(config))
 
-    def entering(names: Sequence[str], share: float) -> Callable[[], Task]:
+    def make_enter(names: Sequence[str], share: float) -> Callable[[], Task]:
         def enter() -> Task:
             train_only(model, names)
-            return task if compares else shortened(run, task, objective_of, share)
+            return task if compares else use_frozen_part(run, task, objective_of, share)
 
         return enter
 
-    parts = unfreezing.parts(model, config)
-    ends = [*(part.start for part in parts[1:]), 1.0]
+    plans = unfreezing.plan_stages(model, config)
+    ends = [*(plan.start for plan in plans[1:]), 1.0]
     stages = [
-        Stage(part.start, entering(part.names, end - part.start))
-        for part, end in zip(parts, ends, strict=True)
+        Stage(plan.start, make_enter(plan.names, end - plan.start))
+        for plan, end in zip(plans, ends, strict=True)
     ]
     return dataclasses.replace(task, stages=stages)

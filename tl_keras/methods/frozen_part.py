@@ -22,7 +22,7 @@ from tl_keras.data.dataset import ImageSet
 from tl_keras.data.fingerprints import hash_images
 from tl_keras.data.pipeline import NO_AUGMENTATION, Stream
 from tl_keras.errors import UsageError
-from tl_keras.methods.feature_cache import FeatureCache, Room, Rows
+from tl_keras.methods.feature_cache import CacheFolder, FeatureCache, Rows
 from tl_keras.methods.interface import MethodInputs
 from tl_keras.models import weights
 from tl_keras.models.colour import with_colour_input
@@ -38,7 +38,7 @@ LOG = logging.getLogger(__name__)
 GIGABYTE = 10**9
 
 
-class _Wanted(NamedTuple):
+class _RowRequest(NamedTuple):
     """Rows that are asked for: of which cache, their numbers there, and what computes them."""
 
     cache: FeatureCache
@@ -75,7 +75,7 @@ class FrozenPart:
         self._shape = tuple(model.output.shape[1:])
         self._dtype = self(tf.zeros((1, *model.input.shape[1:]), tf.uint8)).numpy().dtype
         self._caches: dict[str, FeatureCache] = {}
-        self._room = Room(run.cache, run.config.cache_gb * GIGABYTE)
+        self._room = CacheFolder(run.cache, run.config.cache_gb * GIGABYTE)
         self._key = {
             "model": run.config.model,
             "tensor": model.layers[-1].name,
@@ -102,7 +102,7 @@ class FrozenPart:
         runner = self._runners[images.shape[-1]]
         return runner.run(images, self._run.image_size, **augmented)
 
-    def size_of(self, examples: int) -> int:
+    def num_bytes(self, examples: int) -> int:
         """Return the bytes that the tensors of so many examples take."""
         return examples * math.prod(self._shape) * self._dtype.itemsize
 
@@ -111,16 +111,21 @@ class FrozenPart:
         shape = " x ".join(map(str, self._shape))
         return f"{self._key['tensor']}, {shape} {self._dtype}"
 
-    def of(self, images: ImageSet, indices: np.ndarray) -> ImageSet:
+    def transform(self, images: ImageSet, indices: np.ndarray) -> ImageSet:
         """Return tensors, in place of images, and labels of the examples at `indices`."""
-        rows = self._plain(images.images, indices).rows()
-        return ImageSet(_in_order(rows), images.labels[indices])
+        rows = self._request_plain(images.images, indices).rows()
+        return ImageSet(_select_rows(rows), images.labels[indices])
 
-    def has_room(self, streams: Iterable[Stream], images: ImageSet, indices: np.ndarray) -> bool:
+    def fits_in_cache(
+        self, streams: Iterable[Stream], images: ImageSet, indices: np.ndarray
+    ) -> bool:
         """Return whether the tensors of these streams and examples are kept, or can be."""
         counts: Counter[FeatureCache] = Counter()
-        for wanted in [*map(self._of_stream, streams), self._plain(images.images, indices)]:
-            counts[wanted.cache] += len(wanted.cache.missing(wanted.numbers))
+        for request in [
+            *map(self._request_stream, streams),
+            self._request_plain(images.images, indices),
+        ]:
+            counts[request.cache] += len(request.cache.missing(request.numbers))
         return self._room.fits(counts)
 
     def stream(self, stream: Stream) -> Stream:
@@ -129,9 +134,9 @@ class FrozenPart:
         Args:
             stream: of images, without augmentation, or with `views` of it.
         """
-        chosen = _chosen(stream)
-        table, places = _in_memory(self._of_stream(stream).rows())
-        turns = places.reshape(-1, len(chosen))
+        chosen = _chosen_examples(stream)
+        table, positions = _copy_if_small(self._request_stream(stream).rows())
+        turns = positions.reshape(-1, len(chosen))
         labels = np.zeros(len(table), np.int64)
         labels[turns] = stream.labels[chosen]
         return dataclasses.replace(
@@ -144,19 +149,19 @@ class FrozenPart:
             views=0,
         )
 
-    def _of_stream(self, stream: Stream) -> _Wanted:
+    def _request_stream(self, stream: Stream) -> _RowRequest:
         """Return the rows of all views, view after view, each in the order of `chosen`."""
-        chosen = _chosen(stream)
+        chosen = _chosen_examples(stream)
         if stream.augmentation.is_identity:
-            return self._plain(stream.inputs, chosen)
-        return self._augmented(stream, chosen)
+            return self._request_plain(stream.inputs, chosen)
+        return self._request_augmented(stream, chosen)
 
-    def _plain(self, images: np.ndarray, indices: np.ndarray) -> _Wanted:
-        return self._wanted(
-            self._cache(images), indices, lambda chosen: self.compute(images[chosen])
+    def _request_plain(self, images: np.ndarray, indices: np.ndarray) -> _RowRequest:
+        return self._make_request(
+            self._get_cache(images), indices, lambda chosen: self.compute(images[chosen])
         )
 
-    def _augmented(self, stream: Stream, chosen: np.ndarray) -> _Wanted:
+    def _request_augmented(self, stream: Stream, chosen: np.ndarray) -> _RowRequest:
 
         def compute(numbers: np.ndarray) -> np.ndarray:
             view, index = np.divmod(numbers, len(chosen))
@@ -164,35 +169,35 @@ class FrozenPart:
             images = stream.inputs[chosen[index]]
             return self.compute(images, augmentation=stream.augmentation, keys=keys)
 
-        cache = self._cache(
+        cache = self._get_cache(
             stream.inputs,
             seed=stream.seed,
             augmentation=repr(stream.augmentation),
             chosen=hashlib.sha256(chosen.astype("<i8").tobytes()).hexdigest(),
         )
-        return self._wanted(cache, np.arange(stream.views * len(chosen)), compute)
+        return self._make_request(cache, np.arange(stream.views * len(chosen)), compute)
 
-    def _wanted(
+    def _make_request(
         self, cache: FeatureCache, numbers: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]
-    ) -> _Wanted:
+    ) -> _RowRequest:
         # A batch of one image takes another kernel, and its last bits would depend on how many rows
         # were there already: no replica gets fewer than two.
         fewest = 2 * self._run.strategy.num_replicas_in_sync
 
-        def computed(chosen: np.ndarray) -> np.ndarray:
+        def compute_padded(chosen: np.ndarray) -> np.ndarray:
             return compute(np.resize(chosen, max(fewest, len(chosen))))[: len(chosen)]
 
-        return _Wanted(cache, numbers, computed)
+        return _RowRequest(cache, numbers, compute_padded)
 
-    def _cache(self, images: np.ndarray, **more: Any) -> FeatureCache:
-        key = {**self._key, "images": _fingerprint(images), **more}
+    def _get_cache(self, images: np.ndarray, **more: Any) -> FeatureCache:
+        key = {**self._key, "images": _hash_once(images), **more}
         name = repr(key)
         if name not in self._caches:
             self._caches[name] = FeatureCache(self._room, key, self._shape, self._dtype)
         return self._caches[name]
 
 
-def _fingerprint(images: np.ndarray) -> str:
+def _hash_once(images: np.ndarray) -> str:
     """Return the hash of images, computed once in the life of an array."""
     kept = _FINGERPRINTS.get(id(images))
     if kept is None or kept[0]() is not images:
@@ -202,30 +207,30 @@ def _fingerprint(images: np.ndarray) -> str:
     return kept[1]
 
 
-def _chosen(stream: Stream) -> np.ndarray:
+def _chosen_examples(stream: Stream) -> np.ndarray:
     """Return which of a stream's examples take part, (n,) int64."""
     return np.arange(len(stream.labels)) if stream.chosen is None else stream.chosen
 
 
-def _in_memory(rows: Rows) -> Rows:
+def _copy_if_small(rows: Rows) -> Rows:
     """Return the rows that are asked for by themselves, where they are few; else as they are.
 
     What is mapped and read often is in memory anyway, as far as that has room.
     """
-    if len(rows.places) * rows.table[:1].nbytes > pipeline.MAX_COPY_BYTES:
+    if len(rows.positions) * rows.table[:1].nbytes > pipeline.MAX_COPY_BYTES:
         return rows
-    return Rows(rows.table[rows.places], np.arange(len(rows.places)))
+    return Rows(rows.table[rows.positions], np.arange(len(rows.positions)))
 
 
-def _in_order(rows: Rows) -> np.ndarray:
+def _select_rows(rows: Rows) -> np.ndarray:
     """Return the rows that are asked for, in their order; mapped where they stand in it."""
-    first, count = rows.places[0], len(rows.places)
-    if np.array_equal(rows.places, np.arange(first, first + count)):
+    first, count = rows.positions[0], len(rows.positions)
+    if np.array_equal(rows.positions, np.arange(first, first + count)):
         return rows.table[first : first + count]
-    return rows.table[rows.places]
+    return rows.table[rows.positions]
 
 
-def shortened(
+def use_frozen_part(
     run: MethodInputs,
     task: Task,
     objective_of: ObjectiveOf,
@@ -246,7 +251,7 @@ def shortened(
     if parts is None:
         return task
     part, objective = FrozenPart(run, parts.frozen), objective_of(parts.rest)
-    if not _pays(run, task, part, share):
+    if not _should_cache(run, task, part, share):
         return dataclasses.replace(
             task,
             objective=lambda batch, progress: objective(
@@ -259,24 +264,24 @@ def shortened(
         model=parts.rest,
         streams={name: part.stream(stream) for name, stream in task.streams.items()},
         objective=objective,
-        validation=part.of(run.images, validation) if len(validation) else None,
+        validation=part.transform(run.images, validation) if len(validation) else None,
         image_size=0,
     )
 
 
-def _pays(run: MethodInputs, task: Task, part: FrozenPart, share: float) -> bool:
+def _should_cache(run: MethodInputs, task: Task, part: FrozenPart, share: float) -> bool:
     """Tell whether tensors at the cut are to be kept; where they might be, say what comes of it."""
-    if any(s.augmentation.mixes or not _views(s) for s in task.streams.values()):
+    if any(s.augmentation.mixes or not _count_views(s) for s in task.streams.values()):
         return False
     epochs = {name: s.clamp_batch_size().steps_per_epoch for name, s in task.streams.items()}
     steps = share * total_steps(run.training, epochs["target"])
-    if any(steps < _views(stream) * epochs[name] for name, stream in task.streams.items()):
+    if any(steps < _count_views(stream) * epochs[name] for name, stream in task.streams.items()):
         return False
-    examples = sum(_views(stream) * stream.count for stream in task.streams.values())
+    examples = sum(_count_views(stream) * stream.count for stream in task.streams.values())
     validation = run.split.validation
-    size = part.size_of(examples + len(validation))
+    size = part.num_bytes(examples + len(validation))
     fits = size <= run.config.cache_gb * GIGABYTE
-    fits = fits and part.has_room(task.streams.values(), run.images, validation)
+    fits = fits and part.fits_in_cache(task.streams.values(), run.images, validation)
     LOG.info(
         "frozen up to %s: %s for %d images, %s",
         part.describe(),
@@ -287,14 +292,14 @@ def _pays(run: MethodInputs, task: Task, part: FrozenPart, share: float) -> bool
     return fits
 
 
-def _views(stream: Stream) -> int:
+def _count_views(stream: Stream) -> int:
     """Return how many different tensors an example has; 0 where they do not end."""
     return 1 if stream.augmentation.is_identity else stream.views
 
 
-def check_room(run: MethodInputs, part: FrozenPart, examples: int) -> None:
+def check_cache_size(run: MethodInputs, part: FrozenPart, examples: int) -> None:
     """Raise UsageError where --cache_gb has no room for features that cannot do without."""
-    size, room = part.size_of(examples) / GIGABYTE, run.config.cache_gb
+    size, room = part.num_bytes(examples) / GIGABYTE, run.config.cache_gb
     if size > room:
         raise UsageError(
             f"--cache_gb={room:g} has no room for the {size:.3g} GB of the features of {examples}"

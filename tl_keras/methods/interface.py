@@ -205,7 +205,7 @@ class PretrainingOutputs:
     rebuild: Callable[[np.ndarray], np.ndarray] | None = None
 
 
-def body_variables(model: keras.Model) -> list[keras.Variable]:
+def find_body_variables(model: keras.Model) -> list[keras.Variable]:
     """Return all that trains below the head."""
     named = named_weights(model).items()
     return [
@@ -219,7 +219,7 @@ def _cross_entropy(training: Training, labels: np.ndarray, classes: int) -> Cros
     return CrossEntropy(training.label_smoothing, weights)
 
 
-def cross_entropy_of(
+def make_cross_entropy_objective(
     model: keras.Model, loss: CrossEntropy, extra: Extra | None = None
 ) -> ObjectiveFunction:
     """Return the objective of supervised training of `model` on the target's batches.
@@ -242,7 +242,7 @@ def cross_entropy_of(
     return objective
 
 
-def supervised(run: MethodInputs, views: int = 0) -> MethodOutputs:
+def prepare_supervised(run: MethodInputs, views: int = 0) -> MethodOutputs:
     """Prepare training of what is trainable in the setting's model: mean cross-entropy.
 
     Args:
@@ -254,7 +254,7 @@ def supervised(run: MethodInputs, views: int = 0) -> MethodOutputs:
         model=model,
         variables=model.trainable_variables,
         streams={"target": run.stream(run.images, run.split.train, views)},
-        objective=cross_entropy_of(model, run.cross_entropy),
+        objective=make_cross_entropy_objective(model, run.cross_entropy),
         validation=run.images.take(run.split.validation),
         image_size=run.image_size,
     )

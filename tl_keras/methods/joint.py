@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tl_keras.data.pipeline import with_channels
 from tl_keras.methods import catalog, finetune
-from tl_keras.methods.interface import MethodInputs, MethodOutputs, supervised
+from tl_keras.methods.interface import MethodInputs, MethodOutputs, prepare_supervised
 from tl_keras.models import sharded_dropout
 from tl_keras.models.building import set_trainable
 from tl_keras.models.colour import with_colour_input
@@ -30,7 +30,7 @@ def prepare(run: MethodInputs) -> MethodOutputs:
     set_trainable(model, config.trainable)
     head = run.source_head()
     loss = run.cross_entropy
-    [weight] = catalog.strengths("joint", config)
+    [weight] = catalog.get_strengths("joint", config)
     source_loss = run.source_cross_entropy
 
     def objective_of(model: keras.Model) -> ObjectiveFunction:
@@ -54,13 +54,13 @@ def prepare(run: MethodInputs) -> MethodOutputs:
 
         return objective
 
-    prepared = supervised(run, views=config.cached_views)
-    streams = {**prepared.task.streams, "source": run.source_stream()}
+    outputs = prepare_supervised(run, views=config.cached_views)
+    streams = {**outputs.task.streams, "source": run.source_stream()}
     task = dataclasses.replace(
-        prepared.task,
+        outputs.task,
         streams=streams,
         objective=objective_of(model),
         normalised=("source", "target"),
     )
-    task = finetune.in_stages(run, task, objective_of, head.trainable_variables)
-    return dataclasses.replace(prepared, task=task)
+    task = finetune.add_stages(run, task, objective_of, head.trainable_variables)
+    return dataclasses.replace(outputs, task=task)

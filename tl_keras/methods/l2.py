@@ -12,4 +12,4 @@ def make(run: MethodInputs, alpha: float) -> PenaltyTerm:
     Unlike --weight_decay it is part of the loss, so that Adam scales it with the gradient.
     """
     kernels = [v for v in run.model.trainable_variables if "kernel" in v.name]
-    return PenaltyTerm(lambda watched: alpha * tf.add_n([tf.nn.l2_loss(v.value) for v in kernels]))
+    return PenaltyTerm(lambda inputs: alpha * tf.add_n([tf.nn.l2_loss(v.value) for v in kernels]))

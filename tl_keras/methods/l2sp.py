@@ -14,12 +14,14 @@ def make(run: MethodInputs, alpha: float, beta: float) -> PenaltyTerm:
     w0 are the source's weights. Li, Grandvalet and Davoine, "Explicit Inductive Bias for Transfer
     Learning with Convolutional Networks", ICML 2018, arXiv 1802.01483.
     """
-    start = run.source.tensors
-    moving = {n: v for n, v in named_weights(run.model).items() if v.trainable}
-    body = [(v, tf.constant(start[n])) for n, v in moving.items() if not n.startswith(HEAD)]
-    head = [v for n, v in moving.items() if n.startswith(HEAD)]
+    source_tensors = run.source.tensors
+    trainable = {n: v for n, v in named_weights(run.model).items() if v.trainable}
+    body = [
+        (v, tf.constant(source_tensors[n])) for n, v in trainable.items() if not n.startswith(HEAD)
+    ]
+    head = [v for n, v in trainable.items() if n.startswith(HEAD)]
 
-    def value(watched: object) -> tf.Tensor:
+    def value(inputs: object) -> tf.Tensor:
         pulls = [alpha * tf.nn.l2_loss(v.value - w0) for v, w0 in body]
         return tf.add_n(pulls + [beta * tf.nn.l2_loss(v.value) for v in head])
 

@@ -88,25 +88,25 @@ def add_penalties(run: MethodInputs, *, from_scratch: bool = False) -> AddedPena
         from_scratch: the model has fresh weights, and penalties that measure from a source are left
             out.
     """
-    named = {
+    strengths = {
         name: strengths
-        for name, strengths in catalog.penalties(run.config).items()
+        for name, strengths in catalog.get_penalties(run.config).items()
         if not (from_scratch and catalog.PENALTIES[name].needs_source)
     }
     model = run.model
-    if not named:
+    if not strengths:
         return AddedPenalties(model, None, [])
-    rows = {name: catalog.PENALTIES[name] for name in named}
+    rows = {name: catalog.PENALTIES[name] for name in strengths}
     with run.strategy.scope():
-        watched = with_feature_maps(model)
+        model_with_maps = with_feature_maps(model)
         reference = None
         if any(row.compares for row in rows.values()):
             reference = copy_frozen(model)
-        made = {name: row.make(run, *named[name]) for name, row in rows.items()}
+        penalties = {name: row.make(run, *strengths[name]) for name, row in rows.items()}
 
     def terms(inputs: tf.Tensor, outputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        seen = PenaltyInputs(inputs, outputs, watched, reference)
-        return {name: term.value(seen) for name, term in made.items()}
+        penalty_inputs = PenaltyInputs(inputs, outputs, model_with_maps, reference)
+        return {name: term.value(penalty_inputs) for name, term in penalties.items()}
 
-    variables = [variable for term in made.values() for variable in term.variables]
-    return AddedPenalties(watched, terms, variables)
+    variables = [variable for term in penalties.values() for variable in term.variables]
+    return AddedPenalties(model_with_maps, terms, variables)

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from tl_keras.config import Config
-from tl_keras.config.terms import Term, number_text
+from tl_keras.config.terms import Term, format_number
 from tl_keras.errors import UsageError
 
 # No strength is larger.
@@ -55,7 +55,7 @@ class Row:
     @property
     def form(self) -> str:
         """How its flag names it, with its defaults: l2sp:ALPHA=0.1:BETA=0.01."""
-        numbers = [f"{n.upper()}={number_text(s.default)}" for n, s in self.strengths.items()]
+        numbers = [f"{n.upper()}={format_number(s.default)}" for n, s in self.strengths.items()]
         return ":".join([self.name, *numbers])
 
     def numbers(self, term: Term, flag: str) -> tuple[float, ...]:
@@ -80,7 +80,7 @@ class Row:
             if not strength.low <= number <= strength.high or (strength.whole and not is_whole):
                 kind = "whole number" if strength.whole else "number"
                 raise UsageError(
-                    f"{flag}: '{number_text(number)}' is not a {kind} from {strength.low:g} to"
+                    f"{flag}: '{format_number(number)}' is not a {kind} from {strength.low:g} to"
                     f" {strength.high:g}"
                 )
         given = [

@@ -2,7 +2,12 @@
 
 import dataclasses
 
-from tl_keras.methods.interface import MethodInputs, MethodOutputs, cross_entropy_of, supervised
+from tl_keras.methods.interface import (
+    MethodInputs,
+    MethodOutputs,
+    make_cross_entropy_objective,
+    prepare_supervised,
+)
 from tl_keras.methods.penalty import add_penalties
 
 
@@ -12,8 +17,8 @@ def prepare(run: MethodInputs) -> MethodOutputs:
     Both arms have the penalties that need no source, such as `l2`. A penalty in one arm alone would
     count as a gain of the transfer.
     """
-    prepared, added = supervised(run), add_penalties(run, from_scratch=True)
-    objective = cross_entropy_of(added.model, run.cross_entropy, added.terms)
-    variables = [*prepared.task.variables, *added.variables]
-    task = dataclasses.replace(prepared.task, objective=objective, variables=variables)
-    return dataclasses.replace(prepared, task=task)
+    outputs, added = prepare_supervised(run), add_penalties(run, from_scratch=True)
+    objective = make_cross_entropy_objective(added.model, run.cross_entropy, added.terms)
+    variables = [*outputs.task.variables, *added.variables]
+    task = dataclasses.replace(outputs.task, objective=objective, variables=variables)
+    return dataclasses.replace(outputs, task=task)

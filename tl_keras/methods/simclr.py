@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tl_keras.data.pipeline import Stream
 from tl_keras.methods import catalog
-from tl_keras.methods.interface import MethodInputs, PretrainingOutputs, body_variables
+from tl_keras.methods.interface import MethodInputs, PretrainingOutputs, find_body_variables
 from tl_keras.models import sharded_dropout
 from tl_keras.training.task import Batch, Objective, Task
 
@@ -42,10 +42,10 @@ def prepare(run: MethodInputs) -> PretrainingOutputs:
     used: the streams carry the index of each image in their place.
     """
     model = run.model
-    [temperature] = catalog.pretraining_strengths("simclr", run.config)
+    [temperature] = catalog.get_pretraining_strengths("simclr", run.config)
     with run.strategy.scope():
         width = model.output["features"].shape[-1]
-        projection = _projection(width, run.seed_for("projection"))
+        projection = _build_projection(width, run.seed_for("projection"))
 
     def contrast(
         first: tf.Tensor, second: tf.Tensor, indices: tf.Tensor, training: bool
@@ -64,15 +64,15 @@ def prepare(run: MethodInputs) -> PretrainingOutputs:
 
     task = Task(
         model=model,
-        variables=[*body_variables(model), *projection.trainable_variables],
-        streams=_views(run.stream(run.images)),
+        variables=[*find_body_variables(model), *projection.trainable_variables],
+        streams=_make_view_streams(run.stream(run.images)),
         objective=objective,
     )
     compare = tf.function(
         lambda first, second, indices: contrast(first, second, indices, False), autograph=False
     )
     return PretrainingOutputs(
-        task, model, evaluate=lambda images: _validator(run.stream(images, name="test"), compare)
+        task, model, evaluate=lambda images: _evaluate(run.stream(images, name="test"), compare)
     )
 
 
@@ -115,7 +115,7 @@ def nt_xent(
     return Contrast(tf.reduce_mean(losses), tf.reduce_mean(tf.cast(right, tf.float32)))
 
 
-def _projection(width: int, seed: int) -> keras.Model:
+def _build_projection(width: int, seed: int) -> keras.Model:
     hidden, last = (
         keras.initializers.GlorotUniform(seed=one)
         for one in np.random.SeedSequence(seed).generate_state(2).tolist()
@@ -126,7 +126,7 @@ def _projection(width: int, seed: int) -> keras.Model:
     return keras.Model(features, x, name="projection")
 
 
-def _views(stream: Stream) -> dict[str, Stream]:
+def _make_view_streams(stream: Stream) -> dict[str, Stream]:
     """Return two streams of the same images, which the augmentation makes different.
 
     Each image's index stands in place of its label.
@@ -135,10 +135,10 @@ def _views(stream: Stream) -> dict[str, Stream]:
     return {FIRST: stream, SECOND: dataclasses.replace(stream, view=1)}
 
 
-def _validator(stream: Stream, compare: Callable[..., Contrast]) -> dict[str, float]:
+def _evaluate(stream: Stream, compare: Callable[..., Contrast]) -> dict[str, float]:
     """Return the figures of one epoch of whole batches."""
     fitted = stream.clamp_batch_size()
-    first, second = (one.batches() for one in _views(fitted).values())
+    first, second = (one.batches() for one in _make_view_streams(fitted).values())
     batches = tf.data.Dataset.zip(first, second).take(int(fitted.steps_per_epoch))
     found = [compare(images, others, indices) for (images, indices), (others, _) in batches]
     loss, accuracy = np.mean(np.array(found, np.float64), axis=0).tolist()

@@ -18,7 +18,7 @@ from tl_keras.models.building import HEAD, named_weights
 PRETRAINED_BODY = 0.1
 
 
-class Part(NamedTuple):
+class StagePlan(NamedTuple):
     """A part of a run in which the same layers train.
 
     Attributes:
@@ -30,7 +30,7 @@ class Part(NamedTuple):
     names: Sequence[str]
 
 
-def parts(model: keras.Model, config: Config) -> list[Part]:
+def plan_stages(model: keras.Model, config: Config) -> list[StagePlan]:
     """Return the parts of a run in which the model thaws; one where all trains from the start.
 
     "lp_ft" trains the head to what it can be on the frozen body, then everything from that head
@@ -49,10 +49,10 @@ def parts(model: keras.Model, config: Config) -> list[Part]:
     Raises:
         UsageError: --trainable leaves nothing to thaw, or --unfreeze names too many stages.
     """
-    kind, lengths = catalog.unfreezing(config)
+    kind, lengths = catalog.get_unfreezing(config)
     body = building.named_body(model)
     if kind == "none":
-        return [Part(0.0, [name for name, layer in body.items() if layer.trainable])]
+        return [StagePlan(0.0, [name for name, layer in body.items() if layer.trainable])]
     chosen = [[n for n in group if body[n].trainable] for group in groups.find_groups(model)]
     later = [group for group in chosen if group]
     if not later:
@@ -61,24 +61,24 @@ def parts(model: keras.Model, config: Config) -> list[Part]:
             " --trainable=all, or --method=finetune with --unfreeze=none"
         )
     counts = [0, len(later)] if kind == "lp_ft" else range(len(later) + 1)
-    thawed = [list(itertools.chain(*later[len(later) - count :])) for count in counts]
-    if len(lengths) > len(thawed) - 1:
+    stages = [list(itertools.chain(*later[len(later) - count :])) for count in counts]
+    if len(lengths) > len(stages) - 1:
         raise UsageError(
             f"--unfreeze={config.unfreeze} gives lengths of {len(lengths)} stages before the last,"
-            f" and here are {len(thawed) - 1} of them: give no more"
+            f" and here are {len(stages) - 1} of them: give no more"
         )
-    starts = _starts(lengths, len(thawed))
-    return [Part(start, names) for start, names in zip(starts, thawed, strict=True)]
+    starts = _compute_starts(lengths, len(stages))
+    return [StagePlan(start, names) for start, names in zip(starts, stages, strict=True)]
 
 
-def _starts(lengths: tuple[float, ...], count: int) -> list[float]:
+def _compute_starts(lengths: tuple[float, ...], count: int) -> list[float]:
     """Return where the stages begin; those without a length share the rest evenly."""
     even = (1.0 - sum(lengths)) / (count - len(lengths))
     every = [*lengths, *[even] * (count - len(lengths))]
     return [sum(every[:number]) for number in range(count)]
 
 
-def multipliers(model: keras.Model, config: Config) -> list[float]:
+def get_lr_multipliers(model: keras.Model, config: Config) -> list[float]:
     """Return what the updates of each of the model's trainable variables are multiplied with.
 
     --head_lr_multiplier for the head; --body_lr_multiplier, times --layer_lr_decay to the power of

@@ -55,7 +55,7 @@ def build_features(
         preprocessed = preprocess(images, entry.preprocessing)
     else:
         own = inside(entry)
-        preprocessed = rescale(images, preprocessing.before(own) if own else preprocessing)
+        preprocessed = rescale(images, preprocessing.without(own) if own else preprocessing)
     network = getattr(keras.applications, entry.function)(
         include_top=False,
         weights=None,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from tl_keras.config.preprocessing import Preprocessing, narrowed
+from tl_keras.config.preprocessing import Preprocessing, make_preprocessing
 from tl_keras.models.file_config import Node
 
 # Layers that are the identity in inference.
@@ -119,7 +119,7 @@ def _combine_maps(maps: dict[State, str]) -> Preprocessing:
         raise UnsupportedLayerError(f"its channels are in the order {', '.join(map(str, order))}")
     scale = tuple(channel.scale for channel in channels)
     offset = tuple(channel.offset for channel in channels)
-    return narrowed(scale, offset, order == (2, 1, 0))
+    return make_preprocessing(scale, offset, order == (2, 1, 0))
 
 
 def _apply(

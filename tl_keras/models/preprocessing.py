@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tl_keras.config.preprocessing import MAX_PIXEL, NAMED, Preprocessing, narrowed, parse
+from tl_keras.config.preprocessing import MAX_PIXEL, NAMED, Preprocessing, make_preprocessing, parse
 from tl_keras.models.catalog import Entry
 
 # Networks that have their preprocessing inside, by how the name of their function begins.
@@ -33,7 +33,7 @@ def from_description(fields: Any) -> Preprocessing | None:
         raise ValueError("its preprocessing has not one number or three for each of both")
     if any(type(number) not in (int, float) for number in (*scale, *offset)):
         raise ValueError("its preprocessing is not made of numbers")
-    return narrowed(tuple(map(float, scale)), tuple(map(float, offset)), bgr)
+    return make_preprocessing(tuple(map(float, scale)), tuple(map(float, offset)), bgr)
 
 
 def inside(entry: Entry) -> Preprocessing | None:

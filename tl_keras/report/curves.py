@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tl_keras.config.shots import shots_text
+from tl_keras.config.shots import format_shots
 from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
 
 SCRATCH, FINETUNE = "scratch", "finetune"
@@ -35,7 +35,7 @@ def format_markdown(
         zero_shot: accuracy of the source's model before any training on the target, or None.
     """
     seeds = sorted({s for shot in found.values() for by_seed in shot.values() for s in by_seed})
-    head = ["labels a class", *(shots_text(number) for number in shots)]
+    head = ["labels a class", *(format_shots(number) for number in shots)]
     rows = [
         [name, *(_format_cell(by_shots.get(n, {})) for n in shots)]
         for name, by_shots in found.items()
@@ -59,7 +59,7 @@ def _format_differences(
     found: Correct, yardstick: str, others: Sequence[str], shots: Sequence[int | None]
 ) -> list[str]:
     """Return a table of differences from one method, and a line on who lost to it."""
-    rows = [["points", *(shots_text(number) for number in shots)]]
+    rows = [["points", *(format_shots(number) for number in shots)]]
     lost = []
     for name in others:
         cells = [name]
@@ -67,7 +67,7 @@ def _format_differences(
             gain = paired_gain(found[name].get(number, {}), found[yardstick].get(number, {}))
             cells.append(_format_gain(gain))
             if gain and verdict(gain) == "negative":
-                lost.append(f"{name} at {shots_text(number)}")
+                lost.append(f"{name} at {format_shots(number)}")
         rows.append(cells)
     reading = f"Worse than {yardstick}: {', '.join(lost) or 'none'}."
     return [
@@ -166,7 +166,7 @@ def plot(
         panels[1].yaxis.set_major_formatter("{x:+g}")
     for axes in panels:
         axes.set_xscale("log")
-        axes.set_xticks(list(places.values()), [shots_text(number) for number in places])
+        axes.set_xticks(list(places.values()), [format_shots(number) for number in places])
         axes.tick_params(which="minor", bottom=False)
         axes.set_xlabel("labelled target images a class")
         axes.grid(alpha=0.3)

@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 
 from tl_keras.config import Config
-from tl_keras.config.flat import renamed
+from tl_keras.config.flat import rename_old_settings
 from tl_keras.config.training import SCRATCH_PREFIX
 from tl_keras.errors import StoppedError, UsageError
 from tl_keras.storage import files
@@ -103,7 +103,7 @@ class Workdir:
             DataError: config.json is damaged.
             WriteError: the file cannot be written.
         """
-        kept = renamed(files.read_state(self._config)) if self._config.is_file() else {}
+        kept = rename_old_settings(files.read_state(self._config)) if self._config.is_file() else {}
         if kept.get(FOUND_WEIGHTS, source_weights) != source_weights:
             raise UsageError(
                 f"--source_weights={config.source_weights} is not the file that --workdir="
@@ -260,7 +260,7 @@ def refuse_other_settings(path: Path, config: Config, apart_from: Collection[str
         return
     free = {*apart_from, *config.allow_changed}
     # What was written before there was a flag was run with what is the flag's default now.
-    kept = {**_plain(Config().experiment()), **renamed(files.read_state(path))}
+    kept = {**_plain(Config().experiment()), **rename_old_settings(files.read_state(path))}
     if kept.get(VERSION_NAME) != VERSION:
         raise UsageError(
             f"--workdir={path.parent} was begun by another version of tl_keras, which draws other"

@@ -24,9 +24,10 @@ class Average:
         """Average those of `variables` that are real numbers; call it under the strategy."""
         wanted = training.ema or training.swa
         floats = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
-        self._of = floats if wanted else []
+        self._averaged = floats if wanted else []
         self._averages = [
-            keras.Variable(v, trainable=False, dtype=v.dtype, name="average") for v in self._of
+            keras.Variable(v, trainable=False, dtype=v.dtype, name="average")
+            for v in self._averaged
         ]
         self._decay = training.ema or 1.0
         self._first = total_steps - round(training.swa * total_steps) if training.swa else 0
@@ -38,26 +39,26 @@ class Average:
 
     def update(self, step: tf.Tensor) -> None:
         """Take in the weights as they are after `step` steps, () int32; not in a replica."""
-        if not self._of:
+        if not self._averaged:
             return
         count = tf.cast(tf.maximum(step - self._first, 1), tf.float32)
         rate = tf.maximum(1.0 / count, 1.0 - self._decay)
-        for average, variable in zip(self._averages, self._of, strict=True):
+        for average, variable in zip(self._averages, self._averaged, strict=True):
             change = tf.convert_to_tensor(variable.value) - tf.convert_to_tensor(average.value)
             average.value.assign_add(change * tf.cast(rate, change.dtype))
 
     @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
+    def use_averages(self) -> Iterator[None]:
         """Let the variables be their averages for a while."""
-        kept = [np.asarray(variable) for variable in self._of]
-        self.keep()
+        kept = [np.asarray(variable) for variable in self._averaged]
+        self.assign_averages()
         try:
             yield
         finally:
-            for variable, value in zip(self._of, kept, strict=True):
+            for variable, value in zip(self._averaged, kept, strict=True):
                 variable.assign(value)
 
-    def keep(self) -> None:
+    def assign_averages(self) -> None:
         """Let the variables be their averages from now on."""
-        for variable, average in zip(self._of, self._averages, strict=True):
+        for variable, average in zip(self._averaged, self._averages, strict=True):
             variable.assign(np.asarray(average))

@@ -48,12 +48,12 @@ class Clock:
         waited = time.monotonic() - self._saved_at
         return by_steps or (bool(self._pace.seconds) and waited >= self._wait)
 
-    def at_most(self, step: int, steps: int) -> int:
+    def limit_steps(self, step: int, steps: int) -> int:
         """Return how many of `steps` steps may be done at once, so that no state is passed over."""
         every = self._pace.steps
         return min(steps, every - step % every) if every else steps
 
-    def saved(self, step: int, seconds: float) -> None:
+    def mark_saved(self, step: int, seconds: float) -> None:
         """Take in that the state after `step` steps is on the disk, and what that took."""
         self.saved_step, self._saved_at = step, time.monotonic()
         self._wait = max(self._pace.seconds, seconds / MAX_TIME_SHARE)
@@ -81,12 +81,12 @@ class Checkpoints:
             WriteError: it cannot be written; the states before it are as they were.
             DivergedError: a variable is not finite; no state is made of that.
         """
-        held = [variable.numpy() for variable in self._variables]
-        for variable, value in zip(self._variables, held, strict=True):
+        values = [variable.numpy() for variable in self._variables]
+        for variable, value in zip(self._variables, values, strict=True):
             if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
                 raise DivergedError(f"'{variable.path}' is not finite any more after step {step}")
         content = io.BytesIO()
-        named = {f"{VARIABLE}{number}": value for number, value in enumerate(held)}
+        named = {f"{VARIABLE}{number}": value for number, value in enumerate(values)}
         np.savez(content, allow_pickle=False, **named, **arrays)
         manifest = self._folder / f"{step:010d}.json"
         sha256 = files.write_bytes(manifest.with_suffix(".npz"), content.getvalue())
@@ -146,15 +146,17 @@ class Checkpoints:
 
     def _assign(self, content: dict[str, np.ndarray], manifest: Path) -> dict[str, np.ndarray]:
         """Set the variables, and return the other arrays."""
-        held = [content.pop(f"{VARIABLE}{number}", None) for number in range(len(self._variables))]
-        shapes = [None if value is None else value.shape for value in held]
+        values = [
+            content.pop(f"{VARIABLE}{number}", None) for number in range(len(self._variables))
+        ]
+        shapes = [None if value is None else value.shape for value in values]
         wanted = [tuple(variable.shape) for variable in self._variables]
         if shapes != wanted or any(name.startswith(VARIABLE) for name in content):
             raise DataError(
                 f"{manifest} is the state of another model or another optimizer; give the flags it"
                 f" was made with, or remove the folder {self._folder.parent} to train anew"
             )
-        for variable, value in zip(self._variables, held, strict=True):
+        for variable, value in zip(self._variables, values, strict=True):
             variable.assign(value)
         return content
 
@@ -171,11 +173,11 @@ class Checkpoints:
                 crash_points.maybe_crash("checkpoint pruned")
 
 
-def plain(values: Mapping[str, float]) -> dict[str, float | None]:
+def to_json_figures(values: Mapping[str, float]) -> dict[str, float | None]:
     """Return figures as JSON can hold them: it has no NaN and no infinity."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def known(values: Mapping[str, float | None]) -> dict[str, float]:
+def from_json_figures(values: Mapping[str, float | None]) -> dict[str, float]:
     """Return figures as they were before `plain`."""
     return {name: math.nan if value is None else value for name, value in values.items()}

@@ -24,9 +24,9 @@ from tl_keras.models import precision
 from tl_keras.runtime import interruption
 from tl_keras.storage import crash_points
 from tl_keras.training.averaging import Average
-from tl_keras.training.checkpoints import Checkpoints, Clock, known, plain
+from tl_keras.training.checkpoints import Checkpoints, Clock, from_json_figures, to_json_figures
 from tl_keras.training.convergence import chance_loss, has_converged
-from tl_keras.training.optimizers import Schedule, forget, make_optimizer, total_steps
+from tl_keras.training.optimizers import Schedule, make_optimizer, reset_optimizer, total_steps
 from tl_keras.training.progress import Progress
 from tl_keras.training.steps import Call, Steps
 from tl_keras.training.task import Stage, Task
@@ -38,7 +38,7 @@ RECORDS_PER_VALIDATION = 5
 MIN_RECORDS = 40
 
 FIGURES = "figures"
-USUAL = Pace()
+DEFAULT_PACE = Pace()
 
 
 # What was measured after a number of steps, by names such as `train/loss`.
@@ -97,7 +97,7 @@ class Loop:
         folder: Path,
         recorder: Recorder,
         title: str,
-        pace: Pace = USUAL,
+        pace: Pace = DEFAULT_PACE,
     ):
         """Prepare to train `task`, keeping checkpoints in `folder`; `title` names the run.
 
@@ -112,41 +112,43 @@ class Loop:
             min(stream.clamp_batch_size().batch_size for stream in task.streams.values()), strategy
         )
         self._batch_size = target.batch_size
-        self._total = total_steps(training, target.steps_per_epoch)
+        self._total_steps = total_steps(training, target.steps_per_epoch)
         self._eval_steps = training.eval_steps or max(
-            math.ceil(target.steps_per_epoch), math.ceil(self._total / MAX_VALIDATIONS)
+            math.ceil(target.steps_per_epoch), math.ceil(self._total_steps / MAX_VALIDATIONS)
         )
         self._record_steps = max(
-            1, min(self._eval_steps // RECORDS_PER_VALIDATION, self._total // MIN_RECORDS)
+            1, min(self._eval_steps // RECORDS_PER_VALIDATION, self._total_steps // MIN_RECORDS)
         )
         with strategy.scope():
-            self._schedule = Schedule(training, self._total)
+            self._schedule = Schedule(training, self._total_steps)
             scales_loss = precision.needs_loss_scaling(task.model)
             self._optimizer = make_optimizer(
                 training, self._schedule, task.variables, task.multipliers, scales_loss=scales_loss
             )
             self._average = Average(
-                training, self._total, _each_once([*task.model.variables, *task.variables])
+                training,
+                self._total_steps,
+                _remove_duplicates([*task.model.variables, *task.variables]),
             )
-        clip_norm, total = training.clip_norm, self._total
+        clip_norm, total = training.clip_norm, self._total_steps
         self._steps = Steps(strategy, self._optimizer, self._average, clip_norm, total)
         self._validator = Validator(task, training, strategy, self._average, self._schedule)
-        self._checkpoints = Checkpoints(folder / "checkpoints", self._variables())
+        self._checkpoints = Checkpoints(folder / "checkpoints", self._list_variables())
         self._clock = Clock(pace)
         self._state = State()
         # (steps, figures) of the calls since the last record.
         self._figures: list[np.ndarray] = []
-        self._steps_a_call = 1
+        self._steps_per_call = 1
         self._stages = task.stages or [Stage(0.0, lambda: task)]
         # The last stage has a step at least, however short the run.
-        last = max(self._total - 1, 0)
-        self._starts = [min(round(stage.start * self._total), last) for stage in self._stages]
+        last = max(self._total_steps - 1, 0)
+        self._starts = [min(round(stage.start * self._total_steps), last) for stage in self._stages]
         # What this stage computes.
-        self._now = task
+        self._current_task = task
         # Seconds since the last record, and those of them in which the model waited for input.
         self._spent = self._waited = 0.0
         self._recorder = recorder
-        self._progress = Progress(title, self._total, target.batch_size)
+        self._progress = Progress(title, self._total_steps, target.batch_size)
 
     def run(self) -> Result:
         """Train to the end, from the newest checkpoint where there is one.
@@ -158,7 +160,7 @@ class Loop:
         state = self._state
         with interruption.graceful_stop():
             try:
-                while state.step < self._total and not state.stopped:
+                while state.step < self._total_steps and not state.stopped:
                     self._run_stage()
             except StoppedError:
                 self._save()
@@ -166,7 +168,7 @@ class Loop:
                 raise
             self._save()
         self._progress.close()
-        self._average.keep()
+        self._average.assign_averages()
         self._validator.keep_best()
         images = state.step * self._batch_size
         chance = chance_loss(self._task.streams["target"].chosen_labels)
@@ -182,7 +184,7 @@ class Loop:
         """
         state = self._state
         self._enter_stage()
-        call, end = self._call(), self._end(self._stage(state.step))
+        call, end = self._make_step_function(), self._stage_end(self._stage_index(state.step))
         while state.step < end and not state.stopped:
             if self._train(call):
                 raise interruption.stopped_error()
@@ -195,11 +197,11 @@ class Loop:
         if restored is not None:
             record = dict(restored.record)
             self._validator.restore(record.pop("judge"), restored.arrays)
-            records = [(step, known(values)) for step, values in record.pop("records")]
+            records = [(step, from_json_figures(values)) for step, values in record.pop("records")]
             self._state = State(**record, records=records)
             if FIGURES in restored.arrays:
                 self._figures = [restored.arrays[FIGURES]]
-        self._clock.saved(self._state.step, 0.0)
+        self._clock.mark_saved(self._state.step, 0.0)
         self._recorder.resume(self._state.records)
 
     def _save(self) -> None:
@@ -208,25 +210,27 @@ class Loop:
             return
         started = time.perf_counter()
         record = {**asdict(self._state), "judge": self._validator.record()}
-        record["records"] = [(step, plain(values)) for step, values in self._state.records]
+        record["records"] = [
+            (step, to_json_figures(values)) for step, values in self._state.records
+        ]
         arrays = self._validator.arrays()
         if self._figures:
             arrays[FIGURES] = np.concatenate(self._figures)
         self._checkpoints.save(self._state.step, record, arrays)
-        self._clock.saved(self._state.step, time.perf_counter() - started)
+        self._clock.mark_saved(self._state.step, time.perf_counter() - started)
 
-    def _variables(self) -> list[keras.Variable]:
+    def _list_variables(self) -> list[keras.Variable]:
         """Return every variable that training changes, each once, in an order of its own."""
         everything = [*self._task.model.variables, *self._task.variables]
         everything += [*self._optimizer.variables, *self._schedule.variables]
-        return _each_once([*everything, *self._average.variables])
+        return _remove_duplicates([*everything, *self._average.variables])
 
-    def _stage(self, step: int) -> int:
+    def _stage_index(self, step: int) -> int:
         """Return which stage the step after `step` steps belongs to."""
         return max(i for i, start in enumerate(self._starts) if start <= step)
 
-    def _end(self, stage: int) -> int:
-        return [*self._starts[1:], self._total][stage]
+    def _stage_end(self, stage: int) -> int:
+        return [*self._starts[1:], self._total_steps][stage]
 
     def _enter_stage(self) -> None:
         """Set what trains from here on; a stage that begins here begins with a fresh optimizer.
@@ -235,41 +239,41 @@ class Loop:
         first steps three times too long if the count went on for them.
         """
         state = self._state
-        number, started = self._stage(state.step), time.perf_counter()
+        number, started = self._stage_index(state.step), time.perf_counter()
         # What the stage before computed takes no memory while this one's is made.
-        self._now = self._task
-        self._validator.bind(self._now)
-        self._now = self._stages[number].enter()
-        self._validator.bind(self._now)
+        self._current_task = self._task
+        self._validator.bind(self._current_task)
+        self._current_task = self._stages[number].enter()
+        self._validator.bind(self._current_task)
         state.seconds += time.perf_counter() - started
         if state.step == self._starts[number] and state.step:
             self._schedule.restart(state.step)
-            forget(self._optimizer)
+            reset_optimizer(self._optimizer)
             self._validator.reset_patience()
 
     def _next_record(self) -> int:
         """Return the next step after which something is recorded."""
         step = self._state.step
         due = [step - step % every + every for every in (self._record_steps, self._eval_steps)]
-        return min(*due, self._end(self._stage(step)))
+        return min(*due, self._stage_end(self._stage_index(step)))
 
-    def _call(self) -> Callable[[int, int], Call]:
+    def _make_step_function(self) -> Callable[[int, int], Call]:
         """Return what takes the steps of this stage."""
         moving = [variable for variable in self._task.variables if variable.trainable]
-        return self._steps.make_step_function(self._state.step, self._now, moving)
+        return self._steps.make_step_function(self._state.step, self._current_task, moving)
 
     def _train(self, call: Callable[[int, int], Call]) -> bool:
         """Train in one call, to the next record at most; return whether to stop, as told."""
         state, record = self._state, self._next_record()
-        steps = min(record - state.step, self._steps_a_call)
-        steps = self._clock.at_most(state.step, steps)
+        steps = min(record - state.step, self._steps_per_call)
+        steps = self._clock.limit_steps(state.step, steps)
         started = time.perf_counter()
         figures, waited = call(state.step, steps)
         spent = time.perf_counter() - started
-        steps_a_call = max(1, round(steps * SECONDS_PER_CALL / max(spent, 1e-3)))
+        steps_per_call = max(1, round(steps * SECONDS_PER_CALL / max(spent, 1e-3)))
         # All of them have to come to the same.
-        told, self._steps_a_call = cluster.current().agree_on_stop(
-            interruption.stop_requested(), steps_a_call
+        stop_requested, self._steps_per_call = cluster.current().agree_on_stop(
+            interruption.stop_requested(), steps_per_call
         )
         self._check_finite(figures)
         state.step += steps
@@ -281,7 +285,7 @@ class Loop:
         self._progress.update(state.step, float(figures[-1, 0]))
         if state.step == record:
             self._record()
-        return told
+        return stop_requested
 
     def _check_finite(self, figures: np.ndarray) -> None:
         finite = np.isfinite(figures).all(axis=1)
@@ -289,7 +293,7 @@ class Loop:
             self._progress.close()
             raise DivergedError(
                 f"the loss is not finite any more at step {self._state.step + 1 + finite.argmin()}"
-                f" of {self._total}"
+                f" of {self._total_steps}"
             )
 
     def _record(self) -> None:
@@ -301,11 +305,11 @@ class Loop:
             f"train/{name}": mean
             for name, mean in zip(["loss", *self._steps.names], means, strict=True)
         }
-        stage = self._stage(state.step - 1)
+        stage = self._stage_index(state.step - 1)
         if len(self._stages) > 1:
             values["train/stage"] = float(stage + 1)
         values["train/learning_rate"] = float(self._schedule.at(state.step - 1))
-        if state.step % self._eval_steps == 0 or state.step == self._end(stage):
+        if state.step % self._eval_steps == 0 or state.step == self._stage_end(stage):
             values |= self._validator.evaluate()
             # Only the last stage ends early: what comes after another may do better yet.
             state.stopped = self._validator.should_stop and state.step > self._starts[-1]
@@ -316,5 +320,5 @@ class Loop:
         self._spent = self._waited = 0.0
 
 
-def _each_once(variables: Iterable[keras.Variable]) -> list[keras.Variable]:
+def _remove_duplicates(variables: Iterable[keras.Variable]) -> list[keras.Variable]:
     return list({id(variable): variable for variable in variables}.values())

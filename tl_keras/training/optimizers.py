@@ -165,7 +165,7 @@ def make_optimizer(
     return optimizer
 
 
-def forget(optimizer: keras.optimizers.Optimizer) -> None:
+def reset_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
     """Set moments and counts of steps to zero; the scale of the loss stays as it was found."""
     for variable in getattr(optimizer, "inner_optimizer", optimizer).variables:
         variable.assign(tf.zeros(variable.shape, variable.dtype))

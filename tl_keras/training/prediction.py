@@ -14,7 +14,7 @@ from tl_keras.distributed import distribution
 VALUES_PER_BATCH = 2**26
 
 
-def affordable(inputs: np.ndarray, image_size: int = 0) -> int:
+def max_batch_size(inputs: np.ndarray, image_size: int = 0) -> int:
     """Return how many examples a batch may have where no gradients are kept."""
     side = image_size or inputs.shape[1]
     values = side * side * 3 if inputs.dtype == np.uint8 else int(np.prod(inputs.shape[1:]))
@@ -52,7 +52,7 @@ class Runner:
         last = self._last
         if last and last[0] is inputs and last[1] == image_size and not augmented:
             return last[2]
-        batch_size = affordable(inputs, image_size)
+        batch_size = max_batch_size(inputs, image_size)
         batches = distribution.distribute_batches(
             self._strategy,
             lambda context: pipeline.sequential_batches(

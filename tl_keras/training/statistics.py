@@ -13,7 +13,7 @@ from tl_keras.models import batch_statistics
 from tl_keras.models.batch_statistics import Measurer
 from tl_keras.models.colour import with_colour_input
 from tl_keras.runtime.seeds import derive
-from tl_keras.training.prediction import affordable
+from tl_keras.training.prediction import max_batch_size
 from tl_keras.training.task import Task
 
 # A thousand are enough for ImageNet's networks, as Wu and Johnson found.
@@ -23,7 +23,7 @@ EXAMPLES = 256
 
 
 @contextlib.contextmanager
-def in_place(measurer: Measurer, task: Task) -> Iterator[None]:
+def use_current_statistics(measurer: Measurer, task: Task) -> Iterator[None]:
     """Use the statistics of a model's present weights inside, and restore the others afterwards.
 
     Args:
@@ -38,7 +38,7 @@ def in_place(measurer: Measurer, task: Task) -> Iterator[None]:
         yield
 
 
-def keep(model: keras.Model, task: Task) -> None:
+def assign_final_statistics(model: keras.Model, task: Task) -> None:
     """Give a model the statistics of its final weights.
 
     Args:
@@ -59,7 +59,7 @@ def _batches(task: Task, most: int, model: keras.Model) -> Iterator[tf.Tensor]:
     """
     streams = [task.streams[name] for name in task.normalised]
     count = min(most, *(stream.count for stream in streams))
-    size = min(affordable(stream.inputs, stream.image_size) for stream in streams)
+    size = min(max_batch_size(stream.inputs, stream.image_size) for stream in streams)
     # In even parts, so that none has a few examples only.
     parts = [np.array_split(_sample(stream)[:count], -(-count // size)) for stream in streams]
     for chosen in zip(*parts, strict=True):

@@ -87,7 +87,9 @@ class Steps:
         }
 
         def replica_step(batch: Batch, progress: tf.Tensor) -> tf.Tensor:
-            shares = {name: _share_of(streams[name], labels) for name, (_, labels) in batch.items()}
+            shares = {
+                name: _find_share(streams[name], labels) for name, (_, labels) in batch.items()
+            }
             with (
                 sharded_dropout.batch_shares(shares)
                 if self._replicas > 1
@@ -98,21 +100,23 @@ class Steps:
 
         # AutoGraph would turn a loop of Python into the one inside, by way of a file in $TMPDIR.
         @tf.function(reduce_retracing=True, autograph=False)
-        def many(
+        def run_steps(
             iterators: dict[str, Any], batch: Any, step: tf.Tensor, count: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, Any]:
-            return self._many(iterators, batch, step, count, replica_step, task, variables)
+            return self._run_steps(iterators, batch, step, count, replica_step, task, variables)
 
-        batch = _next(iterators)
+        batch = _next_batches(iterators)
 
         def call(step: int, count: int) -> Call:
             nonlocal batch
-            figures, waited, batch = many(iterators, batch, tf.constant(step), tf.constant(count))
+            figures, waited, batch = run_steps(
+                iterators, batch, tf.constant(step), tf.constant(count)
+            )
             return Call(figures.numpy(), float(waited))
 
         return call
 
-    def _many(
+    def _run_steps(
         self,
         iterators: Mapping[str, Any],
         batch: Any,
@@ -135,16 +139,16 @@ class Steps:
             waited += tf.maximum(ready - free, 0.0)
             # Fetched while this step computes: fetching takes time of its own, however soon the
             # batch was made.
-            following = _next(iterators)
+            following = _next_batches(iterators)
             progress = tf.cast(step + number, tf.float32) / self._total_steps
             values = self._strategy.run(replica_step, args=(batch, progress))
             total = self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
             self._average.update(step + number + 1)
             if task.after_step is not None:
                 task.after_step(progress)
-            free = _time_of([total, *(tf.convert_to_tensor(v.value) for v in variables)])
+            free = _time_when_ready([total, *(tf.convert_to_tensor(v.value) for v in variables)])
             figures = figures.write(number, total)
-            return number + 1, following, _time_of(following), figures, free, waited
+            return number + 1, following, _time_when_ready(following), figures, free, waited
 
         now, none = tf.timestamp(), tf.constant(0.0, tf.float64)
         figures = tf.TensorArray(tf.float32, count, element_shape=[None])
@@ -173,21 +177,23 @@ class Steps:
             variables: that move.
         """
         parts = {n: tf.cast(one.size, tf.float32) / one.total for n, one in shares.items()}
-        own = parts["target"]
+        target_part = parts["target"]
         with tf.GradientTape() as tape:
             terms, figures = objective()
-            terms = {name: term * parts.get(name, own) for name, term in terms.items()}
+            terms = {name: term * parts.get(name, target_part) for name, term in terms.items()}
             loss = tf.add_n(list(terms.values()))
             scaled = self._optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        gradients = self._of_whole_batch(gradients)
+        gradients = self._reduce_gradients(gradients)
         self._optimizer.apply(gradients, variables)
         # One term is the loss itself, and recorded as that.
         shown = terms if len(terms) > 1 else {}
         self.names = [*shown, *figures]
-        return tf.stack([loss, *shown.values(), *(figure * own for figure in figures.values())])
+        return tf.stack(
+            [loss, *shown.values(), *(figure * target_part for figure in figures.values())]
+        )
 
-    def _of_whole_batch(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    def _reduce_gradients(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         """Return the sum over all replicas, clipped where --clip_norm says so."""
         if self._replicas > 1:
             context = tf.distribute.get_replica_context()
@@ -199,7 +205,7 @@ class Steps:
         return gradients
 
 
-def _share_of(stream: Stream, labels: tf.Tensor) -> Share:
+def _find_share(stream: Stream, labels: tf.Tensor) -> Share:
     """Return where in a batch of the stream the share is to which these labels belong."""
     context = tf.distribute.get_replica_context()
     replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
@@ -207,12 +213,12 @@ def _share_of(stream: Stream, labels: tf.Tensor) -> Share:
     return Share(first, tf.shape(labels, tf.int64)[0], stream.batch_size)
 
 
-def _next(iterators: Mapping[str, Any]) -> dict[str, Any]:
+def _next_batches(iterators: Mapping[str, Any]) -> dict[str, Any]:
     """Return the next batch of each stream, all replicas' shares of it."""
     return {name: next(iterator) for name, iterator in iterators.items()}
 
 
-def _time_of(tensors: object) -> tf.Tensor:
+def _time_when_ready(tensors: object) -> tf.Tensor:
     """Return the time, () float64 in seconds, at which all of these are there."""
     with tf.control_dependencies(tf.nest.flatten(tensors, expand_composites=True)):
         return tf.timestamp()

@@ -63,12 +63,12 @@ class Validator:
         validation = self._validation
         if validation is None or len(validation.labels) == 0:
             return {}
-        with self._average.in_place(), self._statistics():
+        with self._average.use_averages(), self._statistics():
             logits = self._predictor.predict(validation.images, self._image_size)
             labels = validation.labels
             log_likelihoods = log_softmax(logits.astype(np.float64), axis=1)
             loss = -float(log_likelihoods[np.arange(len(labels)), labels].mean())
-            self._note(loss)
+            self._record_loss(loss)
         accuracy = float((logits.argmax(axis=1) == labels).mean())
         return {"validation/loss": loss, "validation/accuracy": accuracy}
 
@@ -76,9 +76,9 @@ class Validator:
         """Use the statistics of BatchNormalization as they would be if training ended here."""
         if self._training.batch_norm != "recomputed":
             return contextlib.nullcontext()
-        return statistics.in_place(self._measurer, self._task)
+        return statistics.use_current_statistics(self._measurer, self._task)
 
-    def _note(self, loss: float) -> None:
+    def _record_loss(self, loss: float) -> None:
         training = self._training
         self._since_best += 1
         self._since_decay += 1
