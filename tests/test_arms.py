@@ -9,9 +9,10 @@ import pytest
 from scipy.special import log_softmax
 
 import tl_keras
-from tl_keras.config import from_flat
+from tl_keras.config import Config, Training, from_flat
 from tl_keras.data.reading import open_dataset
 from tl_keras.errors import UsageError
+from tl_keras.experiment import arm
 from tl_keras.models import weights
 from tl_keras.storage import files
 
@@ -197,3 +198,23 @@ def test_weights_that_validated_best_are_kept_with_their_statistics(tmp_path):
     assert any(np.array_equal(kept[name], source[name]) for name in body if "kernel" in name)
     for name in body:
         np.testing.assert_array_equal(kept[name], source[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "has_weights", "expected"),
+    [
+        ("mobilenet_v2_035", "auto", True, "frozen"),
+        ("mobilenet_v2_035", "auto", False, "recomputed"),
+        ("mobilenet_v2_035", "recomputed", True, "recomputed"),
+        ("mobilenet_v2_035", "moving", True, "moving"),
+        ("conv4", "auto", True, "recomputed"),
+        ("conv4", "frozen", True, "frozen"),
+        ("conv4", "frozen", False, "recomputed"),
+    ],
+)
+def test_statistics_of_a_transferred_network_of_keras_applications_are_frozen(
+    model, kind, has_weights, expected
+):
+    config = Config(model=model, training=Training(batch_norm=kind))
+    found = arm.choose_batch_norm(config.training, config, has_weights=has_weights)
+    assert found == expected

@@ -34,16 +34,16 @@ def test_objective_is_the_mean_squared_error_of_pixels_from_0_to_1(tmp_path) -> 
     given = unlabelled(tmp_path)
     prepared = autoencoder.prepare(given)
     images = given.images.images[:6]
-    labels = tf.constant(given.images.labels[:6])
-    terms, _ = prepared.task.objective({"target": (tf.constant(images), labels)})
+    batch = {"target": (tf.constant(images), tf.constant(given.images.labels[:6]))}
+    terms, _ = prepared.task.objective(batch, tf.constant(0.0))
     rebuilt = prepared.rebuild(images)
     assert rebuilt.shape == images.shape and rebuilt.dtype == np.float32
     wanted = np.mean(((rebuilt.astype(np.float64) - images) / 255) ** 2)
     assert float(terms["mean_squared_error"]) == pytest.approx(wanted, rel=1e-5)
 
 
-def test_judge_sees_every_image_once(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(autoencoder, "IMAGES_A_BATCH", 16)
+def test_evaluation_sees_every_image_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(autoencoder, "IMAGES_PER_BATCH", 16)
     given = unlabelled(tmp_path)
     prepared = autoencoder.prepare(given)
     # The last image, which fills the last batch, is unlike the others.

@@ -190,7 +190,7 @@ def test_grey_source_is_repeated_for_a_target_in_colour(tmp_path, flags) -> None
     features = own.model(np.repeat(source.images[:9], 3, axis=-1))["features"].numpy()
     logits = features @ own.source.tensors["head/kernel"] + own.source.tensors["head/bias"]
     wanted = keras.losses.sparse_categorical_crossentropy(source.labels[:9], logits, True)
-    terms, _ = prepared.task.objective(batch)
+    terms, _ = prepared.task.objective(batch, tf.constant(0.0))
     assert float(terms["source"]) == pytest.approx(float(np.mean(wanted)), rel=1e-5)
     records = train(prepared, own, tmp_path / "run")
     assert prepared.model.input.shape[-1] == 3

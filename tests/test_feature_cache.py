@@ -82,11 +82,13 @@ def test_feature_cache_keeps_apart_what_depends_on_other_weights(tmp_path):
     np.testing.assert_array_equal(other, [[-1, -1]])
 
 
-@pytest.mark.parametrize("limit", ["EXAMPLES_A_PIECE", "BYTES_A_PIECE"])
+@pytest.mark.parametrize("limit", ["EXAMPLES_PER_PIECE", "BYTES_PER_PIECE"])
 def test_feature_cache_keeps_every_whole_piece_of_a_run_that_is_killed(
     tmp_path, monkeypatch, limit
 ):
-    monkeypatch.setattr(feature_cache, limit, {"EXAMPLES_A_PIECE": 2, "BYTES_A_PIECE": 23}[limit])
+    monkeypatch.setattr(
+        feature_cache, limit, {"EXAMPLES_PER_PIECE": 2, "BYTES_PER_PIECE": 23}[limit]
+    )
 
     def killed(indices):
         if 4 in indices:
@@ -133,7 +135,7 @@ def on_disk(folder):
 
 @pytest.mark.parametrize("pieces", [1, 2, 2048])
 def test_feature_caches_never_take_more_than_their_room(tmp_path, monkeypatch, pieces):
-    monkeypatch.setattr(feature_cache, "EXAMPLES_A_PIECE", pieces)
+    monkeypatch.setattr(feature_cache, "EXAMPLES_PER_PIECE", pieces)
     seen = []
     write = files.write_bytes
 
@@ -180,7 +182,7 @@ def test_feature_cache_without_room_uses_the_rows_that_it_has(tmp_path, caplog):
 
 
 def test_feature_cache_that_was_killed_half_way_has_the_same_room_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_cache, "EXAMPLES_A_PIECE", 2)
+    monkeypatch.setattr(feature_cache, "EXAMPLES_PER_PIECE", 2)
     limit = FeatureCache(Room(tmp_path), {}, (2,), np.float32).bytes_with(6)
 
     def killed(indices):
@@ -212,7 +214,7 @@ def test_feature_cache_without_room_keeps_maps_in_bfloat16_as_they_are(tmp_path)
 def test_feature_cache_without_room_ends_between_two_pieces_where_it_is_told_to(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(feature_cache, "EXAMPLES_A_PIECE", 2)
+    monkeypatch.setattr(feature_cache, "EXAMPLES_PER_PIECE", 2)
     computed = []
     monkeypatch.setattr(interruption, "stop_requested", lambda: len(computed) == 4)
     cache = FeatureCache(Room(tmp_path, 0), {}, (2,), np.float32)

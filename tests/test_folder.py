@@ -250,7 +250,7 @@ def test_folder_leaves_out_as_many_corrupt_pictures_as_it_may_and_logs_them(
     (tmp_path / "test" / "b" / "0.png").write_text("x")
     huge_png(tmp_path / "train" / "b" / "huge.png")
     for allowed in (0, 2):
-        with pytest.raises(DataError, match=r"cannot be used \(3 in all\): .*--max_bad_images=3$"):
+        with pytest.raises(DataError, match=r"unusable images \(3 in all\): .*--max_bad_images=3$"):
             open_folder(tmp_path, max_bad_images=allowed)
     assert logged == []
     for allowed in (3, 100):

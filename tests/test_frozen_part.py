@@ -140,7 +140,7 @@ def test_run_that_is_stopped_while_a_stage_is_computed_is_saved_and_continued(
 def test_features_that_are_stopped_while_they_are_computed_are_continued(
     tmp_path, computed, monkeypatch
 ):
-    monkeypatch.setattr(feature_cache, "EXAMPLES_A_PIECE", 8)
+    monkeypatch.setattr(feature_cache, "EXAMPLES_PER_PIECE", 8)
     flags = {"method": "features", "eval_steps": 4}
     whole, weights_whole = run(tmp_path, **flags)
     assert computed == [8, 8, 8, 6, 8, 2]
@@ -151,7 +151,7 @@ def test_features_that_are_stopped_while_they_are_computed_are_continued(
         # The loop has promised to end in order, so that a signal does not end the process at once.
         told.setattr(
             interruption,
-            "told",
+            "stop_requested",
             lambda: len(computed) == 3 and not saves.append(interruption._is_graceful.is_set()),
         )
         run(stopped, name="run", **flags)
@@ -268,7 +268,7 @@ def test_what_is_large_is_read_from_disk(tmp_path, monkeypatch, frozen):
 
 
 def test_tensors_are_kept_in_the_precision_that_pays(tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_cache, "EXAMPLES_A_PIECE", 7)
+    monkeypatch.setattr(feature_cache, "EXAMPLES_PER_PIECE", 7)
     given = dataclasses.replace(
         setting(tmp_path, trainable="last:2"), precision=Precision("float32", "bfloat16", "")
     )

@@ -88,8 +88,8 @@ def test_loop_stops_where_the_loss_is_not_finite_and_says_at_which_step(tmp_path
     task = made.task()
     calls = iter(range(1000))
 
-    def objective(batch):
-        terms, figures = cross_entropy_of(task.model, CrossEntropy())(batch)
+    def objective(batch, progress):
+        terms, figures = cross_entropy_of(task.model, CrossEntropy())(batch, progress)
         poison = tf.py_function(lambda: np.nan if next(calls) >= 4 else 0.0, [], tf.float32)
         return Objective({name: value + poison for name, value in terms.items()}, figures)
 

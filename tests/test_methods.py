@@ -83,7 +83,7 @@ def test_joint_objective_is_the_source_loss_and_lambda_times_the_target_loss(tmp
         "target": (tf.constant(images.images[:6]), tf.constant(images.labels[:6])),
         "source": (tf.constant(source.images[:9]), tf.constant(source.labels[:9])),
     }
-    terms, figures = prepared.task.objective(batch)
+    terms, figures = prepared.task.objective(batch, tf.constant(0.0))
 
     def loss(pictures, labels):
         scores = given.model(pictures)["logits"]

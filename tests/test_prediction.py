@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tl_keras.data import pipeline
 from tl_keras.training import prediction
 from tl_keras.training.prediction import Predictor
 
@@ -40,7 +41,7 @@ def model() -> keras.Model:
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 50])
 def test_predictor_gives_what_the_model_says_of_each_example(model, monkeypatch, count) -> None:
-    monkeypatch.setattr(prediction, "VALUES_A_BATCH", 1)  # batches of the least size, 16
+    monkeypatch.setattr(prediction, "VALUES_PER_BATCH", 1)  # batches of the least size, 16
     images = pixels(count)
     found = Predictor(model, STRATEGY).predict(images)
     expected = model(images, training=False)["logits"]
@@ -92,6 +93,7 @@ distribution.configure_devices(2)
 
 import test_prediction
 from tl_keras.distributed import distribution
+from tl_keras.data import pipeline
 from tl_keras.training import prediction
 
 prediction.VALUES_A_BATCH = 1
@@ -119,3 +121,22 @@ def test_predictor_on_two_devices_gives_the_same(request) -> None:
         env={**os.environ, "PYTHONPATH": f"{request.path.parent}:."},
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_pipeline_of_the_same_examples_is_built_once(monkeypatch):
+    """A run validates on the same images again and again."""
+    built = []
+    build = pipeline.sequential_batches
+
+    def noted(*arguments, **more):
+        built.append(arguments)
+        return build(*arguments, **more)
+
+    monkeypatch.setattr(pipeline, "sequential_batches", noted)
+    images = np.random.default_rng(0).integers(0, 256, (40, 5, 5, 1), np.uint8)
+    predictor = Predictor(a_model(), STRATEGY)
+    first = predictor.predict(images)
+    assert np.array_equal(predictor.predict(images), first) and len(built) == 1
+    other = predictor.predict(images[::-1])
+    assert np.array_equal(other[::-1], first) and len(built) == 2
+    assert np.array_equal(predictor.predict(images), first) and len(built) == 3

@@ -37,7 +37,7 @@ def test_predictions_have_the_same_bytes_each_time(tmp_path):
 @pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04 half of one"])
 def test_predictions_that_are_damaged_are_refused(tmp_path, data):
     (tmp_path / "predictions.npz").write_bytes(data)
-    with pytest.raises(DataError, match="predictions.npz is damaged.*remove it"):
+    with pytest.raises(DataError, match="predictions.npz is damaged.*Remove it"):
         predictions.read_correct(tmp_path)
 
 

@@ -121,7 +121,7 @@ def assert_objective_is_the_formula(given, task, first, second, labels, indices=
     """Compare a task's objective of a batch with the formula, in float64."""
     assert np.mean(np.any(first.numpy() != second.numpy(), axis=(1, 2, 3))) > 0.9
     batch = dict(zip(task.streams, ((first, labels), (second, labels)), strict=True))
-    terms, figures = task.objective(batch)
+    terms, figures = task.objective(batch, tf.constant(0.0))
     hidden, last = given.model.get_layer("features"), task.variables[-4:]
     assert hidden.output.shape[-1] == last[0].shape[0] == last[0].shape[1]
 

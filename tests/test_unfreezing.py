@@ -262,3 +262,32 @@ def test_joint_thaws_in_stages_and_its_source_head_goes_with_the_head(tmp_path):
     for name, multiplier in (("head", 2), ("source_head", 2), ("dense", 0.5), ("conv", 0.25)):
         way = np.abs(at[3][f"{name}/kernel"] - at[2][f"{name}/kernel"]).max()
         assert way == pytest.approx(0.01 * multiplier, rel=1e-3), name
+
+
+def coloured(name):
+    sizes = {"image_size": 32, "input_channels": 3, "body_channels": 3, "dense_units": 8}
+    return building.build(name, 3, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "body", "head"),
+    [
+        ("mobilenet_v2_035", {}, 0.1, 1.0),
+        ("mobilenet_v2_035", {"body_lr_multiplier": 0.5, "head_lr_multiplier": 2.0}, 0.5, 2.0),
+        ("conv4", {"body_lr_multiplier": 0.5}, 0.5, 1.0),
+    ],
+)
+def test_body_of_a_network_of_keras_applications_moves_at_a_tenth(
+    tmp_path, name, flags, body, head
+):
+    model = coloured(name)
+    found = unfreezing.multipliers(model, setting(tmp_path, model, **flags).config)
+    names = {id(v): name for name, v in building.named_weights(model).items()}
+    for variable, multiplier in zip(model.trainable_variables, found, strict=True):
+        assert multiplier == (head if names[id(variable)].startswith("head/") else body)
+
+
+def test_body_multiplier_of_one_leaves_a_network_of_keras_applications_as_fast(tmp_path):
+    model = coloured("mobilenet_v2_035")
+    given = setting(tmp_path, model, body_lr_multiplier=1.0)
+    assert unfreezing.multipliers(model, given.config) == []

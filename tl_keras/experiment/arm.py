@@ -70,7 +70,7 @@ def _prepare_inputs(
     config = setup.config
     training = config.scratch if arm == "scratch" else config.training
     has_weights = method.copies_weights and source is not None
-    batch_norm = _choose_batch_norm(training, config, has_weights=has_weights)
+    batch_norm = choose_batch_norm(training, config, has_weights=has_weights)
     training = dataclasses.replace(training, batch_norm=batch_norm)
     run = setup.method_inputs(seeds.TARGET, training, seed, config.shots)
     if method.copies_weights and source is not None:
@@ -90,7 +90,7 @@ def _prepare_inputs(
     return run
 
 
-def _choose_batch_norm(training: Training, config: Config, *, has_weights: bool) -> str:
+def choose_batch_norm(training: Training, config: Config, *, has_weights: bool) -> str:
     """Return by which statistics BatchNormalization goes: recomputed, moving or frozen.
 
     A network of keras.applications has learned its statistics from many images, and its weights

@@ -29,7 +29,7 @@ def prepare(run: MethodInputs) -> PretrainingOutputs:
         width, shape = model.output["features"].shape[-1], model.input.shape[1:]
         decoder = _decoder(width, shape, run.seed_for("decoder"))
 
-    def objective(batch: Batch) -> Objective:
+    def objective(batch: Batch, _: tf.Tensor) -> Objective:
         images, _ = batch["target"]
         rebuilt = decoder(model(images, training=True)["features"])
         return Objective({"mean_squared_error": tf.reduce_mean(_errors(images, rebuilt))}, {})

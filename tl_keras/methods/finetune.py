@@ -14,7 +14,7 @@ from tl_keras.methods.frozen_part import shortened
 from tl_keras.methods.interface import MethodInputs, MethodOutputs, cross_entropy_of, supervised
 from tl_keras.methods.penalty import add_penalties
 from tl_keras.models.building import set_trainable, train_only
-from tl_keras.training.task import Batch, Objective, ObjectiveOf, Stage, Task
+from tl_keras.training.task import ObjectiveFunction, ObjectiveOf, Stage, Task
 
 
 def prepare(run: MethodInputs) -> MethodOutputs:
@@ -26,7 +26,7 @@ def prepare(run: MethodInputs) -> MethodOutputs:
     set_trainable(run.model, run.config.trainable)
     added = add_penalties(run)
 
-    def objective_of(model: keras.Model) -> Callable[[Batch], Objective]:
+    def objective_of(model: keras.Model) -> ObjectiveFunction:
         return cross_entropy_of(model, run.cross_entropy, added.terms)
 
     prepared = supervised(run, views=run.config.cached_views)

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import logging
 import math
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -48,6 +49,10 @@ class _Wanted(NamedTuple):
         return self.cache.rows(self.numbers, self.compute)
 
 
+# Hashes of images that were computed, by where the array is in memory.
+_FINGERPRINTS: dict[int, tuple[weakref.ref, str]] = {}
+
+
 class FrozenPart:
     """From images to one tensor, by weights that stay as they are now."""
 
@@ -69,7 +74,6 @@ class FrozenPart:
         self._runners = defaultdict[int, Runner](lambda: Runner(self, run.strategy))
         self._shape = tuple(model.output.shape[1:])
         self._dtype = self(tf.zeros((1, *model.input.shape[1:]), tf.uint8)).numpy().dtype
-        self._fingerprints: dict[int, tuple[np.ndarray, str]] = {}
         self._caches: dict[str, FeatureCache] = {}
         self._room = Room(run.cache, run.config.cache_gb * GIGABYTE)
         self._key = {
@@ -181,15 +185,21 @@ class FrozenPart:
         return _Wanted(cache, numbers, computed)
 
     def _cache(self, images: np.ndarray, **more: Any) -> FeatureCache:
-        # By what it is in memory, where a fingerprint would look at all of it again; the array is
-        # kept, so that there can be no other in its place.
-        if id(images) not in self._fingerprints:
-            self._fingerprints[id(images)] = images, hash_images(images)
-        key = {**self._key, "images": self._fingerprints[id(images)][1], **more}
+        key = {**self._key, "images": _fingerprint(images), **more}
         name = repr(key)
         if name not in self._caches:
             self._caches[name] = FeatureCache(self._room, key, self._shape, self._dtype)
         return self._caches[name]
+
+
+def _fingerprint(images: np.ndarray) -> str:
+    """Return the hash of images, computed once in the life of an array."""
+    kept = _FINGERPRINTS.get(id(images))
+    if kept is None or kept[0]() is not images:
+        kept = weakref.ref(images), hash_images(images)
+        _FINGERPRINTS[id(images)] = kept
+        weakref.finalize(images, _FINGERPRINTS.pop, id(images), None)
+    return kept[1]
 
 
 def _chosen(stream: Stream) -> np.ndarray:
@@ -239,8 +249,8 @@ def shortened(
     if not _pays(run, task, part, share):
         return dataclasses.replace(
             task,
-            objective=lambda batch: objective(
-                {name: (tf.stop_gradient(part(x)), y) for name, (x, y) in batch.items()}
+            objective=lambda batch, progress: objective(
+                {name: (tf.stop_gradient(part(x)), y) for name, (x, y) in batch.items()}, progress
             ),
         )
     validation = run.split.validation

@@ -25,7 +25,14 @@ from tl_keras.models.precision import Precision
 from tl_keras.models.weights import HEAD, Weights
 from tl_keras.runtime import seeds
 from tl_keras.training.prediction import Predictor
-from tl_keras.training.task import Batch, CrossEntropy, Objective, Task, accuracy
+from tl_keras.training.task import (
+    Batch,
+    CrossEntropy,
+    Objective,
+    ObjectiveFunction,
+    Task,
+    accuracy,
+)
 
 # Gives terms of the objective by name, each () float32, of inputs and the model's outputs.
 Extra = Callable[[tf.Tensor, Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
@@ -214,7 +221,7 @@ def _cross_entropy(training: Training, labels: np.ndarray, classes: int) -> Cros
 
 def cross_entropy_of(
     model: keras.Model, loss: CrossEntropy, extra: Extra | None = None
-) -> Callable[[Batch], Objective]:
+) -> ObjectiveFunction:
     """Return the objective of supervised training of `model` on the target's batches.
 
     Args:
@@ -223,7 +230,7 @@ def cross_entropy_of(
         extra: gives further terms by name, of the inputs and of what the model made of them.
     """
 
-    def objective(batch: Batch) -> Objective:
+    def objective(batch: Batch, _: tf.Tensor) -> Objective:
         inputs, labels = batch["target"]
         outputs = model(inputs, training=True)
         logits = outputs["logits"]

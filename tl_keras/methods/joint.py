@@ -1,7 +1,6 @@
 """Training on source and target together, with a shared body and a head for each."""
 
 import dataclasses
-from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -12,7 +11,7 @@ from tl_keras.methods.interface import MethodInputs, MethodOutputs, supervised
 from tl_keras.models import sharded_dropout
 from tl_keras.models.building import set_trainable
 from tl_keras.models.colour import with_colour_input
-from tl_keras.training.task import Batch, Objective, accuracy
+from tl_keras.training.task import Batch, Objective, ObjectiveFunction, accuracy
 
 
 def prepare(run: MethodInputs) -> MethodOutputs:
@@ -34,10 +33,10 @@ def prepare(run: MethodInputs) -> MethodOutputs:
     [weight] = catalog.strengths("joint", config)
     source_loss = run.source_cross_entropy
 
-    def objective_of(model: keras.Model) -> Callable[[Batch], Objective]:
+    def objective_of(model: keras.Model) -> ObjectiveFunction:
         model = with_colour_input(model)
 
-        def objective(batch: Batch) -> Objective:
+        def objective(batch: Batch, _: tf.Tensor) -> Objective:
             images, labels = batch["target"]
             source_images, source_labels = batch["source"]
             # One pass over both: normalisation goes by the mixture, in the final model too.

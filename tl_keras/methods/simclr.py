@@ -57,7 +57,7 @@ def prepare(run: MethodInputs) -> PretrainingOutputs:
         half = tf.shape(first)[0]
         return nt_xent(projected[:half], projected[half:], indices, temperature)
 
-    def objective(batch: Batch) -> Objective:
+    def objective(batch: Batch, _: tf.Tensor) -> Objective:
         (first, indices), (second, _) = batch[FIRST], batch[SECOND]
         found = contrast(first, second, indices, True)
         return Objective({"nt_xent": found.loss}, {"contrastive_accuracy": found.accuracy})

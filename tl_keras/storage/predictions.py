@@ -49,7 +49,8 @@ def read_correct(folder: Path) -> np.ndarray:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     # numpy and zipfile raise many kinds of errors for damaged bytes.
     except Exception as error:
-        raise DataError(f"{path} is damaged: {error}. Remove it, or its folder") from error
+        reason = str(error).rstrip(".")
+        raise DataError(f"{path} is damaged: {reason}. Remove it, or its folder") from error
     if labels.ndim != 1 or not labels.size or labels.shape != predicted.shape:
         raise DataError(
             f"{path} is damaged: labels are {labels.shape} and predicted {predicted.shape}, not"

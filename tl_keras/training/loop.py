@@ -128,7 +128,8 @@ class Loop:
             self._average = Average(
                 training, self._total, _each_once([*task.model.variables, *task.variables])
             )
-        self._steps = Steps(strategy, self._optimizer, self._average, training.clip_norm)
+        clip_norm, total = training.clip_norm, self._total
+        self._steps = Steps(strategy, self._optimizer, self._average, clip_norm, total)
         self._validator = Validator(task, training, strategy, self._average, self._schedule)
         self._checkpoints = Checkpoints(folder / "checkpoints", self._variables())
         self._clock = Clock(pace)
@@ -254,9 +255,8 @@ class Loop:
 
     def _call(self) -> Callable[[int, int], Call]:
         """Return what takes the steps of this stage."""
-        streams = {name: s.clamp_batch_size() for name, s in self._now.streams.items()}
         moving = [variable for variable in self._task.variables if variable.trainable]
-        return self._steps.starting(self._state.step, streams, self._now.objective, moving)
+        return self._steps.make_step_function(self._state.step, self._now, moving)
 
     def _train(self, call: Callable[[int, int], Call]) -> bool:
         """Train in one call, to the next record at most; return whether to stop, as told."""

@@ -14,7 +14,7 @@ from tl_keras.distributed import distribution
 from tl_keras.models import sharded_dropout
 from tl_keras.models.sharded_dropout import Share
 from tl_keras.training.averaging import Average
-from tl_keras.training.task import Batch, Objective
+from tl_keras.training.task import Batch, Objective, Task
 
 # Gradients are summed over the replicas in packs of so many bytes, the last layers' first, while
 # those of the layers before are computed. In one pack the 100 MB of ResNet50 take four times as
@@ -47,6 +47,7 @@ class Steps:
         optimizer: keras.optimizers.Optimizer,
         average: Average,
         clip_norm: float,
+        total_steps: int,
     ):
         """Prepare to take steps.
 
@@ -55,6 +56,7 @@ class Steps:
             optimizer: that moves them.
             average: that follows them.
             clip_norm: the largest norm of a whole batch's gradient; 0 for any.
+            total_steps: of the run, for its progress.
         """
         self.names: list[str] = []
         self._strategy = strategy
@@ -62,22 +64,19 @@ class Steps:
         self._optimizer = optimizer
         self._average = average
         self._clip_norm = clip_norm
+        self._total_steps = max(total_steps, 1)
 
-    def starting(
-        self,
-        first: int,
-        streams: Mapping[str, Stream],
-        objective: Callable[[Batch], Objective],
-        variables: Sequence[keras.Variable],
+    def make_step_function(
+        self, first: int, task: Task, variables: Sequence[keras.Variable]
     ) -> Callable[[int, int], Call]:
         """Return a function that takes `(step, count)`: so many steps from the one after `step` on.
 
         Args:
             first: the step before the first call; each call goes on where the last one ended.
-            streams: of the batches.
-            objective: of one replica's share of a batch.
+            task: with the streams, the objective, and what is done after each step.
             variables: that move.
         """
+        streams = {name: stream.clamp_batch_size() for name, stream in task.streams.items()}
         iterators = {
             name: iter(
                 distribution.distribute_batches(
@@ -87,21 +86,22 @@ class Steps:
             for name, stream in streams.items()
         }
 
-        def replica_step(batch: Batch) -> tf.Tensor:
+        def replica_step(batch: Batch, progress: tf.Tensor) -> tf.Tensor:
             shares = {name: _share_of(streams[name], labels) for name, (_, labels) in batch.items()}
             with (
                 sharded_dropout.batch_shares(shares)
                 if self._replicas > 1
                 else contextlib.nullcontext()
             ):
-                return self._replica_step(batch, shares, objective, variables)
+                objective = functools.partial(task.objective, batch, progress)
+                return self._replica_step(shares, objective, variables)
 
         # AutoGraph would turn a loop of Python into the one inside, by way of a file in $TMPDIR.
         @tf.function(reduce_retracing=True, autograph=False)
         def many(
             iterators: dict[str, Any], batch: Any, step: tf.Tensor, count: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, Any]:
-            return self._many(iterators, batch, step, count, replica_step, variables)
+            return self._many(iterators, batch, step, count, replica_step, task, variables)
 
         batch = _next(iterators)
 
@@ -118,7 +118,8 @@ class Steps:
         batch: Any,
         step: tf.Tensor,
         count: tf.Tensor,
-        replica_step: Callable[[Batch], tf.Tensor],
+        replica_step: Callable[[Batch, tf.Tensor], tf.Tensor],
+        task: Task,
         variables: Sequence[keras.Variable],
     ) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """Take `count` steps after `step`; return figures, seconds waited, and the next batch."""
@@ -135,9 +136,12 @@ class Steps:
             # Fetched while this step computes: fetching takes time of its own, however soon the
             # batch was made.
             following = _next(iterators)
-            values = self._strategy.run(replica_step, args=(batch,))
+            progress = tf.cast(step + number, tf.float32) / self._total_steps
+            values = self._strategy.run(replica_step, args=(batch, progress))
             total = self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
             self._average.update(step + number + 1)
+            if task.after_step is not None:
+                task.after_step(progress)
             free = _time_of([total, *(tf.convert_to_tensor(v.value) for v in variables)])
             figures = figures.write(number, total)
             return number + 1, following, _time_of(following), figures, free, waited
@@ -157,23 +161,21 @@ class Steps:
 
     def _replica_step(
         self,
-        batch: Batch,
         shares: Mapping[str, Share],
-        objective: Callable[[Batch], Objective],
+        objective: Callable[[], Objective],
         variables: Sequence[keras.Variable],
     ) -> tf.Tensor:
         """Move the variables; return this replica's part of the loss and of the other figures.
 
         Args:
-            batch: this replica's share.
-            shares: where in the batch of each stream that is.
+            shares: where in the batch of each stream this replica's share is.
             objective: of the share.
             variables: that move.
         """
         parts = {n: tf.cast(one.size, tf.float32) / one.total for n, one in shares.items()}
         own = parts["target"]
         with tf.GradientTape() as tape:
-            terms, figures = objective(batch)
+            terms, figures = objective()
             terms = {name: term * parts.get(name, own) for name, term in terms.items()}
             loss = tf.add_n(list(terms.values()))
             scaled = self._optimizer.scale_loss(loss)

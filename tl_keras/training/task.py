@@ -31,6 +31,11 @@ class Objective(NamedTuple):
     figures: dict[str, tf.Tensor]
 
 
+# What one replica computes on its share of a batch, inside the gradient tape. The second argument
+# is the run's progress, () float32: the part of its steps that are done, 0 at the first.
+ObjectiveFunction = Callable[[Batch, tf.Tensor], Objective]
+
+
 class Stage(NamedTuple):
     """A part of a run in which the same weights train.
 
@@ -53,27 +58,30 @@ class Task:
         model: gives {"features", "logits"} of the target's inputs; built under the strategy.
         variables: all that trains in some stage. Everything else is frozen, here and nowhere else.
         streams: "target", and others whose batches ride along.
-        objective: runs in one replica, inside the gradient tape.
+        objective: what one replica computes on its share of a batch.
         validation: images or features with labels, or None.
         image_size: side in pixels that validation images are brought to; 0 leaves them.
         stages: in their order, the first from 0 on; empty where `variables` train all the time.
         multipliers: of the updates of each of `variables`; empty for 1.
         normalised: names of the streams whose batches go through normalisation together.
+        after_step: called with the progress after each step, in the graph and once for all
+            replicas, such as to let a teacher's weights follow. None for nothing.
     """
 
     model: keras.Model
     variables: Sequence[keras.Variable]
     streams: Mapping[str, Stream]
-    objective: Callable[[Batch], Objective]
+    objective: ObjectiveFunction
     validation: ImageSet | None = None
     image_size: int = 0
     stages: Sequence[Stage] = ()
     multipliers: Sequence[float] = ()
     normalised: tuple[str, ...] = ("target",)
+    after_step: Callable[[tf.Tensor], None] | None = None
 
 
 # Gives the objective of a model, or of the part of it that trains.
-ObjectiveOf = Callable[[keras.Model], Callable[[Batch], Objective]]
+ObjectiveOf = Callable[[keras.Model], ObjectiveFunction]
 
 
 @dataclass(frozen=True)
