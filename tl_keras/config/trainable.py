@@ -37,7 +37,7 @@ class Trainable:
             return cls("last", int(number))
         try:
             re.compile(text)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(
                 f"is not all, head, last:N, or a regular expression ({error})"
             ) from None
