@@ -480,9 +480,13 @@ def test_check_refuses_a_config_out_of_bounds_by_the_name_of_the_flag(name) -> N
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_check_refuses_what_is_no_text_by_the_name_of_the_flag(name) -> None:
-    # None stands for a word of some flags: auto, or all.
-    none = [] if name in ("augment", "source_augment", "shots", "source_preprocessing") else [None]
-    for value in [*none, b"a", ["a"], *([] if name == "shots" else [3])]:
+    values = [b"a", ["a"]]
+    # None stands for a word of some flags, auto or all, and some take numbers too.
+    words = ("augment", "source_augment", "source_preprocessing")
+    numbers = ("shots", "body_lr_multiplier")
+    values += [] if name in words + numbers else [None]
+    values += [] if name in numbers else [3]
+    for value in values:
         with pytest.raises(UsageError, match=rf"^--{name}=.* must be text$"):
             validate.check(from_flat({name: value}))
 

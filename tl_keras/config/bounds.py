@@ -66,7 +66,7 @@ def _check_parsed(value: Any, option: Option) -> None:
         return
     try:
         is_parsed = option.parse is not None and option.parse(option.show(value)) == value
-    except ValueError:
+    except (TypeError, ValueError):
         is_parsed = False
     if not is_parsed:
         raise ValueError("must be text")
