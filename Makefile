@@ -17,7 +17,7 @@ TORTURE := tests/test_kills.py tests/test_damage.py tests/test_full_disk.py \
 .PHONY: help setup run test test-all torture check format recipes compare tensorboard bench clean $(RECIPES)
 
 help: ## list the targets
-	@grep -hE '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "and every recipe is a target of its name: make recipes"
 
 $(BIN)/.installed: setup.cfg pyproject.toml
