@@ -11,6 +11,15 @@ import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
+# The files that take longest, the longest first: one that starts last is what all wait for.
+LONGEST_FIRST = (
+    *("test_experiment.py", "test_kills.py", "test_peers.py", "test_distribution.py"),
+    *("test_arms.py", "test_file_preprocessing.py", "test_full_disk.py", "test_damage.py"),
+    *("test_comparison.py", "test_applications.py", "test_fuzz_flags.py", "test_colour.py"),
+    *("test_file_network.py", "test_building.py", "test_unfreezing.py", "test_frozen_part.py"),
+    *("test_averaging.py", "test_pipeline.py", "test_mixing.py", "test_keras_defaults.py"),
+)
+
 # Read when TensorFlow and Keras are imported, by the tests and by the programs they start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 for variable, folder in (("TFDS_DATA_DIR", "tfds"), ("KERAS_HOME", "keras_home")):
@@ -31,6 +40,22 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make a warning an error where our own code, or a test, gives rise to it."""
     for module in ("tl_keras", "test_", "tests"):
         config.addinivalue_line("filterwarnings", f"error:::{module}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start the longest files first; with --torture, leave out the short form of each loop."""
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    if config.getoption("--torture"):
+        short = [item for item in items if _has_few_rounds(item)]
+        items[:] = [item for item in items if item not in short]
+        config.hook.pytest_deselected(items=short)
+
+
+def _has_few_rounds(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and (
+        hasattr(item, "callspec") and item.callspec.params.get("rounds") == "few"
+    )
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from made import QUICK_RUN
+from made import QUICK_RUN, sweep
 from scipy.special import log_softmax
 
 import tl_keras
@@ -70,6 +70,7 @@ def test_few_images_train_for_some_hundred_steps_unless_epochs_say_none(tmp_path
     assert none.record["runs"][0]["steps"] == 0
 
 
+@pytest.mark.slow
 def test_each_seed_has_a_pretraining_of_its_own_where_they_are_paired(tmp_path):
     record = run(tmp_path / "paired", source_seed="paired", seeds=(0, 3)).record
     assert record["source"] is None
@@ -99,16 +100,19 @@ def evaluated(folder) -> tuple[float, float]:
 
 @pytest.mark.parametrize(
     "flags",
-    [
-        {},
-        {"method": "features"},
-        {"trainable": "head"},
-        {"method": "features:8"},
-        {"method": "joint:2"},
-        {"ema": 0.9},
-        {"model": "conv4", "steps": 8},
-        {"model": "conv4", "steps": 8, "batch_norm": "frozen"},
-    ],
+    sweep(
+        [
+            {},
+            {"method": "features"},
+            {"trainable": "head"},
+            {"method": "features:8"},
+            {"method": "joint:2"},
+            {"ema": 0.9},
+            {"model": "conv4", "steps": 8},
+            {"model": "conv4", "steps": 8, "batch_norm": "frozen"},
+        ],
+        fast=[{"method": "features:8"}, {"ema": 0.9}],
+    ),
     ids=str,
 )
 def test_figures_are_of_the_model_that_is_saved(tmp_path, source_file, flags):
@@ -186,6 +190,7 @@ def test_both_arms_leave_the_same_images_out_for_validation(tmp_path, source_fil
     assert "finetune with 40 images" in log and "scratch with 40 images" in log
 
 
+@pytest.mark.slow
 def test_weights_that_validated_best_are_kept_with_their_statistics(tmp_path):
     """The best look was before the body thawed: nothing of the body may differ from the source."""
     run(

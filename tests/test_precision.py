@@ -128,7 +128,7 @@ def test_scale_of_the_loss_is_kept_in_checkpoints_and_from_stage_to_stage(tmp_pa
     # The second stage forgot the steps of the first.
     assert int(loop._optimizer.iterations) == 10
     scale.assign(1.0)
-    assert Checkpoints(tmp_path / "checkpoints", loop._variables()).restore() is not None
+    assert Checkpoints(tmp_path / "checkpoints", loop._list_variables()).restore() is not None
     assert float(scale) == 64.0
 
 
