@@ -37,7 +37,7 @@ def test_parse_reads_every_operation():
         ("crop:4.5", "'4.5' is not a whole number; allowed is crop:N (whole pixels, 1 to 64)"),
         ("crop:0", "out of range"),
         ("color:red", "'red' is not a number"),
-        ("randaugment:11", "randaugment:N (whole operations a picture, 1 to 10)"),
+        ("randaugment:11", "randaugment:N (whole operations per image, 1 to 10)"),
         ("randaugment:2:2", "magnitude, 0 to 1"),
         ("randaugment:2:0.1:3", "randaugment takes one value"),
         ("mixup", "mixup takes one value, as in mixup:A (alpha of Beta(alpha, alpha), 0.01 to 10)"),

@@ -165,7 +165,7 @@ def test_weights_without_a_head_are_refused_before_any_run_that_needs_one(tmp_pa
     flags = "--methods=finetune --shots=2 --seeds=0"
     compare(tmp_path / "first", f"--pretrain=autoencoder --source_steps=2 {flags}")
     path = tmp_path / "first" / "source" / "source.weights.h5"
-    with pytest.raises(UsageError, match="distill goes on with the source's head"):
+    with pytest.raises(UsageError, match="distill continues with the source's head"):
         compare(tmp_path / "no", f"{flags} --methods=finetune,distill --source_weights={path}")
     assert not (tmp_path / "no" / "scratch").exists()
     text = compare(tmp_path / "again", f"{flags} --source=usps --source_weights={path}")

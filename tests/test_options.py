@@ -169,7 +169,7 @@ def test_choice_takes_its_choices_and_names_them_where_it_refuses(name) -> None:
     for choice in option.choices:
         word = f"--{name}={choice}"
         if word == "--source_batch_norm=frozen":
-            assert "has none: choose recomputed or moving" in refusal(word)
+            assert "has none. Choose recomputed or moving" in refusal(word)
             continue
         assert parse(word, *beside(word)).flat()[name] == choice
     for text in ("", "other", option.choices[0].upper(), option.choices[0] + " "):
@@ -324,7 +324,7 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
         ("--source_augment=flip:1", "--source_augment=flip:1: flip takes no value"),
         (
             "--optimizer=adamw",
-            "--optimizer=adamw with --weight_decay=0 is adam: give --weight_decay,",
+            "--optimizer=adamw with --weight_decay=0 is adam. Give --weight_decay,",
         ),
         (
             "--optimizer=adamw --source_weight_decay=0.1 --weight_decay=0.1"
@@ -342,20 +342,20 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
         ("--augment=mixup:0", "--augment=mixup:0: '0' is out of range; allowed is mixup:A"),
         ("--ema=0.9 --swa=0.5", "--ema=0.9 and --swa=0.5 are two averages of the weights"),
         ("--strategy=one_device --replicas=2", "--replicas=2 are more than --strategy=one_device"),
-        ("--batch_size=2 --replicas=3", "--batch_size=2 has not an image for each of --replicas=3"),
-        ("--source_batch_size=1 --replicas=2", "--source_batch_size=1 has not an image for each"),
+        ("--batch_size=2 --replicas=3", "--batch_size=2 has no image for some of --replicas=3"),
+        ("--source_batch_size=1 --replicas=2", "--source_batch_size=1 has no image for some"),
         ("--source_ema=0.9 --source_swa=0.5", "--source_ema=0.9 and --source_swa=0.5 are two"),
         ("--label_smoothing=1", "--label_smoothing=1: must be a number from 0 to 0.99"),
         ("--class_weights=even", "--class_weights=even: value should be one of"),
         ("--method=features --augment=auto", "--augment=auto changes the images in each epoch"),
-        ("--early_stopping=2 --validation=0", "--early_stopping=2 watches a validation set"),
-        ("--schedule=plateau --validation=0", "--schedule=plateau watches a validation set"),
+        ("--early_stopping=2 --validation=0", "--early_stopping=2 needs a validation set"),
+        ("--schedule=plateau --validation=0", "--schedule=plateau needs a validation set"),
         (
             "--source_schedule=plateau --validation=0",
-            "--source_schedule=plateau watches a validation set",
+            "--source_schedule=plateau needs a validation set",
         ),
         ("--shots=1 --early_stopping=1", "--shots=1 leaves no image for it"),
-        ("--shots=1 --schedule=plateau", "--schedule=plateau watches a validation set"),
+        ("--shots=1 --schedule=plateau", "--schedule=plateau needs a validation set"),
         ("--temperature=0.5", "not a flag any more. Give --pretrain=simclr:TEMPERATURE"),
         ("--joint_lambda=1", "not a flag any more. Give --method=joint:LAMBDA"),
         ("--feature_head=mlp", "not a flag any more. Give --method=features:UNITS"),

@@ -192,7 +192,7 @@ def test_stages_and_speeds_go_with_methods_that_train_a_body_that_is_there(metho
 @pytest.mark.parametrize("name", [n for n, row in catalog.PENALTIES.items() if row.needs_source])
 def test_penalty_that_measures_from_a_source_needs_one(name):
     message = refusal("--source=none", f"--penalty={name}")
-    assert message.startswith(f"--penalty={name} measures from a source, and --source=none leaves")
+    assert message.startswith(f"--penalty={name} compares with a source, and --source=none leaves")
     assert f"--method={name} transfers from a source" in refusal(
         "--source=none", f"--method={name}"
     )
@@ -201,7 +201,7 @@ def test_penalty_that_measures_from_a_source_needs_one(name):
 @pytest.mark.parametrize("word", ["--penalty=distill", "--method=distill"])
 def test_distill_needs_the_head_of_the_source(word):
     message = refusal("--source=imagenet", "--model=vgg16", word)
-    assert "--source=imagenet brings no head: name a dataset with labels as --source" in message
+    assert "--source=imagenet brings no head. Name a dataset with labels as --source" in message
     assert "--pretrain=autoencoder brings no head" in refusal("--pretrain=autoencoder", word)
 
 
