@@ -151,7 +151,7 @@ def test_default_workdir_is_the_same_whatever_is_compared(tmp_path, monkeypatch)
     ("words", "told"),
     [
         ("--shots=2,100000", "--shots=100000 is more than class"),
-        ("--trainable=head --methods=finetune,gradual", "nothing for --unfreeze=gradual to thaw"),
+        ("--trainable=head --methods=finetune,gradual", "no layer for --unfreeze=gradual"),
     ],
 )
 def test_what_cannot_be_in_one_of_the_runs_is_told_before_the_source_trains(tmp_path, words, told):

@@ -60,7 +60,7 @@ def test_feature_cache_computes_again_what_is_damaged(tmp_path, damage, name, ca
     # The piece before the damaged one stays; of a manifest nothing does.
     lost = {4, 1, 7, 9} if name == "manifest.json" or damage is not _flipped else {9}
     assert set(cache.computed[4:]) == lost
-    assert "computed again from there" in caplog.text
+    assert "Computed again from there" in caplog.text
     assert cache.rows([1, 4, 7, 9]).shape == (4, 2)
     assert len(cache.computed) == 4 + len(lost)
 

@@ -159,7 +159,8 @@ def check_head(config: Config, file: WeightsFile | None) -> None:
     if file and not classes and (user := find_head_user(config)):
         raise UsageError(
             f"{user} continues with the source's head, and {source_flag(config)} has none with"
-            " class names. Give weights that tl_keras trained with labels, or choose another --method"
+            " class names. Give weights that tl_keras trained with labels, or choose another"
+            " --method"
         )
 
 
