@@ -191,8 +191,8 @@ def test_stages_are_as_long_as_said_and_share_the_rest(tmp_path, flags, starts):
     [
         (
             {"unfreeze": "gradual:0.1:0.1:0.1"},
-            "--unfreeze=gradual:0.1:0.1:0.1 gives 3 stage lengths, and the model has 2 stages before"
-            " the last. Give at most 2",
+            "--unfreeze=gradual:0.1:0.1:0.1 gives 3 stage lengths, and the model has 2 stages"
+            " before the last. Give at most 2",
         ),
         (
             {"unfreeze": "lp_ft", "trainable": "head"},

@@ -236,10 +236,10 @@ def use_frozen_part(
     objective_of: ObjectiveOf,
     share: float,
 ) -> Task:
-    """Return an equivalent task whose frozen layers, up to the first trainable one, run separately.
+    """Return an equivalent task whose layers before the first trainable one are a FrozenPart.
 
-    Their outputs are cached if each is used more than once, they fit into --cache_gb, and there is no
-    augmentation or a finite number of --cached_views.
+    Their outputs are cached if each is used more than once, they fit into --cache_gb, and images
+    have no augmentation or a finite number of --cached_views.
 
     Args:
         run: the inputs of the method.
