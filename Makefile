@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 RECIPES := $(sort $(basename $(notdir $(wildcard experiments/*.flags))))
 FLAGS ?=
 RECIPE ?= digits
+# The files that take longest are started first: see tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # What `make torture` runs: tests that have a long form.
 TORTURE := tests/test_kills.py tests/test_damage.py tests/test_full_disk.py \
   tests/test_weights_file.py tests/test_fuzz_pictures.py tests/test_fuzz_flags.py \
@@ -12,10 +14,10 @@ TORTURE := tests/test_kills.py tests/test_damage.py tests/test_full_disk.py \
   tests/test_peers.py tests/test_distribution.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test torture check format recipes compare tensorboard bench clean $(RECIPES)
+.PHONY: help setup run test test-all torture check format recipes compare tensorboard bench clean $(RECIPES)
 
 help: ## list the targets
-	@grep -hE '^[a-z_]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "and every recipe is a target of its name: make recipes"
 
 $(BIN)/.installed: setup.cfg pyproject.toml
@@ -27,8 +29,11 @@ setup: $(BIN)/.installed ## make .venv and install everything into it
 
 run: digits ## the main job, on data that comes inside the dependencies
 
-test: check ## the formatter, the linter, the types, and the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: check ## the formatter, the linter, the types, and the fast tests: 6 minutes on two cores
+	$(PYTEST) -m "not slow"
+
+test-all: check ## the same with all tests, as plain pytest runs them; FLAGS="-m slow" for the slow ones
+	$(PYTEST) $(FLAGS)
 
 check: setup ## the formatter, the linter and the types
 	$(BIN)/ruff format --check .
@@ -36,7 +41,7 @@ check: setup ## the formatter, the linter and the types
 	$(BIN)/mypy
 
 torture: setup ## kills, damage, full disks and odd inputs by the thousand; prints the counts
-	$(BIN)/python -m pytest -n 2 --dist loadfile --torture $(TORTURE)
+	$(PYTEST) --torture $(TORTURE)
 
 format: setup ## format the code
 	$(BIN)/ruff format .

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -39,10 +40,16 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-@pytest.fixture
-def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
-    """A function that returns how often to try: the first number, or the second with --torture."""
-    return lambda short, long: long if request.config.getoption("--torture") else short
+@pytest.fixture(params=["few", pytest.param("many", marks=pytest.mark.slow)])
+def rounds(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """A function that picks how much to try, of three amounts: few, many, and most.
+
+    `make test` tries few; `make test-all` tries many, too, in a test of its own; with --torture,
+    that one tries most.
+    """
+    most = request.config.getoption("--torture")
+    chosen = 0 if request.param == "few" else 2 if most else 1
+    return lambda *amounts: amounts[chosen]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,27 @@ from tl_keras.training.loop import Loop
 from tl_keras.training.task import CrossEntropy, Task
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+# One architecture of ours, one with depthwise convolutions and one with sums.
+THREE = ("conv4", "mobilenet_v2_035", "resnet50")
+
+
+def sweep(values: Iterable[Any], fast: Iterable[Any] = THREE) -> list[Any]:
+    """Return the parameters of a test of which all but the fast ones are slow.
+
+    Raises:
+        ValueError: a fast one is not among them.
+    """
+    values, fast = list(values), list(fast)
+    if missing := [value for value in fast if value not in values]:
+        raise ValueError(f"{missing} cannot be fast: they are not among {values}")
+    return [
+        value
+        if value in fast
+        else pytest.param(*(value if isinstance(value, tuple) else [value]), marks=pytest.mark.slow)
+        for value in values
+    ]
 
 
 def pictures(count: int, seed: int = 0) -> ImageSet:

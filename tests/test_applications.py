@@ -10,12 +10,14 @@ import time
 import keras
 import numpy as np
 import pytest
+from made import sweep
 
 from tl_keras.errors import DataError
 from tl_keras.models import applications, catalog
 from tl_keras.models.building import build, find_head, named_weights
 
 APPLICATIONS = [name for name, entry in catalog.MODELS.items() if entry.function]
+FAST = ("vgg16", "mobilenet_v2_035", "resnet50")
 
 
 def make(name, size=32, seed=1, weights=None):
@@ -53,7 +55,7 @@ def stock(name, size, weights=None):
     )
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("name", sweep(APPLICATIONS, fast=FAST))
 def test_preprocess_is_that_of_keras(name):
     images = pictures(8)
     inputs = keras.Input((8, 8, 3), dtype="uint8")
@@ -64,7 +66,10 @@ def test_preprocess_is_that_of_keras(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["vgg16", "densenet121", "mobilenet_v3_small", "efficientnet_v2_b0", "convnext_tiny"],
+    sweep(
+        ["vgg16", "densenet121", "mobilenet_v3_small", "efficientnet_v2_b0", "convnext_tiny"],
+        fast=["vgg16", "mobilenet_v3_small"],
+    ),
 )
 def test_features_are_those_of_keras(name):
     ours, theirs = make(name), stock(name, 32)
@@ -75,6 +80,7 @@ def test_features_are_those_of_keras(name):
     )
 
 
+@pytest.mark.slow
 def test_efficientnet_is_one_architecture_fresh_and_pretrained(tmp_path, monkeypatch):
     images = pictures(32)
     fresh = make("efficientnet_b0")
@@ -108,7 +114,9 @@ def accept(monkeypatch, name, path, **changes):
     monkeypatch.setenv("KERAS_HOME", str(path.parents[1]))
 
 
-@pytest.mark.parametrize("name", ["mobilenet_025", "mobilenet_v2_035"])
+@pytest.mark.parametrize(
+    "name", sweep(["mobilenet_025", "mobilenet_v2_035"], fast=["mobilenet_025"])
+)
 def test_imagenet_weights_give_the_features_of_keras(name, shared_data, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(shared_data / "keras_home"))
     ours = make(name, 224, weights="imagenet")
@@ -150,7 +158,7 @@ def no_values():
     keras.utils.clear_session()
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("name", sweep(APPLICATIONS, fast=FAST))
 def test_weights_file_is_the_one_keras_asks_for(name, monkeypatch, no_values):
     def get_file(fname, origin, cache_subdir, file_hash=None):
         raise Asked(fname, origin, cache_subdir, file_hash or "")
@@ -165,7 +173,7 @@ def test_weights_file_is_the_one_keras_asks_for(name, monkeypatch, no_values):
         assert asked.value.args == wanted
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("name", sweep(APPLICATIONS, fast=FAST))
 def test_catalog_has_the_sizes_of_keras(name, monkeypatch):
     def obtain_input_shape(shape, default_size, min_size, **_):
         raise Asked(default_size, min_size)

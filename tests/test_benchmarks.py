@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from experiments.benchmarks import __main__ as program
-from experiments.benchmarks import growth, machine, pictures, plots, results, rows
+from experiments.benchmarks import growth, rows
 from experiments.benchmarks.accuracy import Accuracy
 from experiments.benchmarks.growth import Point
-from experiments.benchmarks.heads import CACHED, UNCACHED, command
-from experiments.benchmarks.processes import Worker, last_line, named_exit, run
+from experiments.benchmarks.heads import CACHED, UNCACHED
+from experiments.benchmarks.processes import Worker, run
 from experiments.benchmarks.results import Book
 from experiments.benchmarks.speed import Comparison, Opponent, finding
 from experiments.benchmarks.turns import FailedError, Found, Measure, Pace, Ratio, ratio, take_turns
+
+# The benchmarks are no part of the program.
+pytestmark = pytest.mark.slow
 
 FAKES = """
 import pathlib
@@ -61,12 +64,6 @@ def stops_by_itself(rounds):
 def hangs(rounds):
     time.sleep(60)
 
-
-def counts(rounds, path):
-    rounds.begin()
-    rounds.end(1)
-    while True:
-        pathlib.Path(path).write_text(str(time.monotonic()))
 """
 MACHINE = {"processor": "a | b", "cores": "2"}
 
@@ -160,13 +157,6 @@ def test_turns_go_on_without_one_that_fails(moment) -> None:
     assert found["a"].images_per_second == found["c"].images_per_second == [1, 2, 3]
 
 
-def test_turns_close_all_where_something_unforeseen_happens() -> None:
-    entrants = [Scripted("a", [1], []), Scripted("b", [], [])]
-    with pytest.raises(StopIteration):
-        take_turns(entrants, Pace(0, 1))
-    assert all(entrant.is_closed for entrant in entrants)
-
-
 def test_ratio_is_the_median_of_the_rounds_ratios() -> None:
     # The ratio of the medians would be 4 / 2.
     assert ratio(Found([2, 4, 9]), Found([2, 1, 3])) == Ratio(3, 1, 4)
@@ -189,22 +179,6 @@ def test_finding_says_which_goals_are_reached() -> None:
     assert made["against"][0]["ratio"] == {"median": 3.0, "low": 2.0, "high": 3.0}
     assert made["against"][3]["error"] == "no"
     json.dumps(made, allow_nan=False)
-
-
-def test_worker_is_stopped_but_in_its_round_and_gone_at_the_end(fake, tmp_path) -> None:
-    worker = fake("counts", path=str(tmp_path / "count"))
-    worker.start()
-    worker.ready()
-    pid = worker.pid
-    assert wait_for(lambda: state_of(pid) == "T")
-    worker.round()
-    assert wait_for(lambda: state_of(pid) == "T")
-    os.kill(pid, signal.SIGCONT)
-    assert wait_for((tmp_path / "count").is_file), "it goes on as soon as it may"
-    os.kill(pid, signal.SIGSTOP)
-    worker.close()
-    assert not is_alive(pid)
-    worker.close()
 
 
 def test_worker_measures_rounds_and_keeps_prints_apart(fake, tmp_path) -> None:
@@ -238,15 +212,6 @@ def test_worker_that_says_nothing_is_given_up(fake) -> None:
     worker = fake("hangs", patience=0.2)
     assert take_turns([worker], Pace(0, 1))["hangs"].error == "no answer within 0.2 seconds"
     assert not worker.pid
-
-
-def test_worker_that_is_started_again_leaves_nothing_of_the_first_time(fake) -> None:
-    worker = fake("hangs")
-    worker.start()
-    first = worker.pid
-    worker.start()
-    assert worker.pid != first
-    assert not is_alive(first)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -284,13 +249,6 @@ def rows_folder() -> Path:
     return Path(program.__file__).resolve().parents[2]
 
 
-def test_program_is_measured_from_start_to_end_with_a_folder_for_what_it_leaves(tmp_path) -> None:
-    code = "import sys, tempfile as t, time; time.sleep(0.2); assert t.gettempdir() == sys.argv[1]"
-    ran = run(["-c", code, str(tmp_path)], tmp_path)
-    assert ran.seconds > 0.2
-    assert 1 < ran.peak_mb < 10_000
-
-
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
@@ -303,12 +261,6 @@ def test_program_that_fails_says_why_in_one_line(tmp_path, code, reason) -> None
     with pytest.raises(FailedError) as caught:
         run(["-c", code], tmp_path, patience=2.0)
     assert str(caught.value) == reason
-
-
-def test_named_exit_and_last_line_tell_what_happened(tmp_path) -> None:
-    assert [named_exit(code) for code in (2, -9)] == ["exit code 2", "SIGKILL"]
-    (tmp_path / "log").write_bytes(b"first\n  last \xff\n\n")
-    assert last_line(tmp_path / "log") == "last \ufffd"
 
 
 def test_accuracy_finding_holds_the_loss_to_the_goal() -> None:
@@ -339,30 +291,6 @@ def test_growth_finding_is_in_times_of_the_smallest_run() -> None:
     assert lines[UNCACHED][1]["time"] is None
 
 
-def test_growth_measures_large_sizes_once_and_failures_no_more(monkeypatch, tmp_path) -> None:
-    asked = []
-
-    def fake_run(words, folder, patience=0.0):
-        count = words[2].partition("x")[0]
-        asked.append((count, "--cache_gb=0" in words))
-        if asked[-1] == ("10", True):
-            raise FailedError("no")
-        return growth.Ran(1.0, 5.0)
-
-    monkeypatch.setattr(growth, "run", fake_run)
-    monkeypatch.setattr(growth, "fresh_weights", lambda *_: tmp_path / "weights")
-    row = growth.Growth("growth", "images", (10, 50), 1, rounds=3, large=50)
-    lines = row.measure()["lines"]
-    assert asked.count(("10", False)) == 3
-    assert asked.count(("10", True)) == asked.count(("50", False)) == asked.count(("50", True)) == 1
-    assert lines[UNCACHED][0]["error"] == "no"
-    assert lines[UNCACHED][1]["time"]["median"] == 1.0
-
-
-def test_growth_is_drawn_where_a_run_failed_too() -> None:
-    assert plots.growth([growth_finding(), growth_finding()]).startswith(b"\x89PNG")
-
-
 def findings() -> list[dict]:
     """Return one finding of each kind."""
     found = {"slow": Found([2.0], 300.0), "gone": Found(error="no")}
@@ -390,14 +318,6 @@ def test_markdown_shows_ratios_goals_failures_and_the_machine() -> None:
     assert "| failed row | no such data |" in lines
     assert "| 30 | 3.00 (2.00 to 4.00) | 150 MB | it ended with SIGKILL | – |" in lines
     assert not any("images/s" in line or "images_per_second" in line for line in lines)
-
-
-def test_speed_lines_name_ours_where_it_is_ours_that_failed() -> None:
-    found = {"ours": Found(error="out of memory"), "slow": Found([2.0], 300.0)}
-    made = finding("row", "work", found, "ours", [Opponent("slow", 4)])
-    line = next(results.speed_lines(made))
-    assert line[2] == "ours failed: out of memory"
-    assert line[5] == "–"
 
 
 def test_book_keeps_what_it_had_of_other_rows_of_this_machine(tmp_path) -> None:
@@ -431,17 +351,6 @@ def test_rows_have_names_of_their_own_and_functions_that_exist(quick) -> None:
             assert (rows_folder() / "experiments" / f"{row.recipe}.flags").is_file()
 
 
-def test_rows_of_the_quick_form_are_of_each_kind() -> None:
-    assert {type(row) for row in rows.table(True)} == {type(row) for row in rows.table(False)}
-
-
-def test_command_is_one_that_the_synthetic_data_understand(tmp_path) -> None:
-    words = command(100, 32, "mobilenet_v2_035", tmp_path / "weights", tmp_path, ["--epochs=1"])
-    assert words[:3] == ["-m", "experiments.benchmarks.synthetic", "100x32"]
-    assert f"--workdir={tmp_path / 'run'}" in words
-    assert words[-1] == "--epochs=1"
-
-
 def test_synthetic_pictures_are_a_dataset_beside_the_others(monkeypatch) -> None:
     from experiments.benchmarks import synthetic
     from tl_keras.data import catalog, embedded, reading
@@ -456,22 +365,6 @@ def test_synthetic_pictures_are_a_dataset_beside_the_others(monkeypatch) -> None
     assert set(train.labels.tolist()) == set(range(10))
     assert len(test.labels) == synthetic.TEST_IMAGES
     assert reading.open_dataset("digits").name == "digits"
-
-
-def test_pictures_are_the_same_each_time() -> None:
-    first = pictures.pictures(5, 4, 3)
-    assert (first == pictures.pictures(5, 4, 3)).all()
-    assert first.shape == (5, 4, 4, 3)
-    assert pictures.labels(12).max() == 9
-
-
-def test_machine_names_processor_cores_and_versions() -> None:
-    described = machine.describe()
-    assert list(described) == [
-        *("processor", "flags", "cores", "tensorflow", "keras", "torch", "python"),
-    ]
-    assert all(described.values())
-    assert machine.version("there-is-no-such-package") == "not installed"
 
 
 def test_main_measures_the_rows_asked_for_and_writes_where_it_is_told(
@@ -541,33 +434,6 @@ def ours(tmp_path, monkeypatch):
     return ours
 
 
-def test_our_training_makes_as_many_steps_a_round_as_asked_for(ours) -> None:
-    asked = Asked(7)
-    with pytest.raises(EOFError):
-        ours.train(asked, SMALL, images=12, size=8, channels=3, steps=3)
-    assert asked.images == 7 * [12]
-    assert len(asked.input_waits) == 7
-
-
-def test_round_of_training_tells_how_long_the_one_before_it_waited(ours) -> None:
-    asked = Asked(4)
-    pauses = ours._Pauses(asked, 12)
-    pauses.resume([])
-    for step, share in enumerate((0.3, 0.1, 0.2)):
-        pauses.write(step, {})
-        pauses.watch(step, {"train/input_wait": share})
-    assert asked.input_waits == [0.0, 0.3, 0.1]
-
-
-def test_round_of_a_whole_training_tells_the_mean_of_its_waits(ours) -> None:
-    waits = ours._Waits()
-    waits.resume([])
-    for step, share in enumerate((0.3, 0.1, 0.2)):
-        waits.write(step, {})
-        waits.watch(step, {"train/input_wait": share})
-    assert waits.mean == pytest.approx(0.2)
-
-
 def test_our_short_training_trains_a_fresh_model_each_round(ours, monkeypatch) -> None:
     seen, loop = [], ours._loop
 
@@ -584,20 +450,6 @@ def test_our_short_training_trains_a_fresh_model_each_round(ours, monkeypatch) -
     assert all(0 <= wait < 1 for wait in asked.input_waits)
     assert seen[0][0] == seen[1][0]
     assert seen[0][1] != seen[1][1]
-
-
-def test_our_features_are_those_of_all_images(ours) -> None:
-    asked = Asked(2)
-    with pytest.raises(EOFError):
-        ours.features(asked, SMALL, images=9, size=8)
-    assert asked.images == [9, 9]
-    part, images = ours._frozen(ours._plan(SMALL, 9, 8, 3))
-    assert part.compute(images).shape == (9, 8)
-
-
-def test_our_side_refuses_flags_that_the_program_lacks(ours) -> None:
-    with pytest.raises(ValueError, match="tl_keras has no flag --prescision"):
-        ours.features(Asked(1), {**SMALL, "prescision": "bfloat16"}, images=4, size=8)
 
 
 @pytest.mark.parametrize("chain", [True, False])

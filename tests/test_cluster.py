@@ -4,6 +4,7 @@ How such a cluster trains, and what becomes of it when one is killed, is tested 
 """
 
 import contextlib
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,15 @@ def test_value_is_what_json_gives_back_for_the_chief_too() -> None:
     assert cluster.current().broadcast_from_chief({"a": (1, 2)}) == {"a": [1, 2]}
 
 
-def test_process_alone_has_what_it_has() -> None:
-    alone = cluster.current()
-    alone.check_same("the pictures", (1, 2))
-    alone.check_flags({"steps": 3, "seeds": (0, 1)}, ())
+def test_process_alone_passes_each_check_and_sends_no_message(monkeypatch) -> None:
+    sends = types.SimpleNamespace(context=lambda: pytest.fail("it sends a message"))
+    monkeypatch.setattr(cluster, "context", sends)
+    alone = cluster.Cluster()
+    assert alone.check_same("the pictures", (1, 2)) is None
+    assert alone.check_flags({"steps": 3, "seeds": (0, 1)}, ()) is None
+    # What this rests on: with a peer there would be messages.
+    with pytest.raises(pytest.fail.Exception, match="it sends a message"):
+        cluster.Cluster(None, 0, 2).check_same("the pictures", (1, 2))
 
 
 @pytest.mark.parametrize("told", [False, True])

@@ -252,7 +252,7 @@ def _wrong_refusal(case: Case, workdir: Path, error: DataError | UsageError) -> 
 
 
 def test_damaged_files_of_a_workdir_are_made_again_or_refused(states, tmp_path, rounds, tally):
-    cases = list(itertools.islice(every_case(states), rounds(80, 2000)))
+    cases = list(itertools.islice(every_case(states), rounds(20, 80, 2000)))
     wrong = []
     for case in cases:
         workdir = tmp_path / "run"
@@ -275,7 +275,7 @@ def test_run_that_lost_both_its_checkpoints_is_refused_and_not_begun_anew(
     # The one where nothing is left that is damaged, and then the others.
     random.Random(0).shuffle(cases)
     cases.sort(key=lambda case: case != (endings[0], REMOVED, endings[2], REMOVED))
-    cases = cases[: rounds(5, 100)]
+    cases = cases[: rounds(2, 5, 100)]
     begun = []
     for case in cases:
         one, its_kind, other, other_kind = case

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from made import Records, connected, pictures, setting
 
+from tl_keras.config.augmentation import parse
 from tl_keras.distributed import cluster, distribution, joining
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog, simclr
@@ -73,7 +74,7 @@ def train(replicas: int, steps: int) -> dict:
         with strategy.scope():
             model = norm_net() if network == "norm_net" else built(network)
         given = dataclasses.replace(
-            setting(folder, model=model, **flags), strategy=strategy, augment=augment
+            setting(folder, model=model, **flags), strategy=strategy, augmentation=parse(augment)
         )
         prepared = simclr if "pretrain" in flags else catalog.find(given.config.method)
         prepared, records = prepared.prepare(given), Records()

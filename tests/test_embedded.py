@@ -5,13 +5,19 @@ import sys
 import numpy as np
 import pytest
 
-from tl_keras.data import embedded, reading
+from tl_keras.data import catalog, embedded, reading
 from tl_keras.errors import DataError
 
+# Images to train and to test.
+SIZES = {"mnist_5k": (4000, 1000), "digits": (1000, 797)}
 
-@pytest.mark.parametrize(
-    ("name", "train", "test"), [("mnist_5k", 4000, 1000), ("digits", 1000, 797)]
-)
+
+def test_every_embedded_dataset_has_a_test() -> None:
+    embedded_rows = {n for n, entry in catalog.DATASETS.items() if entry.reader == "embedded"}
+    assert set(SIZES) == embedded_rows
+
+
+@pytest.mark.parametrize(("name", "train", "test"), [(name, *n) for name, n in SIZES.items()])
 def test_embedded_datasets_have_their_stated_splits(name: str, train: int, test: int) -> None:
     dataset = reading.open_dataset(name)
     assert dataset.class_names == tuple("0123456789")

@@ -318,7 +318,7 @@ def test_flag_may_not_contradict_our_own_file(tmp_path):
 @pytest.mark.parametrize(
     "layers, words",
     [
-        ([L.Resizing(64, 64, name="mine")], "by 'mine', a Resizing, resizes to 64x64"),
+        ([L.Resizing(64, 64, name="mine")], "preprocessing: 'mine', a Resizing, resizes to 64x64"),
         ([L.Resizing(64, 64)], ", a Resizing, resizes to 64x64"),
         ([L.CenterCrop(31, 31)], ", a CenterCrop, is not supported as preprocessing"),
         ([L.UnitNormalization()], ", a UnitNormalization, is no"),

@@ -350,7 +350,7 @@ def test_folder_names_a_picture_that_goes_missing_later(tmp_path: Path) -> None:
         ((), (), "has no class"),
         (("a",), ("a",), "only the class 'a'"),
         (("a", "b"), ("a", "c", "d"), "lacks: 'c', 'd'"),
-        (("a", "b"), (), "no test image"),
+        (("a", "b"), (), "test is empty"),
     ],
 )
 def test_folder_refuses_classes_that_cannot_be_learnt(
@@ -378,10 +378,9 @@ def test_folder_refuses_a_class_without_a_training_picture(tmp_path: Path) -> No
         open_folder(tmp_path)
 
 
-@pytest.mark.parametrize("nested", ["train/cat/0.png", "a/b/c.png"])
-def test_folder_refuses_folders_in_a_class(tmp_path: Path, nested: str) -> None:
+def test_folder_refuses_folders_in_a_class(tmp_path: Path) -> None:
     make_classes(tmp_path, "x", "y")
-    save(tmp_path / nested)
+    save(tmp_path / "a/b/c.png")
     with pytest.raises(DataError, match="is a folder inside a class"):
         open_folder(tmp_path)
 

@@ -111,7 +111,7 @@ def test_disk_is_full_at_a_write_of_this_process(
     # The comparison does what an experiment does, and its own files are the last ones.
     done = name == "compare"
     sites = whole.again if done else whole.sites
-    numbers = spread(len(sites), rounds(4, 60) if done else rounds(2, 300))
+    numbers = spread(len(sites), rounds(1, 4, 60) if done else rounds(1, 2, 300))
     # The second line, and the second event: of these half may not stay.
     for growing in {"log.txt", "events"} & set(map(site, sites)):
         numbers.append([n for n, path in enumerate(sites) if site(path) == growing][2])
@@ -136,7 +136,7 @@ def test_disk_is_full_at_a_write_of_this_process(
 
 def test_disk_that_is_full_again_and_again(wholes, tmp_path, monkeypatch, rounds, tally):
     whole, workdir = wholes["features"], tmp_path / "work"
-    every = len(whole.sites) // rounds(5, 60)
+    every = len(whole.sites) // rounds(2, 5, 60)
     tries, wrong = 0, []
     with monkeypatch.context() as patched:
         disk = Disk(patched, workdir)
@@ -203,7 +203,7 @@ def test_disk_is_full_under_the_command(wholes, mounts, tmp_path, name, rounds, 
     # The disk itself is one of the files that there is room for, and what is taken another.
     limits += [f"nr_inodes={number}" for number in range(3, 15)]
     # In the short form the one alone, and there the same command goes on.
-    limits = limits[: rounds(int(name == "features"), len(limits))]
+    limits = limits[: rounds(int(name == "features"), int(name == "features"), len(limits))]
     if not limits:
         pytest.skip("in the long form alone")
     for limit in limits:

@@ -40,6 +40,7 @@ WORDS = [
     *("x(method=l2;steps=)", "x(method=l2;model=vgg16)", "x(method=l2;steps=3", "x()", "l2()"),
 ]
 ODD = NUMBERS + WORDS
+NO_TEXTS = [None, b"", 0, -1, 10**400, 0.5, float("nan"), float("inf"), True, [], (), {}]
 
 
 def complaint(parse: Callable, words: Sequence[str], flag: str = "") -> str:
@@ -88,19 +89,27 @@ def config_complaint(config: Config) -> str:
     return "" if from_flat(config.flat()) == config else "differs from its flat form"
 
 
+def some(values: list, every: int, name: str) -> list:
+    """Return each so many-th of the values, beginning at another for each flag."""
+    return values[list(OPTIONS).index(name) % every :: every] if name in OPTIONS else values
+
+
 @pytest.mark.parametrize("name", OPTIONS)
-def test_flag_of_any_odd_value_is_taken_or_refused_by_name(name: str) -> None:
-    told = {text[:40]: complaint(flags.parse, [f"--{name}={text}"], name) for text in ODD}
+def test_flag_of_any_odd_value_is_taken_or_refused_by_name(
+    name: str, rounds: Callable[..., int]
+) -> None:
+    texts = some(ODD, rounds(4, 1, 1), name)
+    told = {text[:40]: complaint(flags.parse, [f"--{name}={text}"], name) for text in texts}
     assert {text: wrong for text, wrong in told.items() if wrong} == {}
 
 
 @pytest.mark.parametrize("name", [*COMPARED, *(name for name in OPTIONS if name not in COMPARED)])
 def test_comparison_takes_or_refuses_a_flag_of_any_odd_value_by_name(
-    name: str, rounds: Callable[[int, int], int]
+    name: str, rounds: Callable[..., int]
 ) -> None:
     # One contestant, so that it is read quickly; a --method is passed over.
     few = [] if name == "methods" else ["--methods=finetune"]
-    texts = ODD if name in COMPARED else ODD[:: rounds(7, 1)]
+    texts = ODD if name in COMPARED else some(ODD, rounds(20, 7, 1), name)
     told = {
         text[:40]: complaint(comparison_flags.parse, [*few, f"--{name}={text}"], name)
         for text in texts
@@ -109,22 +118,10 @@ def test_comparison_takes_or_refuses_a_flag_of_any_odd_value_by_name(
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_check_of_any_odd_value_from_python_passes_or_names_the_flag(name: str) -> None:
-    for value in (
-        *ODD,
-        None,
-        b"",
-        0,
-        -1,
-        10**400,
-        0.5,
-        float("nan"),
-        float("inf"),
-        True,
-        [],
-        (),
-        {},
-    ):
+def test_check_of_any_odd_value_from_python_passes_or_names_the_flag(
+    name: str, rounds: Callable[..., int]
+) -> None:
+    for value in [*some(ODD, rounds(10, 1, 1), name), *NO_TEXTS]:
         try:
             validate.check(from_flat({name: value}))
         except UsageError as error:
@@ -216,7 +213,7 @@ def test_odd_command_lines_are_taken_or_refused_in_one_line(
     program: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    rounds: Callable[[int, int], int],
+    rounds: Callable[..., int],
     tally: Callable[[str, int, int], None],
 ) -> None:
     parse = {"main": flags.parse, "compare": comparison_flags.parse}[program]
@@ -224,7 +221,7 @@ def test_odd_command_lines_are_taken_or_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     told: list[str] = []
 
-    @settings(max_examples=rounds(300, 4000), suppress_health_check=list(HealthCheck))
+    @settings(max_examples=rounds(20, 300, 4000), suppress_health_check=list(HealthCheck))
     @given(command_line(names))
     def ask(case: tuple[list[str], dict[str, bytes]]) -> None:
         words, files = case

@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from made import sweep
 
 from tl_keras.models.building import build, named_body
 from tl_keras.models.feature_maps import find_feature_maps
@@ -35,7 +36,7 @@ def make(name, size=None):
     return build(name, 3, image_size=size, **settings)
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=sweep(ARCHITECTURES))
 def model(request):
     return make(request.param)
 

@@ -278,5 +278,7 @@ def test_cluster_cannot_be_joined_by_what_has_computed_already(monkeypatch) -> N
     monkeypatch.setattr(
         joining, "wait_for_peers", lambda *_: pytest.fail("the others go on without this")
     )
-    with pytest.raises(UsageError, match="TF_CONFIG names a cluster, and TensorFlow is in use"):
+    with pytest.raises(
+        UsageError, match="TF_CONFIG describes a cluster, and TensorFlow is already"
+    ):
         joining.join("auto", 0.2)

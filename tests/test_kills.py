@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from random import Random
 
 import pytest
-from killing import KINDS, LONG_KINDS, ROOT, Case, Program, Reference, two_at_a_time
+from killing import LONG_KINDS, ROOT, Case, Program, Reference, two_at_a_time
 
 from tl_keras.config import Config
 from tl_keras.errors import StoppedError
@@ -32,13 +34,28 @@ with Workdir(Config(workdir=sys.argv[1])):
 """
 
 
+class References(dict[str, Reference]):
+    """Untouched runs by the names of their kinds, each made when it is asked for."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, kind: str) -> Reference:
+        self.make([kind])
+        return self[kind]
+
+    def make(self, kinds: Iterable[str]) -> None:
+        """Make those that are not there yet, two at a time."""
+        missing = [kind for kind in kinds if kind not in self]
+        made = two_at_a_time(lambda kind: Reference(kind, LONG_KINDS[kind], self.folder), missing)
+        self.update({reference.name: reference for reference in made})
+
+
 @pytest.fixture(scope="module")
-def references(request, tmp_path_factory) -> dict[str, Reference]:
-    """Untouched runs by the names of their kinds."""
-    folder = tmp_path_factory.mktemp("references")
-    kinds = LONG_KINDS if request.config.getoption("--torture") else KINDS
-    made = two_at_a_time(lambda kind: Reference(*kind, folder), kinds.items())
-    return {reference.name: reference for reference in made}
+def references(tmp_path_factory) -> References:
+    """Untouched runs of each kind."""
+    return References(tmp_path_factory.mktemp("references"))
 
 
 def told(cases: list[Case], tally, named: str) -> list[str]:
@@ -55,10 +72,11 @@ def told(cases: list[Case], tally, named: str) -> list[str]:
 
 def test_runs_killed_at_random_moments_continue_to_the_bit(references, tmp_path, rounds, tally):
     # Five kills in a workdir, or fewer, so that the processes between them come further.
-    five = [5] * rounds(2, 40)
-    plan = five + [1, 3, 2, 4] * rounds(0, 5)
-    # In the short form, the kind with features is killed by the test of the named points.
-    kinds = rounds(["finetune", "joint"], list(references))
+    five = [5] * rounds(0, 2, 40)
+    plan = five + rounds([1], [], [1, 3, 2, 4] * 5)
+    # The kind with features is killed by the test of the named points, unless there is much time.
+    kinds = rounds(["features"], ["finetune", "joint"], list(LONG_KINDS))
+    references.make(kinds)
 
     def killed(number: int) -> Case:
         for attempt in range(10):
@@ -73,7 +91,7 @@ def test_runs_killed_at_random_moments_continue_to_the_bit(references, tmp_path,
     good = [case for case in cases[: len(five)] if case.kills.total() == 5 and not case.problems]
     tally("runs that were killed five times, the same to the bit", len(good), len(five))
     kills = sum(case.kills.total() for case in cases)
-    assert (wrong, len(good), kills >= rounds(8, 200)) == ([], len(five), True)
+    assert (wrong, len(good), kills >= rounds(1, 8, 200)) == ([], len(five), True)
 
 
 def test_every_named_point_is_placed() -> None:
@@ -86,6 +104,7 @@ def test_runs_killed_at_every_named_point_continue_to_the_bit(references, tmp_pa
     # In the order in which one run comes to them, so that a workdir serves for several. A state
     # that another saving leaves half written, after another number of steps, makes two of them;
     # the ninth is the source's last, and nothing is saved there after it.
+    one = [[("checkpoint half written", 1)]]
     short = [
         [("temporary written", 3), ("checkpoint half written", 1)]
         + [("checkpoint half written", 1, "--checkpoint_every=9"), ("steps trained", 2)]
@@ -94,8 +113,9 @@ def test_runs_killed_at_every_named_point_continue_to_the_bit(references, tmp_pa
         + [("cache manifest written", 1), ("file renamed", 4)],
     ]
     long = [[(point, count) for count in (1, 2, 3, 7)] for point in crash_points.POINTS] + short
-    kinds = rounds(["features"], ["features", "finetune"])
-    chains = [(kind, chain) for kind in kinds for chain in rounds(short, long)]
+    kinds = rounds(["features"], ["features"], ["features", "finetune"])
+    references.make(kinds)
+    chains = [(kind, chain) for kind in kinds for chain in rounds(one, short, long)]
 
     def killed(number: int) -> Case:
         kind, chain = chains[number]
@@ -108,7 +128,8 @@ def test_runs_killed_at_every_named_point_continue_to_the_bit(references, tmp_pa
     cases = two_at_a_time(killed, range(len(chains)))
     wrong = told(cases, tally, "killed at a named point:")
     reached = Counter(point for case in cases for point in case.kills)
-    assert (wrong, set(crash_points.POINTS) - set(reached)) == ([], set())
+    wanted = rounds([one[0][0][0]], crash_points.POINTS, crash_points.POINTS)
+    assert (wrong, set(wanted) - set(reached)) == ([], set())
 
 
 def has(*parts: str):
@@ -156,6 +177,7 @@ def test_runs_told_to_stop_at_any_stage_do_and_continue_to_the_bit(
     references, tmp_path, rounds, tally
 ):
     names = list(STAGES)
+    one = [[(names[1], signal.SIGTERM)]]
     short = [
         [(names[0], signal.SIGINT), (names[3], signal.SIGTERM)],
         [(names[1], signal.SIGTERM), (names[6], signal.SIGINT)],
@@ -164,7 +186,7 @@ def test_runs_told_to_stop_at_any_stage_do_and_continue_to_the_bit(
     long = [[(name, number)] for name in names for number in SIGNALS]
     long += [[(name, SIGNALS[n % 2]) for name in names[n::2]] for n in range(2)]
 
-    chains = rounds(short, long)
+    chains = rounds(one, short, long)
 
     def stopped(number: int) -> Case:
         for attempt in range(10):
@@ -177,11 +199,12 @@ def test_runs_told_to_stop_at_any_stage_do_and_continue_to_the_bit(
     cases = two_at_a_time(stopped, range(len(chains)))
     wrong = told(cases, tally, "told to stop:")
     stops = sum(case.kills.total() for case in cases)
-    assert (wrong, stops >= rounds(4, 20)) == ([], True)
+    assert (wrong, stops >= rounds(1, 4, 20)) == ([], True)
 
 
+@pytest.mark.slow
 def test_seeds_give_the_same_bytes_in_any_order_and_at_any_time(
-    references, tmp_path, rounds, tally
+    references, tmp_path, request, tally
 ):
     reference = references["joint"]
     # The workdir of seed 0 with seed 1 added, and new ones.
@@ -195,7 +218,9 @@ def test_seeds_give_the_same_bytes_in_any_order_and_at_any_time(
             assert program.end().code == 0
         return case.facts
 
-    first, *more = two_at_a_time(lambda case: seeded(*case), wanted[: rounds(1, 3)])
+    first, *more = two_at_a_time(
+        lambda case: seeded(*case), wanted[: 3 if request.config.getoption("--torture") else 1]
+    )
     assert "transfer-1/model.keras" in first
     # These tell in which order the seeds were given.
     ordered = {"config.json", "report.json", "report.txt"}

@@ -1,5 +1,6 @@
 """Tests of the room for decoded pictures."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -34,5 +35,38 @@ def test_allocate_says_so_when_the_disk_is_full(monkeypatch: pytest.MonkeyPatch)
         memory.allocate((10, 10))
 
 
-def test_available_memory_is_a_plausible_number() -> None:
-    assert 2**24 < memory.available_memory() < 2**50
+@pytest.mark.parametrize(
+    ("limit", "usage", "expected"),
+    [
+        ("max", "5", 3000 * 1024),
+        ("4000000", "1000000", 3_000_000),
+        ("9000000", "1000000", 3000 * 1024),
+        ("1000", "2000", 0),
+        (None, None, 3000 * 1024),
+    ],
+    ids=["no limit", "limited", "machine has less", "over the limit", "no container"],
+)
+def test_available_memory_is_that_of_the_machine_or_of_the_container(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str | None,
+    usage: str | None,
+    expected: int,
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 8000 kB\nMemFree: 1 kB\nMemAvailable:    3000 kB\n")
+    for name, text in (("CGROUP_LIMIT", limit), ("CGROUP_USAGE", usage)):
+        path = tmp_path / name
+        monkeypatch.setattr(memory, name, path)
+        if text is not None:
+            path.write_text(f"{text}\n")
+    monkeypatch.setattr(memory, "MEMINFO", meminfo)
+    assert memory.available_memory() == expected
+
+
+def test_available_memory_without_linux_is_that_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MEMINFO", "CGROUP_LIMIT"):
+        monkeypatch.setattr(memory, name, tmp_path / "missing")
+    assert memory.available_memory() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -5,6 +5,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from made import sweep
 
 from tl_keras.errors import UsageError
 from tl_keras.models import catalog
@@ -83,7 +84,7 @@ def test_catalog_has_every_application():
     assert {entry.function for entry in catalog.MODELS.values()} == applications | {""}
 
 
-@pytest.mark.parametrize("name", catalog.MODELS)
+@pytest.mark.parametrize("name", sweep(catalog.MODELS))
 def test_build_has_the_published_number_of_parameters(name, shaped):
     model = shaped(name, catalog.find(name).image_size)
     tensors = named_weights(model)
@@ -97,7 +98,10 @@ def test_build_has_the_published_number_of_parameters(name, shaped):
 
 @pytest.mark.parametrize(
     "name",
-    ["small_cnn", "conv4", "xception", "inception_v3", "nasnet_mobile", "mobilenet_v3_small"],
+    sweep(
+        ["small_cnn", "conv4", "xception", "inception_v3", "nasnet_mobile", "mobilenet_v3_small"],
+        fast=["small_cnn", "xception", "mobilenet_v3_small"],
+    ),
 )
 def test_build_accepts_the_smallest_size(name, shaped):
     size = catalog.find(name).min_size

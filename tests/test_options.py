@@ -481,11 +481,13 @@ def test_check_refuses_a_config_out_of_bounds_by_the_name_of_the_flag(name) -> N
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_check_refuses_what_is_no_text_by_the_name_of_the_flag(name) -> None:
-    # Some flags have a word for None, auto or all, and some are numbers besides.
+    values = [b"a", ["a"]]
+    # None stands for a word of some flags, auto or all, and some take numbers too.
     words = ("augment", "source_augment", "source_preprocessing")
     numbers = ("shots", "body_lr_multiplier")
-    none = [] if name in (*words, *numbers) else [None]
-    for value in [*none, b"a", ["a"], *([] if name in numbers else [3])]:
+    values += [] if name in words + numbers else [None]
+    values += [] if name in numbers else [3]
+    for value in values:
         with pytest.raises(UsageError, match=rf"^--{name}=.* must be text$"):
             validate.check(from_flat({name: value}))
 

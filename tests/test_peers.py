@@ -33,6 +33,12 @@ def references(request, tmp_path_factory) -> list[Reference]:
     return [Reference(*kind, folder, TOGETHER) for kind in kinds]
 
 
+@pytest.fixture
+def times(request) -> int:
+    """How often each case is tried."""
+    return 10 if request.config.getoption("--torture") else 1
+
+
 def workers(program: Program) -> dict[int, int]:
     """Return the pid of each worker by its index; fewer where some have ended."""
     pid, found = program.process.pid, {}
@@ -77,14 +83,20 @@ def strike(case: Case, number: int, generator: Random) -> float:
         return seconds
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGSTOP, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_others_end_when_one_is_lost_and_all_continue_to_the_bit(
-    number, references, tmp_path, rounds, tally
+    number, references, tmp_path, times, tally
 ):
     generator = Random(int(number))
     cases = [
-        Case(references[index % len(references)], tmp_path / str(index))
-        for index in range(rounds(1, 10))
+        Case(references[index % len(references)], tmp_path / str(index)) for index in range(times)
     ]
 
     def struck(case: Case) -> float:
@@ -95,7 +107,7 @@ def test_others_end_when_one_is_lost_and_all_continue_to_the_bit(
     # One at a time where it counts how long they take: four processes on two cores take longer.
     seconds = [struck(case) for case in cases]
     # On a machine that is quicker now than for the reference, a signal may come when all is over.
-    while len(cases) < rounds(1, 10) + 3 and not any(case.kills.total() for case in cases):
+    while len(cases) < times + 3 and not any(case.kills.total() for case in cases):
         cases.append(Case(references[0], tmp_path / str(len(cases))))
         seconds.append(struck(cases[-1]))
     good = sum(not case.problems for case in cases)
@@ -106,9 +118,8 @@ def test_others_end_when_one_is_lost_and_all_continue_to_the_bit(
     assert max(seconds) < limit
 
 
-def test_one_that_never_comes_is_not_waited_for_longer_than_is_said(tmp_path, rounds, tally):
-    tries = rounds(1, 10)
-    for index in range(tries):
+def test_one_that_never_comes_is_not_waited_for_longer_than_is_said(tmp_path, times, tally):
+    for index in range(times):
         environment = list(local_cluster.make_environments(2))[index % 2]
         addresses = json.loads(environment["TF_CONFIG"])["cluster"]["worker"]
         command = [sys.executable, "-m", "tl_keras.main", "--startup_timeout=2"]
@@ -129,4 +140,4 @@ def test_one_that_never_comes_is_not_waited_for_longer_than_is_said(tmp_path, ro
         assert done.stderr.startswith(told), done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert not (tmp_path / str(index)).exists()
-    tally("absent worker, ended with 76", tries, tries)
+    tally("absent worker, ended with 76", times, times)

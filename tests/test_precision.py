@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, setting
+from made import Records, setting, sweep
 
 from tl_keras.config import Config, Training
 from tl_keras.experiment import experiment
@@ -76,7 +76,13 @@ def built(name: str) -> keras.Model:
     )
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "mobilenet_025", "convnext_tiny", "densenet121"])
+@pytest.mark.parametrize(
+    "name",
+    sweep(
+        ["small_cnn", "mobilenet_025", "convnext_tiny", "densenet121"],
+        fast=["small_cnn", "mobilenet_025"],
+    ),
+)
 def test_model_in_bfloat16_is_nearly_the_same_function_and_can_be_brought_back(name):
     model = built(name)
     side = model.input.shape[1]

@@ -8,7 +8,7 @@ import pytest
 from tl_keras.cli import flags
 from tl_keras.config.preprocessing import NAMED, Preprocessing, parse
 from tl_keras.errors import DataError, UsageError
-from tl_keras.models import preprocessing, weights
+from tl_keras.models import weights
 from tl_keras.models.weights import Origin
 
 RGB = Preprocessing((1.0, 2.0, 3.0), (-0.5, 0.0, 0.5))
@@ -54,12 +54,17 @@ def test_flag_needs_a_file_and_makes_another_experiment():
     assert known[0].experiment() != known[1].experiment()
 
 
+def in_three_channels(one: Preprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return scale and offset of each channel, where one may stand for all."""
+    return one.scale * (3 // len(one.scale)), one.offset * (3 // len(one.offset))
+
+
 def test_before_gives_what_both_together_do():
     for wanted in (*NAMED.values(), RGB):
-        for inside in (NAMED["tf"], preprocessing.TORCH):
+        for inside in (NAMED["tf"], NAMED["torch"]):
             first = wanted.without(inside)
-            scales, offsets = preprocessing._expand_channels(first)
-            scales_in, offsets_in = preprocessing._expand_channels(inside)
+            scales, offsets = in_three_channels(first)
+            scales_in, offsets_in = in_three_channels(inside)
             both = Preprocessing(
                 tuple(a * b for a, b in zip(scales, scales_in, strict=True)),
                 tuple(b * o + p for b, o, p in zip(scales_in, offsets, offsets_in, strict=True)),

@@ -57,7 +57,7 @@ def test_method_of_a_penalty_is_finetune_with_it(name):
         assert strength > 0
 
 
-KNOWN = "Choose from l2, l2sp, feature_distance, delta, bss, distill"
+KNOWN = f"Choose from {', '.join(catalog.PENALTIES)}"
 
 
 @pytest.mark.parametrize(

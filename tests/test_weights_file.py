@@ -399,7 +399,7 @@ def judged(name: str, tensors: dict[str, np.ndarray]) -> str:
 
 def test_damaged_files_are_refused_or_read_right(tmp_path, rounds, tally):
     write_seeds(tmp_path)
-    total = rounds(150, 4000)
+    total = rounds(20, 150, 4000)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with concurrent.futures.ProcessPoolExecutor(

@@ -189,6 +189,7 @@ def another(value):
 OTHER = {
     "source_preprocessing": "torch", "shots": 3, "augment": "flip", "source_augment": "flip",
     "scratch_augment": "flip", "checkpoint_every": "7",
+    "body_lr_multiplier": "0.5",
 }  # fmt: skip
 
 

@@ -1,9 +1,8 @@
 """Read a folder of images: `folder:PATH`.
 
-Layouts: `PATH/train/CLASS/*` with `PATH/test/CLASS/*`; a validation folder beside them (val, valid,
-validation, dev) is ignored. Or `PATH/CLASS/*`, of which a stratified fifth, always the same
-(`held_out.choose_test`), is the test split. Classes are the names of the folders, in any script.
-All names are sorted by their bytes, whatever the locale.
+`layout` finds the splits and the classes. Without a test split, a stratified fifth of each class,
+always the same (`held_out.choose_test`), is it. Classes are the names of folders, in any script.
+Names are sorted by their bytes, whatever the locale.
 
 - Hidden files and folders (a name that begins with a dot) are ignored. So are files that are no
   images, unless their extension is that of an image: then they are corrupt. The number of ignored
@@ -34,11 +33,11 @@ import numpy as np
 from tl_keras.data import catalog, images, memory, picture_file
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.held_out import choose_test
+from tl_keras.data.layout import find_layout
 from tl_keras.errors import DataError, UsageError
 
 LOG = logging.getLogger(__name__)
 
-VALIDATION_FOLDERS = ("val", "valid", "validation", "dev")
 _MAX_LISTED = 10
 _CHUNK_FILES = 1024
 # Bytes needed to decode an image of the maximum size; 0.9 GB were measured.
@@ -114,19 +113,9 @@ def _find_folder(path: str) -> Path:
 
 def _find_pictures(root: Path, max_bad_images: int) -> tuple[list[str], dict[str, _Pictures], bool]:
     """Return the classes, the images of both splits, and whether all of them are grey."""
-    folders = [entry.name for entry in _list_visible(root, root) if entry.is_dir()]
-    if "train" in folders and "test" in folders:
-        strange = sorted(set(folders) - {"train", "test", *VALIDATION_FOLDERS})
-        if strange:
-            raise DataError(
-                f"{root} has folders beside train and test: {', '.join(strange)}. Move them away,"
-                " or use one folder for each class instead of train and test"
-            )
-        listed = {split: _list_classes(root, root / split) for split in ("train", "test")}
-    else:
-        listed = {"train": _list_classes(root, root)}
-    classes = list(listed["train"])
-    _check_classes(root, classes, list(listed.get("test", ())))
+    classes, listed, notes = find_layout(root)
+    for note in notes:
+        LOG.info("%s", note)
     pictures, all_grey = _scan_all(root, listed, classes, max_bad_images)
     missing = np.setdiff1d(np.arange(len(classes)), pictures["train"].labels)
     if missing.size:
@@ -137,57 +126,6 @@ def _find_pictures(root: Path, max_bad_images: int) -> tuple[list[str], dict[str
     if not pictures["test"].paths:
         raise DataError(f"{root} has no test image, and too few images for a test split")
     return classes, pictures, all_grey
-
-
-def _check_classes(root: Path, classes: list[str], test_classes: list[str]) -> None:
-    if len(classes) < 2:
-        found = f"only the class {classes[0]!r}" if classes else "no class"
-        raise DataError(
-            f"{root} has {found}. Put the images of each class into a separate folder, in"
-            " PATH/train and PATH/test, or in PATH"
-        )
-    untrained = [name for name in test_classes if name not in classes]
-    if untrained:
-        raise DataError(
-            f"{root / 'test'} has classes that {root / 'train'} lacks:"
-            f" {', '.join(map(repr, untrained))}"
-        )
-
-
-def _list_visible(folder: Path, root: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder that are not hidden, sorted by the bytes of their names."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"the folder {folder} cannot be read: {error.strerror}") from error
-    for entry in found:
-        if entry.is_symlink():
-            try:
-                target = Path(entry.path).resolve()
-                entry.is_dir()  # raises for circular links in some versions of Python
-            except (OSError, RuntimeError) as error:
-                raise DataError(f"{entry.path!r} is a link that leads nowhere") from error
-            if not target.is_relative_to(root.resolve()):
-                raise DataError(f"{entry.path!r} is a link that leads out of {root}, to {target}")
-    return sorted(found, key=lambda entry: os.fsencode(entry.name))
-
-
-def _list_classes(root: Path, folder: Path) -> dict[str, list[Path]]:
-    """Return the files of every class, regular or not, by the class's name."""
-    listed = {}
-    for entry in _list_visible(folder, root):
-        if not entry.is_dir():
-            continue
-        files = _list_visible(folder / entry.name, root)
-        nested = next((file.path for file in files if file.is_dir()), None)
-        if nested:
-            raise DataError(
-                f"{nested!r} is a folder inside a class. Put images into PATH/CLASS, or into"
-                " PATH/train/CLASS and PATH/test/CLASS (both)"
-            )
-        listed[entry.name] = [Path(file.path) for file in files]
-    return listed
 
 
 def _scan_all(

@@ -11,6 +11,7 @@ from tl_keras.errors import WriteError
 # Leaves memory for the model, the other dataset and shuffled copies.
 MEMORY_SHARE = 0.5
 
+MEMINFO = Path("/proc/meminfo")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CGROUP_USAGE = Path("/sys/fs/cgroup/memory.current")
 
@@ -18,7 +19,7 @@ CGROUP_USAGE = Path("/sys/fs/cgroup/memory.current")
 def available_memory() -> int:
     """Return the available bytes of the machine, or of the container if it has less."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = MEMINFO.read_text().splitlines()
         fields = dict(line.split(":", 1) for line in lines)
         available = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):  # not Linux

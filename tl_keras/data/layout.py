@@ -1,0 +1,187 @@
+"""The layout of a folder of images: which of its folders are splits, and which are classes.
+
+    PATH/CLASS/*                              a fixed fifth of each class is the test split
+    PATH/train/CLASS/*  PATH/test/CLASS/*     the splits as they are
+    PATH/train/CLASS/*  PATH/valid/CLASS/*    the validation folder is the test split
+
+A split folder is known by its name in any case: train, training; test, testing; val, valid,
+validation, dev. It is never a class. A split folder of images without class folders has no labels:
+it is left for prediction, and said in the log. Names that look the same are one class, whether
+their accents are written in one character or in two (Unicode NFC and NFD).
+"""
+
+import os
+import unicodedata
+from pathlib import Path
+from typing import NamedTuple
+
+from tl_keras.errors import DataError
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+}
+
+
+class Layout(NamedTuple):
+    """The files of a folder.
+
+    Attributes:
+        classes: names of the classes, sorted by their bytes, in the form NFC.
+        splits: files of each class, regular or not, by "train" and, if there is one, "test".
+        notes: lines for the log, on what is left out and why.
+    """
+
+    classes: list[str]
+    splits: dict[str, dict[str, list[Path]]]
+    notes: list[str]
+
+
+def find_layout(root: Path) -> Layout:
+    """List the classes and files of a folder.
+
+    Raises:
+        DataError: there are fewer than two classes, a split folder has images where classes are
+            expected, a test class has no training class, folders are nested too deeply, a folder
+            cannot be read, or a link leads out of the folder.
+    """
+    folders = [entry.name for entry in list_visible(root, root) if entry.is_dir()]
+    named = {name: SPLITS[name.lower()] for name in folders if name.lower() in SPLITS}
+    others = [name for name in folders if name not in named]
+    for split in sorted(set(named.values())):
+        same = [repr(name) for name, its in named.items() if its == split]
+        if len(same) > 1:
+            raise DataError(
+                f"{root} has two folders for the {split} split: {' and '.join(same)}. Keep one of"
+                " them"
+            )
+    by_split = {split: name for name, split in named.items()}
+    if "train" in by_split:
+        return _find_splits(root, by_split, others)
+    if not others:
+        raise DataError(
+            f"{root} has {_quote(folders)} and no train folder. {ADVICE}"
+            if folders
+            else f"{root} has no class. {ADVICE}"
+        )
+    notes = [_leave_unlabelled(root, name) for name in named]
+    classes = _list_classes(root, root, others)
+    return Layout(_check_classes(root, list(classes)), {"train": classes}, notes)
+
+
+ADVICE = (
+    "Put the images of each class into a separate folder, in PATH/train and PATH/test, or in PATH"
+)
+
+
+def _find_splits(root: Path, by_split: dict[str, str], others: list[str]) -> Layout:
+    """Return the layout of a folder with a train folder."""
+    if others:
+        raise DataError(
+            f"{root} has folders beside train and test: {', '.join(sorted(others))}. Move them"
+            " away, or use one folder for each class instead of train and test"
+        )
+    notes, labelled = [], {}
+    for split in sorted(by_split, key=("train", "test", "validation").index):
+        name = by_split[split]
+        names = [entry.name for entry in list_visible(root / name, root) if entry.is_dir()]
+        if names:
+            labelled[split] = _list_classes(root, root / name, names)
+        elif split == "train":
+            raise DataError(
+                f"{root / name} has no class folders. {name!r} is the name of a split and no"
+                f" class. {ADVICE}"
+            )
+        else:
+            notes.append(_leave_unlabelled(root, name))
+    if "test" not in labelled and "validation" in labelled:
+        labelled["test"] = labelled.pop("validation")
+        notes.append(f"{root / by_split['validation']} is the test split, as there is no other")
+    elif "validation" in labelled:
+        del labelled["validation"]
+        notes.append(
+            f"{root / by_split['validation']} is not used. Validation images are taken from the"
+            " training split"
+        )
+    classes = _check_classes(root, list(labelled["train"]))
+    untrained = [name for name in labelled.get("test", ()) if name not in classes]
+    if untrained:
+        tested = by_split.get("test") or by_split["validation"]
+        raise DataError(
+            f"{root / tested} has classes that {root / by_split['train']} lacks:"
+            f" {_quote(untrained)}"
+        )
+    return Layout(classes, labelled, notes)
+
+
+def _leave_unlabelled(root: Path, name: str) -> str:
+    """Return the note on a split folder without labels.
+
+    Raises:
+        DataError: there are class folders in it, and no train folder beside it.
+    """
+    entries = list_visible(root / name, root)
+    if not entries:
+        raise DataError(f"{root / name} is empty. Remove it, or put images of each class into it")
+    if any(entry.is_dir() for entry in entries):
+        raise DataError(
+            f"{root / name} has class folders, and {root} has no train folder. {ADVICE}"
+        )
+    return (
+        f"{root / name} has no class folders: its images have no labels, and are left for"
+        " prediction"
+    )
+
+
+def _check_classes(root: Path, classes: list[str]) -> list[str]:
+    if len(classes) < 2:
+        found = f"only the class {classes[0]!r}" if classes else "no class"
+        raise DataError(f"{root} has {found}. {ADVICE}")
+    return classes
+
+
+def _list_classes(root: Path, folder: Path, names: list[str]) -> dict[str, list[Path]]:
+    """Return the files of every class, regular or not, by the class's name."""
+    listed: dict[str, list[Path]] = {}
+    for name in names:
+        files = list_visible(folder / name, root)
+        nested = next((file.path for file in files if file.is_dir()), None)
+        if nested:
+            raise DataError(
+                f"{nested!r} is a folder inside a class. Put images into PATH/CLASS, or into"
+                " PATH/train/CLASS and PATH/test/CLASS (both)"
+            )
+        own = listed.setdefault(unicodedata.normalize("NFC", name), [])
+        own += [Path(file.path) for file in files]
+    return {
+        name: sorted(listed[name], key=lambda path: os.fsencode(path.name))
+        for name in sorted(listed, key=os.fsencode)
+    }
+
+
+def list_visible(folder: Path, root: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder that are not hidden, sorted by the bytes of their names.
+
+    Raises:
+        DataError: the folder cannot be read, or a link in it leads nowhere or out of `root`.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"the folder {folder} cannot be read: {error.strerror}") from error
+    for entry in found:
+        if entry.is_symlink():
+            try:
+                target = Path(entry.path).resolve()
+                entry.is_dir()  # raises for circular links in some versions of Python
+            except (OSError, RuntimeError) as error:
+                raise DataError(f"{entry.path!r} is a link that leads nowhere") from error
+            if not target.is_relative_to(root.resolve()):
+                raise DataError(f"{entry.path!r} is a link that leads out of {root}, to {target}")
+    return sorted(found, key=lambda entry: os.fsencode(entry.name))
+
+
+def _quote(names: list[str]) -> str:
+    return ", ".join(map(repr, names))
