@@ -185,7 +185,7 @@ def test_feature_cache_without_room_uses_the_rows_that_it_has(tmp_path, caplog):
 
 def test_feature_cache_that_was_killed_half_way_has_the_same_room_again(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_cache, "EXAMPLES_PER_PIECE", 2)
-    limit = FeatureCache(CacheFolder(tmp_path), {}, (2,), np.float32).bytes_with(6)
+    limit = FeatureCache(CacheFolder(tmp_path), {}, (2,), np.float32).size_with(6)
 
     def killed(indices):
         if 4 in indices:

@@ -322,7 +322,7 @@ def test_flag_may_not_contradict_our_own_file(tmp_path):
         ([L.Resizing(64, 64)], ", a Resizing, resizes to 64x64"),
         ([L.CenterCrop(31, 31)], ", a CenterCrop, is not supported as preprocessing"),
         ([L.UnitNormalization()], ", a UnitNormalization, is no"),
-        ([L.Rescaling(0.0)], "a scale of 0 is not within"),
+        ([L.Rescaling(0.0)], "a scale of 0 is not between"),
         ([L.Rescaling(1e30)], "constants"),
         ([lambda x: keras.ops.sqrt(x)], ", a Sqrt, is not supported as preprocessing"),
         ([lambda x: x / keras.ops.max(x)], ", a Max, is not supported as preprocessing"),
