@@ -3,9 +3,8 @@
     WORKDIR/source/ (or source-SEED/)  features/  METHOD/LABELS/transfer-SEED/
             scratch/LABELS/scratch-SEED/  comparison.json  comparison.md  comparison.png
 
-The data are read once, the source is trained once, features are computed once for all methods that
-want them, and scratch runs once for each number of labels and seed. A finished run is never done
-again.
+Data are read once, the source is trained once, features are computed once for all methods, and
+scratch runs once for each number of labels and seed. Finished runs are not repeated.
 """
 
 import dataclasses
@@ -39,15 +38,16 @@ from tl_keras.storage.workdir import (
 
 LOG = logging.getLogger(__name__)
 
-# That of the common settings is one of those that are compared, and others may follow later.
+# Settings that may change in a workdir: the common method is one of those that are compared, and
+# more methods can be added later.
 VARYING_SETTINGS = ("method",)
 
 
 def run(comparison_config: ComparisonConfig) -> str:
-    """Carry out a comparison, or continue it, and return its tables, as `experiment.run` does.
+    """Run or continue a comparison, and return its tables.
 
     Raises:
-        TransferError: see tl_keras.errors; nothing that was finished is lost.
+        TransferError: see tl_keras.errors; finished runs are kept.
     """
     common = comparison_config.common
     if not common.workdir:
@@ -86,7 +86,7 @@ def _default_name(common: Config) -> str:
 def _list_cells(
     comparison_config: ComparisonConfig, common: Config, root: Path
 ) -> list[tuple[Path, str, Config]]:
-    """Return (folder, name, settings) of each line and column, scratch first."""
+    """Return (folder, name, settings) of each cell of the table, scratch first."""
     scratch = ComparedMethod(
         curves.SCRATCH, dataclasses.replace(common, method=Term(curves.SCRATCH))
     )
@@ -114,7 +114,7 @@ def _run(
 
 
 def _list_unpaired_penalties(comparison_config: ComparisonConfig) -> list[str]:
-    """Return which lines have a penalty that needs no source, and that scratch could have too."""
+    """Return the methods with a penalty that needs no source and that scratch does not have."""
     of_scratch = methods.get_penalties(
         dataclasses.replace(comparison_config.common, method=Term(curves.SCRATCH))
     )
@@ -166,7 +166,7 @@ def _report(
         "runs": records,
     }
     title = f"{summary.describe_source(report)} -> {common.target}, {common.model}"
-    # A byte of a path that is not UTF-8 comes as half a character, which no font has.
+    # Bytes of a path that are not UTF-8 become surrogates, which no font can draw.
     title = title.encode(errors="backslashreplace").decode()
     labels = setup.target.train.labels
     text = curves.format_markdown(title, found, shots, accuracy)
