@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 import hypothesis
 import pytest
 
@@ -38,6 +39,29 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"there is no {SHARED_DATA}: datasets and weights are read from there")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a finished experiment, one for all test processes. Change only a copy."""
+    from made import QUICK_RUN
+
+    import tl_keras
+    from tl_keras.config import from_flat
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    workdir = folder / "finished_run"
+    with filelock.FileLock(folder / "finished_run.lock"):
+        if not (workdir / "report.json").is_file():
+            tl_keras.run(from_flat({**QUICK_RUN, "workdir": str(workdir)}))
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def source_file(finished_run: Path) -> Path:
+    """The weights of a source that was trained on mnist_5k: of a small_cnn with 16 units."""
+    return finished_run / "source" / "source.weights.h5"
 
 
 @pytest.fixture(params=["few", pytest.param("many", marks=pytest.mark.slow)])

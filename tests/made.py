@@ -30,6 +30,12 @@ from tl_keras.training.task import CrossEntropy, Task
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# An experiment of some seconds. The fixture `finished_run` is of this one.
+QUICK_RUN = {
+    **{"source": "mnist_5k", "target": "digits", "shots": 5, "dense_units": 16},
+    **{"source_steps": 60, "steps": 30, "seeds": (0, 1)},
+}
+
 # One architecture of ours, one with depthwise convolutions and one with sums.
 THREE = ("conv4", "mobilenet_v2_035", "resnet50")
 

@@ -6,6 +6,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from made import QUICK_RUN
 from scipy.special import log_softmax
 
 import tl_keras
@@ -16,10 +17,7 @@ from tl_keras.experiment import arm
 from tl_keras.models import weights
 from tl_keras.storage import files
 
-QUICK = {
-    **{"source": "mnist_5k", "target": "digits", "shots": 5, "dense_units": 16},
-    **{"source_steps": 60, "steps": 45},
-}
+QUICK = {**QUICK_RUN, "steps": 45, "seeds": (0,)}
 
 
 def run(workdir, **flags):
@@ -36,12 +34,13 @@ def last_figures(folder) -> dict[str, float]:
     return [line for line in lines if "train/loss" in line][-1]
 
 
-def test_penalties_that_need_no_source_are_of_both_arms(tmp_path):
-    record = run(tmp_path, penalty="l2,bss").record
+def test_penalties_that_need_no_source_are_of_both_arms(tmp_path, source_file):
+    known = {"source_weights": str(source_file)}
+    record = run(tmp_path, penalty="l2,bss", **known).record
     for one in record["runs"]:
         figures = last_figures(tmp_path / f"{one['arm']}-{one['seed']}")
         assert {"train/l2", "train/bss"} <= set(figures)
-    plain = run(tmp_path / "plain").record
+    plain = run(tmp_path / "plain", **known).record
     of_scratch = [arms(one)["scratch", 0]["weights_sha256"] for one in (record, plain)]
     assert of_scratch[0] != of_scratch[1]
 
@@ -54,8 +53,9 @@ def test_penalty_that_measures_from_a_source_is_not_of_scratch_nor_any_of_the_pr
     assert record["source"]["weights_sha256"] == plain["source"]["weights_sha256"]
 
 
-def test_scratch_has_training_flags_of_its_own(tmp_path):
-    record = run(tmp_path, scratch_steps=90, scratch_learning_rate=0.01).record
+def test_scratch_has_training_flags_of_its_own(tmp_path, source_file):
+    flags = {"source_weights": str(source_file), "scratch_steps": 90}
+    record = run(tmp_path, scratch_learning_rate=0.01, **flags).record
     assert arms(record)["transfer", 0]["steps"] == 45
     assert arms(record)["scratch", 0]["steps"] == 90
     assert last_figures(tmp_path / "scratch-0")["train/learning_rate"] == pytest.approx(0.01)
@@ -111,9 +111,10 @@ def evaluated(folder) -> tuple[float, float]:
     ],
     ids=str,
 )
-def test_figures_are_of_the_model_that_is_saved(tmp_path, flags):
+def test_figures_are_of_the_model_that_is_saved(tmp_path, source_file, flags):
     """Also where training computes in bfloat16: the file is in float32."""
-    record = run(tmp_path, precision="bfloat16", **flags).record
+    known = {} if "model" in flags else {"source_weights": str(source_file)}
+    record = run(tmp_path, precision="bfloat16", **known, **flags).record
     for one in record["runs"]:
         accuracy, loss = evaluated(tmp_path / f"{one['arm']}-{one['seed']}")
         assert one["test"]["accuracy"] == accuracy
@@ -148,14 +149,15 @@ def test_frozen_statistics_are_the_source_s_to_the_end(tmp_path):
             assert not np.array_equal(models["transfer"][name], value)
 
 
-def test_workdir_of_before_is_refused_with_the_reason(tmp_path):
-    run(tmp_path, baseline=False)
+def test_workdir_of_before_is_refused_with_the_reason(tmp_path, source_file):
+    flags = {"baseline": False, "source_weights": str(source_file)}
+    run(tmp_path, **flags)
     path = tmp_path / "config.json"
     kept = files.read_state(path)
     del kept["results_version"]
     files.write_state(path, kept)
     with pytest.raises(UsageError, match="was begun by another version of tl_keras"):
-        run(tmp_path, baseline=False)
+        run(tmp_path, **flags)
 
 
 def test_report_trains_no_source_for_seeds_of_earlier_calls(tmp_path):
@@ -168,16 +170,18 @@ def test_report_trains_no_source_for_seeds_of_earlier_calls(tmp_path):
     assert again["runs"] == first["runs"]
 
 
-def test_one_flag_of_scratch_is_one_difference(tmp_path):
-    run(tmp_path, epochs=1.0)
+def test_one_flag_of_scratch_is_one_difference(tmp_path, source_file):
+    flags = {"epochs": 1.0, "source_weights": str(source_file)}
+    run(tmp_path, **flags)
     with pytest.raises(UsageError) as refused:
-        run(tmp_path, epochs=1.0, scratch_steps=20)
+        run(tmp_path, scratch_steps=20, **flags)
     assert str(refused.value).count(" was ") == 1
-    run(tmp_path, epochs=1.0, scratch_steps=20, allow_changed="scratch_steps", seeds=(1,))
+    run(tmp_path, scratch_steps=20, allow_changed="scratch_steps", seeds=(1,), **flags)
 
 
-def test_both_arms_leave_the_same_images_out_for_validation(tmp_path):
-    run(tmp_path, early_stopping=2, scratch_early_stopping=0)
+def test_both_arms_leave_the_same_images_out_for_validation(tmp_path, source_file):
+    known = {"source_weights": str(source_file)}
+    run(tmp_path, early_stopping=2, scratch_early_stopping=0, **known)
     log = (tmp_path / "log.txt").read_text()
     assert "finetune with 40 images" in log and "scratch with 40 images" in log
 

@@ -244,6 +244,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_average_is_the_same_on_two_replicas():
     command = [sys.executable, "-c", TWO_REPLICAS, str(Path(__file__).parent)]
     program = subprocess.run(command, capture_output=True, text=True, check=False)

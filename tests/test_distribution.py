@@ -108,15 +108,16 @@ def alone(steps) -> dict:
     return trained(steps)
 
 
-# The short form has what the long one has too: uneven shares, and another process.
+# Uneven shares, and another process; with --torture, more of each.
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("replicas", "processes", "is_long"),
+    ("replicas", "processes", "is_torture"),
     [(3, 1, False), (0, 2, False), (2, 1, True), (4, 1, True), (0, 3, True)],
 )
 def test_replicas_that_share_batches_come_to_what_one_does(
-    alone, steps, replicas, processes, is_long, request
+    alone, steps, replicas, processes, is_torture, request
 ):
-    if is_long and not request.config.getoption("--torture"):
+    if is_torture and not request.config.getoption("--torture"):
         pytest.skip("a part of the long form: make torture")
     shared = trained(steps, replicas, processes)
     assert alone.pop("replicas", 1) == 1
@@ -154,6 +155,7 @@ def norms_of(synchronised: bool) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_norms_of_their_own_shares_leave_one_models_statistics():
     code = "import json, test_distribution as t; print(json.dumps(t.norms_of({})))"
     together, apart = (connected(code.format(kind))[0] for kind in (True, False))

@@ -22,19 +22,18 @@ from tl_keras.experiment.train_and_test import RunLog
 from tl_keras.models import weights
 from tl_keras.storage import files, predictions
 
-QUICK = {"source": "mnist_5k", "target": "digits", "shots": 5, "dense_units": 16,
-         "source_steps": 60, "steps": 30, "seeds": (0, 1)}  # fmt: skip
-
 
 def run(workdir, **flags):
-    return tl_keras.run(from_flat({**QUICK, "workdir": str(workdir), **flags})).record
+    return tl_keras.run(from_flat({**made.QUICK_RUN, "workdir": str(workdir), **flags})).record
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(finished_run):
     """A finished experiment: its folder and its report."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    return workdir, run(workdir)
+    first = json.loads((finished_run / "report.json").read_text())
+    report = run(finished_run)
+    assert json.loads(json.dumps(report)) == first, "the second call reports something else"
+    return finished_run, report
 
 
 def test_experiment_reports_source_runs_and_summary(finished):
@@ -99,7 +98,14 @@ def test_experiment_leaves_figures_under_one_name_everywhere(finished):
         assert names <= {tag.partition("_1")[0] for tag in events.Tags()["tensors"]}
 
 
-@pytest.mark.parametrize("flags", [{}, {"clip_norm": 1.0, "penalty": "l2sp", "ema": 0.9}])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"clip_norm": 1.0, "penalty": "l2sp", "ema": 0.9},
+    ],
+    ids=["plain", "with all that keeps weights"],
+)
 def test_experiment_leaves_no_graph_and_no_weights_in_memory(tmp_path, flags):
     def graphs():
         gc.collect()
@@ -118,8 +124,11 @@ def test_experiment_does_nothing_twice(finished):
     assert len(before) == 6 and before == {path: path.stat().st_mtime_ns for path in kept}
 
 
-def test_experiment_keeps_no_more_features_than_the_flag_says_and_finds_the_same(tmp_path):
-    flags = {"method": "features", "shots": 5, "source_steps": 10, "steps": 10, "baseline": False}
+def test_experiment_keeps_no_more_features_than_the_flag_says_and_finds_the_same(
+    tmp_path, source_file
+):
+    flags = {"method": "features", "shots": 5, "steps": 10, "baseline": False}
+    flags["source_weights"] = str(source_file)
     wanted = run(tmp_path / "large", seeds=(0, 1, 2), **flags)
     limit = 12_000
     # By two commands: the second adds seeds to what the first has left.

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from made import sweep
 
 from tl_keras.errors import DataError
 from tl_keras.models import building, catalog, file_network, preprocessing
@@ -47,8 +48,8 @@ def stock(name: str = "MobileNet", **arguments) -> keras.Model:
     return getattr(keras.applications, name)(**arguments)
 
 
-@pytest.mark.parametrize("ending", ["a.keras", "a.h5"])
-@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("ending", sweep(["a.keras", "a.h5"], fast=["a.keras"]))
+@pytest.mark.parametrize("inside", sweep([False, True], fast=[True]))
 @pytest.mark.parametrize(
     "layer, change, words",
     [
@@ -155,11 +156,11 @@ def test_order_of_layers_is_looked_at(tmp_path):
 @pytest.mark.parametrize(
     "name, arguments",
     [
-        ("nasnet_mobile", {}),
-        ("inception_v3", {"input_shape": (75, 75, 3)}),
+        pytest.param("nasnet_mobile", {}, marks=pytest.mark.slow),
+        pytest.param("inception_v3", {"input_shape": (75, 75, 3)}, marks=pytest.mark.slow),
         ("mobilenet_v3_small", {"include_top": True, "classifier_activation": None}),
-        ("convnext_tiny", {"pooling": "avg"}),
-        ("densenet121", {"include_top": True}),
+        pytest.param("convnext_tiny", {"pooling": "avg"}, marks=pytest.mark.slow),
+        pytest.param("densenet121", {"include_top": True}, marks=pytest.mark.slow),
         ("xception", {"input_shape": (71, 71, 3)}),
     ],
 )
@@ -174,10 +175,13 @@ def test_networks_of_keras_are_their_own_whatever_was_built_before(name, argumen
 
 @pytest.mark.parametrize(
     "name",
-    [
-        *("small_cnn", "mobilenet_025", "resnet50", "densenet121", "mobilenet_v3_small"),
-        *("efficientnet_b0", "efficientnet_v2_b0", "efficientnet_v2_s", "convnext_tiny"),
-    ],
+    sweep(
+        [
+            *("small_cnn", "mobilenet_025", "resnet50", "densenet121", "mobilenet_v3_small"),
+            *("efficientnet_b0", "efficientnet_v2_b0", "efficientnet_v2_s", "convnext_tiny"),
+        ],
+        fast=["small_cnn", "mobilenet_025", "resnet50"],
+    ),
 )
 def test_preprocessing_of_the_catalog_is_what_its_models_do(name):
     channels = 1 if name == "small_cnn" else 3

@@ -172,6 +172,7 @@ def test_weights_do_not_follow_from_what_augmentation_draws():
 
 
 @pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.slow
 def test_mixed_batch_is_the_same_on_two_replicas_and_from_any_step_on(text):
     images, rows = taken(stream(text), 12)
     for first, replicas in ((0, 2), (5, 1), (7, 2), (3, 4), (1, 3)):

@@ -223,12 +223,12 @@ def test_find_weights_refuses_a_symbolic_link(path, members):
 @pytest.mark.parametrize(
     "config, words",
     [
-        (b"{", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
+        (b"{", "that is not JSON"),
+        (b"\xff\xfe", "that is not JSON"),
         (b"[]", "describes no model"),
         (b"{}", "describes no model"),
         (b'"text"', "describes no model"),
-        (b'{"class_name": ' + b"9" * 5000 + b"}", "no JSON"),
+        (b'{"class_name": ' + b"9" * 5000 + b"}", "that is not JSON"),
         (b"[" * 100_000 + b"]" * 100_000, "damaged ('maximum recursion depth exceeded"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "damaged ('maximum recursion depth exceeded"),
     ],

@@ -306,6 +306,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_multipliers_do_the_same_on_two_replicas() -> None:
     command = [sys.executable, "-c", TWO_REPLICAS]
     program = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -339,6 +339,7 @@ print(json.dumps([test_penalties.after_one_step(strategy) for strategy in strate
 """
 
 
+@pytest.mark.slow
 def test_penalties_give_the_same_on_two_replicas():
     command = [sys.executable, "-c", TWO_REPLICAS, str(Path(__file__).parent)]
     program = subprocess.run(command, capture_output=True, text=True, check=False)

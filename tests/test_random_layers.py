@@ -90,6 +90,7 @@ print(json.dumps([strategy.num_replicas_in_sync, records, copies]))
 """
 
 
+@pytest.mark.slow
 def test_dropout_trains_on_two_replicas():
     command = [sys.executable, "-c", TWO_REPLICAS, str(Path(__file__).parent)]
     program = subprocess.run(command, capture_output=True, text=True, check=False)

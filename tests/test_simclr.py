@@ -238,6 +238,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_simclr_compares_the_whole_batch_on_two_replicas() -> None:
     command = [sys.executable, "-c", TWO_REPLICAS, str(Path(__file__).parent)]
     program = subprocess.run(command, capture_output=True, text=True, check=False)
