@@ -48,7 +48,7 @@ def test_methods_may_have_their_numbers():
     configs = [one.config for one in comparison.compared_methods]
     assert [str(config.method) for config in configs] == names(comparison)
     assert configs[2].training.steps == 7
-    with pytest.raises(UsageError, match="joint takes 1 numbers at most"):
+    with pytest.raises(UsageError, match="joint takes at most 1 numbers"):
         parse("--methods=joint:1:2")
 
 
