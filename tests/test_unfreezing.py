@@ -1,5 +1,7 @@
 """Stages of what trains, and layers of different speed, through the real loop."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from made import Records, setting, small_model
@@ -281,7 +283,8 @@ def test_body_of_a_network_of_keras_applications_moves_at_a_tenth(
     tmp_path, name, flags, body, head
 ):
     model = coloured(name)
-    found = unfreezing.get_lr_multipliers(model, setting(tmp_path, model, **flags).config)
+    config = dataclasses.replace(setting(tmp_path, model, **flags).config, model=name)
+    found = unfreezing.get_lr_multipliers(model, config)
     names = {id(v): name for name, v in building.named_weights(model).items()}
     for variable, multiplier in zip(model.trainable_variables, found, strict=True):
         assert multiplier == (head if names[id(variable)].startswith("head/") else body)
@@ -289,5 +292,6 @@ def test_body_of_a_network_of_keras_applications_moves_at_a_tenth(
 
 def test_body_multiplier_of_one_leaves_a_network_of_keras_applications_as_fast(tmp_path):
     model = coloured("mobilenet_v2_035")
-    given = setting(tmp_path, model, body_lr_multiplier=1.0)
-    assert unfreezing.get_lr_multipliers(model, given.config) == []
+    config = setting(tmp_path, model, body_lr_multiplier=1.0).config
+    config = dataclasses.replace(config, model="mobilenet_v2_035")
+    assert unfreezing.get_lr_multipliers(model, config) == []

@@ -63,16 +63,16 @@ def run(comparison_config: ComparisonConfig) -> str:
         configs = [config for _, _, config in cells]
         setup, sources = experiment.set_up(common, workdir, configs)
         records: list[dict[str, Any]] = []
-        found: dict[str, dict[int | None, dict[int, np.ndarray]]] = {}
+        correct: dict[str, dict[int | None, dict[int, np.ndarray]]] = {}
         for folder, name, config in cells:
             write_settings(folder / "config.json", config)
-            setup = dataclasses.replace(setup, config=config)
-            own = [_run(setup, folder, sources, name, seed) for seed in common.seeds]
-            cell = finished_runs.collect(folder, own)
+            cell_setup = dataclasses.replace(setup, config=config)
+            runs = [_run(cell_setup, folder, sources, name, seed) for seed in common.seeds]
+            cell = finished_runs.collect(folder, runs)
             about = {"method": name, "shots": config.flat()["shots"]}
             records += [{**record, **about} for record in cell.records]
-            found.setdefault(name, {})[config.shots] = cell.correct[_choose_arm(name)]
-        return _report(setup, workdir, sources, comparison_config, records, found)
+            correct.setdefault(name, {})[config.shots] = cell.correct[_choose_arm(name)]
+        return _report(setup, workdir, sources, comparison_config, records, correct)
 
 
 def _default_name(common: Config) -> str:
@@ -145,7 +145,7 @@ def _report(
     sources: Sources,
     comparison_config: ComparisonConfig,
     records: list[dict[str, Any]],
-    found: curves.Correct,
+    correct: curves.Correct,
 ) -> str:
     common, shots = setup.config, comparison_config.shots
     source_records, zero_shots = [], []
@@ -169,7 +169,7 @@ def _report(
     # Bytes of a path that are not UTF-8 become surrogates, which no font can draw.
     title = title.encode(errors="backslashreplace").decode()
     labels = setup.target.train.labels
-    text = curves.format_markdown(title, found, shots, accuracy)
+    text = curves.format_markdown(title, correct, shots, accuracy)
     for name, reason in comparison_config.left_out.items():
         text += f"\nLeft out: {name}, because {reason}.\n"
     if unfinished := _list_unconverged(records):
@@ -177,7 +177,7 @@ def _report(
     if alone := _list_unpaired_penalties(comparison_config):
         text += f"\nScratch has no penalty: {', '.join(alone)} regularise their own line alone.\n"
     picture = curves.plot(
-        title, found, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
+        title, correct, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
     )
     files.write_json(workdir.root / "comparison.json", report)
     files.write_bytes(workdir.root / "comparison.md", text.encode())

@@ -157,9 +157,9 @@ def measure_zero_shot(
     if source is None and path.is_file():
         with contextlib.suppress(DataError):
             return files.read_state(path)
-    known = source.weights.origin.class_names if source and source.weights.origin else ()
+    source_names = source.weights.origin.class_names if source and source.weights.origin else ()
     names = target.dataset.class_names
-    if source is None or config.head == "new" or not set(names) <= set(known):
+    if source is None or config.head == "new" or not set(names) <= set(source_names):
         return None
     if path.is_file():
         try:

@@ -224,8 +224,8 @@ def _check_running(config: Config) -> None:
                 f"--{prefix}batch_size={training.batch_size} has no image for some of"
                 f" --replicas={config.replicas}. Raise --{prefix}batch_size, or lower --replicas"
             )
-    known = config.experiment()
-    unknown = [name for name in config.allow_changed if name not in known]
+    settings = config.experiment()
+    unknown = [name for name in config.allow_changed if name not in settings]
     if unknown:
         raise UsageError(
             f"--allow_changed={config.allow_changed}: {unknown[0]} is not a flag that defines the"

@@ -67,8 +67,8 @@ class CacheFolder:
         """
         if not any(counts.values()):
             return True
-        own = {cache.folder for cache in counts}
-        others = [p for p in self.folder.rglob("*") if p.is_file() and p.parent not in own]
+        growing = {cache.folder for cache in counts}
+        others = [p for p in self.folder.rglob("*") if p.is_file() and p.parent not in growing]
         # Incomplete pieces of a killed run do not count, so the same command gets the same answer.
         needed = sum(cache.size_with(count) for cache, count in counts.items())
         used = sum(path.stat().st_size for path in others)
