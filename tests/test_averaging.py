@@ -10,7 +10,7 @@ import made
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, small_model
+from made import Records, small_model, sweep
 from scipy.special import logsumexp
 
 from tl_keras.config import Training
@@ -188,7 +188,7 @@ def test_average_leaves_frozen_weights_to_the_bit(tmp_path, name):
 
 @pytest.mark.parametrize("early_stopping", [0, 3])
 @pytest.mark.parametrize("name", AVERAGES)
-@pytest.mark.parametrize("killed_at", [6, 16])
+@pytest.mark.parametrize("killed_at", sweep([6, 16], fast=[16]))
 def test_run_with_an_average_continues_to_the_bit(tmp_path, name, killed_at, early_stopping):
     flags = {"eval_steps": 4, "early_stopping": early_stopping, **AVERAGES[name][0]}
     whole, expected = train(tmp_path / "whole", **flags)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import pictures, setting, train
+from made import pictures, setting, sweep, train
 
 from tl_keras.data.dataset import ImageSet
 from tl_keras.data.splits import Split
@@ -110,7 +110,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "flags"), CASES, ids=str)
+@pytest.mark.parametrize(("name", "flags"), sweep(CASES, fast=[CASES[0], CASES[5]]), ids=str)
 def test_joint_learns_a_source_whose_classes_differ_in_colour_alone(tmp_path, name, flags) -> None:
     own = given(tmp_path, name, **flags)
     prepared = joint.prepare(own)
@@ -135,7 +135,7 @@ def assert_is_saved_whole(tmp_path, own, prepared) -> None:
 
 
 @pytest.mark.parametrize("spec", ["head", "last:2"])
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", sweep(SIZES, fast=["small_cnn"]))
 def test_frozen_part_sees_the_colours_and_repeats_grey(tmp_path, name, spec) -> None:
     own = given(tmp_path, name, trainable=spec)
     joint.prepare(own)
@@ -157,9 +157,9 @@ def test_frozen_part_sees_the_colours_and_repeats_grey(tmp_path, name, spec) -> 
     ("name", "flags"),
     [
         ("small_cnn", {"trainable": "head"}),
-        ("small_cnn", {"unfreeze": "lp_ft"}),
-        ("conv4", {"trainable": "last:2"}),
-        ("mobilenet_v2_035", {"trainable": "last:3"}),
+        pytest.param("small_cnn", {"unfreeze": "lp_ft"}, marks=pytest.mark.slow),
+        pytest.param("conv4", {"trainable": "last:2"}, marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2_035", {"trainable": "last:3"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

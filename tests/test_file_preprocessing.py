@@ -7,7 +7,7 @@ import logging
 import keras
 import numpy as np
 import pytest
-from made import program
+from made import program, sweep
 
 from tl_keras.config import Config
 from tl_keras.errors import DataError, UsageError
@@ -126,11 +126,15 @@ def nested(scaling, network, path):
     return extractor
 
 
+RESCALINGS = [
+    pytest.param((1 / 255, 0.0), marks=pytest.mark.slow),
+    pytest.param((1 / 127.5, -1.0)),
+]
 forms = pytest.mark.parametrize("form", [sequential, functional, nested])
 
 
 @forms
-@pytest.mark.parametrize("scaling", [(1 / 255, 0.0), (1 / 127.5, -1.0)])
+@pytest.mark.parametrize("scaling", RESCALINGS)
 def test_mobilenet_behind_a_rescaling(form, scaling, mobilenet, tmp_path):
     path, pixels = tmp_path / "a.keras", images()
     theirs = form([L.Rescaling(*scaling)], mobilenet, path)
@@ -141,7 +145,7 @@ def test_mobilenet_behind_a_rescaling(form, scaling, mobilenet, tmp_path):
     assert_survives(model, prepared, "mobilenet_025", path, pixels, expected)
 
 
-@pytest.mark.parametrize("module", ["mobilenet", "resnet50", "densenet"])
+@pytest.mark.parametrize("module", sweep(["mobilenet", "resnet50", "densenet"], fast=["resnet50"]))
 def test_mobilenet_behind_preprocess_input(module, mobilenet, tmp_path):
     """The operations on tensors that Keras's functions leave in a model."""
     prepare = importlib.import_module(f"keras.applications.{module}").preprocess_input
@@ -154,7 +158,7 @@ def test_mobilenet_behind_preprocess_input(module, mobilenet, tmp_path):
     assert_survives(model, prepared, "mobilenet_025", path, pixels, expected)
 
 
-@pytest.mark.parametrize("ending", ["keras", "h5"])
+@pytest.mark.parametrize("ending", sweep(["keras", "h5"], fast=["keras"]))
 def test_resnet_behind_a_rescaling(ending, tmp_path):
     network = keras.applications.ResNet50(
         include_top=False, weights=None, input_shape=(SIZE, SIZE, 3)
@@ -197,6 +201,7 @@ def efficientnet():
     )
 
 
+@pytest.mark.slow
 def test_efficientnet_whose_normalization_is_the_identity(tmp_path, caplog):
     network, path, pixels = efficientnet(), tmp_path / "a.keras", images()
     network.save(path)
@@ -208,6 +213,7 @@ def test_efficientnet_whose_normalization_is_the_identity(tmp_path, caplog):
     assert_survives(model, prepared, "efficientnet_b0", path, pixels, expected)
 
 
+@pytest.mark.slow
 def test_efficientnet_as_keras_builds_it_with_weights_of_imagenet(tmp_path, monkeypatch):
     """Its files have deviations as variances, which one more Rescaling mends."""
     network = efficientnet()
@@ -354,6 +360,7 @@ def test_copy_report_leaves_out_the_constants_of_the_model(tmp_path):
     assert not [name for name in account.copied if name.startswith("normalization/")]
 
 
+@pytest.mark.slow
 def test_experiment_trains_and_saves_with_the_preprocessing_of_the_file(mobilenet, tmp_path):
     """From the command line: frozen features are the user's, in both arms' files and once more."""
     theirs = sequential([L.Rescaling(1 / 255)], mobilenet, tmp_path / "a.keras")

@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 import tensorflow as tf
-from made import Records, count_computed_rows, pictures, setting, small_model
+from made import Records, count_computed_rows, pictures, setting, small_model, sweep
 
 from tl_keras.config.augmentation import parse
 from tl_keras.data import pipeline
@@ -65,7 +65,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("flags", CASES, ids=str)
+@pytest.mark.parametrize("flags", sweep(CASES, fast=[CASES[1], CASES[3], CASES[7]]), ids=str)
 def test_cached_run_comes_to_the_uncached_one(tmp_path, computed, flags):
     flags = {"steps": 24, "eval_steps": 4, **flags}
     uncached, weights_uncached = run(tmp_path, **flags, cache_gb=0)

@@ -98,7 +98,7 @@ def some(values: list, every: int, name: str) -> list:
 def test_flag_of_any_odd_value_is_taken_or_refused_by_name(
     name: str, rounds: Callable[..., int]
 ) -> None:
-    texts = some(ODD, rounds(4, 1, 1), name)
+    texts = some(ODD, rounds(16, 1, 1), name)
     told = {text[:40]: complaint(flags.parse, [f"--{name}={text}"], name) for text in texts}
     assert {text: wrong for text, wrong in told.items() if wrong} == {}
 
@@ -121,7 +121,7 @@ def test_comparison_takes_or_refuses_a_flag_of_any_odd_value_by_name(
 def test_check_of_any_odd_value_from_python_passes_or_names_the_flag(
     name: str, rounds: Callable[..., int]
 ) -> None:
-    for value in [*some(ODD, rounds(10, 1, 1), name), *NO_TEXTS]:
+    for value in [*some(ODD, rounds(40, 1, 1), name), *NO_TEXTS]:
         try:
             validate.check(from_flat({name: value}))
         except UsageError as error:

@@ -37,7 +37,7 @@ def work(settings):
     return "done"
 
 settings = SimpleNamespace(debug=False)
-sys.exit(console.answer(["name"], lambda argv: settings, lambda: "help", work))
+sys.exit(console.run_command(["name"], lambda argv: settings, lambda: "help", work))
 """
 
 
@@ -147,7 +147,7 @@ def test_process_that_is_done_within_the_grace_time_is_done() -> None:
 
 
 def test_process_is_told_where_its_console_is_hidden() -> None:
-    process = started("with console.quiet(False):\n    ready()\n    time.sleep(60)")
+    process = started("with console.suppress_output(False):\n    ready()\n    time.sleep(60)")
     assert ended(process, signal.SIGTERM)[:3] == (StoppedError.exit_code, "", LINE)
 
 

@@ -111,7 +111,7 @@ def test_help_fits_a_terminal(full) -> None:
 
 def test_help_says_to_which_mean_sqrt_scales_the_class_weights() -> None:
     entry = flags.help_text(full=True).split("\n  --class_weights=")[1].split("\n  --")[0]
-    assert "mean over the training images is 1" in " ".join(entry.split())
+    assert "mean of 1 over the training images" in " ".join(entry.split())
 
 
 # Numbers

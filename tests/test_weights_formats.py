@@ -6,7 +6,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from made import small_model
+from made import small_model, sweep
 
 from tl_keras.errors import DataError
 from tl_keras.models import building, catalog, naming, weights
@@ -34,7 +34,9 @@ def efficientnet():
     return built("efficientnet_b0")
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["with_top", "without_top"])
+@pytest.fixture(
+    scope="module", params=sweep([True, False], fast=[True]), ids=["with_top", "without_top"]
+)
 def network(request):
     """Keras's own MobileNet, with weights that differ from each other."""
     network = keras.applications.MobileNetV2(
@@ -164,6 +166,7 @@ def test_weights_of_keras_applications_are_taken_over(shared_data, mobilenet):
     assert_same(found, weights.get_tensors(known), body_of(mobilenet))
 
 
+@pytest.mark.slow
 def test_weights_of_keras_applications_with_their_classifier_are_taken_over(shared_data):
     folder, model = shared_data / "keras_home" / "models", built("mobilenet_025")
     with_top = read(folder / "mobilenet_2_5_224_tf.h5", model)
