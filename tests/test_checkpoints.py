@@ -66,7 +66,7 @@ def test_checkpoints_say_so_where_the_only_state_was_never_finished(tmp_path, ca
     (tmp_path / "0000000006.npz").write_bytes(b"half")
     with caplog.at_level("WARNING"):
         assert restored(tmp_path) is None
-    assert "0000000006.npz was not finished; training begins at step 0" in caplog.text
+    assert "0000000006.npz was not finished. Training begins at step 0" in caplog.text
 
 
 def flipped(data: bytes) -> bytes:
@@ -103,14 +103,14 @@ def test_checkpoints_do_not_begin_anew_where_no_state_is_whole(tmp_path, damage)
     for path in (tmp_path / "checkpoints").glob("*.npz"):
         DAMAGE[damage](path)
     for _ in range(2):
-        with pytest.raises(DataError, match=f"no checkpoint that is whole; remove .*{tmp_path}"):
+        with pytest.raises(DataError, match=f"no intact checkpoint. Remove .*{tmp_path}"):
             restored(tmp_path / "checkpoints")
 
 
 def test_checkpoints_refuse_the_state_of_another_model(tmp_path):
     saved(tmp_path, 5)
     for others in (variables()[:1], [*variables(), *variables()], variables()[::-1]):
-        with pytest.raises(DataError, match="another model or another optimizer"):
+        with pytest.raises(DataError, match="another model or optimizer"):
             Checkpoints(tmp_path, others).restore()
     assert restored(tmp_path).record["step"] == 5
 
@@ -120,7 +120,7 @@ def test_checkpoints_keep_the_last_good_state_where_numbers_are_not_finite(tmp_p
     kept = Checkpoints(tmp_path, held)
     kept.save(1, {"step": 1}, {})
     held[0].assign([0, np.nan, 1])
-    with pytest.raises(DivergedError, match="is not finite any more after step 2"):
+    with pytest.raises(DivergedError, match="is not finite after step 2"):
         kept.save(2, {"step": 2}, {})
     assert [path.stem for path in tmp_path.glob("*.json")] == ["0000000001"]
 

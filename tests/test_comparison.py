@@ -151,7 +151,7 @@ def test_default_workdir_is_the_same_whatever_is_compared(tmp_path, monkeypatch)
     ("words", "told"),
     [
         ("--shots=2,100000", "--shots=100000 is more than class"),
-        ("--trainable=head --methods=finetune,gradual", "nothing for --unfreeze=gradual to thaw"),
+        ("--trainable=head --methods=finetune,gradual", "no layer for --unfreeze=gradual"),
     ],
 )
 def test_what_cannot_be_in_one_of_the_runs_is_told_before_the_source_trains(tmp_path, words, told):
@@ -165,7 +165,7 @@ def test_weights_without_a_head_are_refused_before_any_run_that_needs_one(tmp_pa
     flags = "--methods=finetune --shots=2 --seeds=0"
     compare(tmp_path / "first", f"--pretrain=autoencoder --source_steps=2 {flags}")
     path = tmp_path / "first" / "source" / "source.weights.h5"
-    with pytest.raises(UsageError, match="distill goes on with the source's head"):
+    with pytest.raises(UsageError, match="distill continues with the source's head"):
         compare(tmp_path / "no", f"{flags} --methods=finetune,distill --source_weights={path}")
     assert not (tmp_path / "no" / "scratch").exists()
     text = compare(tmp_path / "again", f"{flags} --source=usps --source_weights={path}")

@@ -42,6 +42,16 @@ def test_named_methods_come_in_their_order_and_scratch_needs_no_name():
     assert names(parse("--methods=l2sp, finetune,scratch,bss")) == ["l2sp", "finetune", "bss"]
 
 
+def test_methods_may_have_their_numbers():
+    comparison = parse("--methods=joint:0.5,joint,l2sp:0.1:0.01(steps=7)", "--shots=2")
+    assert names(comparison) == ["joint:0.5", "joint", "l2sp:0.1:0.01"]
+    configs = [one.config for one in comparison.compared_methods]
+    assert [str(config.method) for config in configs] == names(comparison)
+    assert configs[2].training.steps == 7
+    with pytest.raises(UsageError, match="joint takes at most 1 numbers"):
+        parse("--methods=joint:1:2")
+
+
 def test_settings_in_brackets_are_that_methods_alone():
     comparison_config = parse(
         "--methods=features(augment=none;learning_rate=0.01),both(method=l2sp;penalty=bss:0.1,l2)",

@@ -247,7 +247,7 @@ def _wrong_refusal(case: Case, workdir: Path, error: DataError | UsageError) -> 
         return "" if any(str(workdir / name) in told for name in refused) else f"no name: {told}"
     if _has_no_checkpoint(case):
         folder = workdir / Path(case.names[0]).parent
-        return "" if f"{folder} has no checkpoint that is whole" in told else f"no name: {told}"
+        return "" if f"{folder} has no intact checkpoint" in told else f"no name: {told}"
     return f"not healed: {told}"
 
 
@@ -294,5 +294,5 @@ def _is_refused(workdir: Path) -> bool:
     try:
         run(workdir, "finetune")
     except DataError as error:
-        return "has no checkpoint that is whole; remove the folder" in str(error)
+        return "has no intact checkpoint. Remove the folder" in str(error)
     return False

@@ -257,7 +257,7 @@ def test_experiment_takes_over_the_body_of_a_model_of_others(finished, tmp_path)
     assert theirs["runs"][0]["weights_sha256"] == fresh["runs"][0]["weights_sha256"]
     assert theirs["source"]["dataset"] == "theirs.weights.h5"
     assert theirs["runs"][0]["zero_shot"] is None
-    with pytest.raises(UsageError, match="joint goes on with the source's head"):
+    with pytest.raises(UsageError, match="joint continues with the source's head"):
         run(tmp_path / "u", source_weights=str(path), method="joint")
 
 
@@ -463,7 +463,9 @@ def test_pretraining_without_labels_starts_the_transfer(unlabelled, tmp_path):
     for tensor, value in weights.get_tensors(model).items():
         if tensor in kept:
             np.testing.assert_array_equal(value, kept[tensor])
-    with pytest.raises(UsageError, match="distill goes on with the source's head, and --source_w"):
+    with pytest.raises(
+        UsageError, match="distill continues with the source's head, and --source_w"
+    ):
         run(tmp_path / "no", **{**flags, "method": "distill"})
 
 

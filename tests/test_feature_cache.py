@@ -60,7 +60,7 @@ def test_feature_cache_computes_again_what_is_damaged(tmp_path, damage, name, ca
     # The piece before the damaged one stays; of a manifest nothing does.
     lost = {4, 1, 7, 9} if name == "manifest.json" or damage is not _flipped else {9}
     assert set(cache.computed[4:]) == lost
-    assert "computed again from there" in caplog.text
+    assert "Computed again from there" in caplog.text
     assert cache.rows([1, 4, 7, 9]).shape == (4, 2)
     assert len(cache.computed) == 4 + len(lost)
 
@@ -185,7 +185,7 @@ def test_feature_cache_without_room_uses_the_rows_that_it_has(tmp_path, caplog):
 
 def test_feature_cache_that_was_killed_half_way_has_the_same_room_again(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_cache, "EXAMPLES_PER_PIECE", 2)
-    limit = FeatureCache(CacheFolder(tmp_path), {}, (2,), np.float32).bytes_with(6)
+    limit = FeatureCache(CacheFolder(tmp_path), {}, (2,), np.float32).size_with(6)
 
     def killed(indices):
         if 4 in indices:

@@ -207,7 +207,7 @@ def test_efficientnet_whose_normalization_is_the_identity(tmp_path, caplog):
     network.save(path)
     with caplog.at_level(logging.INFO):
         model, prepared = ours(path, "efficientnet_b0")
-    assert "prepares images by 0.00392156863:0" in caplog.text
+    assert "has the preprocessing 0.00392156863:0" in caplog.text
     expected = network.predict(pixels.astype("float32"), verbose=0)
     assert_features(model, expected, pixels)
     assert_survives(model, prepared, "efficientnet_b0", path, pixels, expected)
@@ -256,7 +256,7 @@ def test_mobilenet_v2_as_the_guide_of_keras_has_it(shared_data, tmp_path, caplog
     with caplog.at_level(logging.INFO):
         model, prepared = ours(tmp_path / "a.keras", "mobilenet_v2_035", size=160)
     assert prepared is None
-    assert "passed over random_flip" in caplog.text and "random_rotation" in caplog.text
+    assert "skipped random_flip" in caplog.text and "random_rotation" in caplog.text
     pixels = images(size=160)
     theirs = keras.Model(inputs, features)
     assert_features(model, theirs.predict(pixels.astype("float32"), verbose=0), pixels)
@@ -288,7 +288,7 @@ def test_preprocessing_that_is_not_said_is_assumed_and_told(mobilenet, tmp_path,
         with caplog.at_level(logging.INFO):
             _, prepared = ours(path, "mobilenet_025")
         assert prepared is None
-        assert "does not say how it prepares images: assumed is 0.00784313725:-1" in caplog.text
+        assert "does not name its preprocessing. Assumed: 0.00784313725:-1" in caplog.text
     pixels, flags = images(), {"source_preprocessing": "0.00392156862745098:0"}
     model, _ = ours(tmp_path / "a.weights.h5", "mobilenet_025", **flags)
     expected = mobilenet.predict(pixels.astype("float32") / 255, verbose=0).mean((1, 2))
@@ -383,7 +383,7 @@ def test_experiment_trains_and_saves_with_the_preprocessing_of_the_file(mobilene
         return done.stderr
 
     told = run(tmp_path / "a.keras", tmp_path / "first")
-    assert "prepares images by 0.00392156863:0, and so do all models here" in told
+    assert "has the preprocessing 0.00392156863:0, which all models here use" in told
     pixels = images()
     expected = theirs.predict(pixels.astype("float32"), verbose=0)
     model = keras.models.load_model(tmp_path / "first" / "transfer-0" / "model.keras")

@@ -212,7 +212,7 @@ def test_rows_of_others_leave_a_stage_no_room(tmp_path, computed, caplog, monkey
     prepared = catalog.METHODS["finetune"].prepare(other)
     Loop(prepared.task, other.training, other.strategy, tmp_path / "o", Records(), "t").run()
     assert len(computed) == before
-    assert "more than --cache_gb has room for, computed each time" in caplog.text
+    assert "more than --cache_gb allows, computed in each step" in caplog.text
     # What lies there already takes no more room.
     again, _ = run(tmp_path, **flags)
     assert again == first
@@ -226,7 +226,7 @@ def test_log_says_what_is_kept_and_what_has_no_room(tmp_path, caplog, monkeypatc
         "frozen up to features, 8 float32: 1.28e-06 GB for 30 images, computed once" in caplog.text
     )
     run(tmp_path, trainable="head", cache_gb=1e-6)
-    assert "more than --cache_gb has room for" in caplog.text
+    assert "more than --cache_gb allows" in caplog.text
 
 
 def part_of(given):

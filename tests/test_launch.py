@@ -68,7 +68,7 @@ WRONG = [
     (["--workers", "2"], "'--workers' is not a flag of tl_keras.launch"),
     (["2"], "'2' is not a flag of tl_keras.launch"),
     (["--steps=3"], "'--steps=3' is not a flag of tl_keras.launch"),
-    (["--steps=3", "--", "--steps=3"], "put the program's own behind --"),
+    (["--steps=3", "--", "--steps=3"], "Put the program's flags after --"),
     ([""], "'' is not a flag of tl_keras.launch"),
 ]
 

@@ -169,7 +169,7 @@ def test_choice_takes_its_choices_and_names_them_where_it_refuses(name) -> None:
     for choice in option.choices:
         word = f"--{name}={choice}"
         if word == "--source_batch_norm=frozen":
-            assert "has none: choose recomputed or moving" in refusal(word)
+            assert "has none. Choose recomputed or moving" in refusal(word)
             continue
         assert parse(word, *beside(word)).flat()[name] == choice
     for text in ("", "other", option.choices[0].upper(), option.choices[0] + " "):
@@ -318,13 +318,13 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
     [
         ("--target=", "--target is empty"),
         ("--source=", "--source is empty"),
-        ("--method=nothing", "--method=nothing: 'nothing' is not known. Choose of features"),
+        ("--method=nothing", "--method=nothing: 'nothing' is not known. Choose from features"),
         ("--model=resnet5", "--model=resnet5 is not known: did you mean resnet50?"),
         ("--augment=twist", "--augment=twist: 'twist' is not known"),
         ("--source_augment=flip:1", "--source_augment=flip:1: flip takes no value"),
         (
             "--optimizer=adamw",
-            "--optimizer=adamw with --weight_decay=0 is adam: give --weight_decay,",
+            "--optimizer=adamw with --weight_decay=0 is adam. Give --weight_decay,",
         ),
         (
             "--optimizer=adamw --source_weight_decay=0.1 --weight_decay=0.1"
@@ -339,34 +339,34 @@ def test_flagfile_with_a_wrong_flag_is_refused_like_the_command_line(tmp_path) -
         ("--source=imagenet", "no ImageNet weights for --model=small_cnn"),
         ("--method=features --augment=flip", "--augment=flip changes the images in each epoch"),
         ("--method=features --augment=mixup:1", "--augment=mixup:1 changes the images in each"),
-        ("--augment=mixup:0", "--augment=mixup:0: '0' is out of range; allowed is mixup:A"),
+        ("--augment=mixup:0", "--augment=mixup:0: '0' is out of range. Allowed: mixup:A"),
         ("--ema=0.9 --swa=0.5", "--ema=0.9 and --swa=0.5 are two averages of the weights"),
         ("--strategy=one_device --replicas=2", "--replicas=2 are more than --strategy=one_device"),
-        ("--batch_size=2 --replicas=3", "--batch_size=2 has not an image for each of --replicas=3"),
-        ("--source_batch_size=1 --replicas=2", "--source_batch_size=1 has not an image for each"),
+        ("--batch_size=2 --replicas=3", "--batch_size=2 has no image for some of --replicas=3"),
+        ("--source_batch_size=1 --replicas=2", "--source_batch_size=1 has no image for some"),
         ("--source_ema=0.9 --source_swa=0.5", "--source_ema=0.9 and --source_swa=0.5 are two"),
         ("--label_smoothing=1", "--label_smoothing=1: must be a number from 0 to 0.99"),
         ("--class_weights=even", "--class_weights=even: value should be one of"),
         ("--method=features --augment=auto", "--augment=auto changes the images in each epoch"),
-        ("--early_stopping=2 --validation=0", "--early_stopping=2 watches a validation set"),
-        ("--schedule=plateau --validation=0", "--schedule=plateau watches a validation set"),
+        ("--early_stopping=2 --validation=0", "--early_stopping=2 needs a validation set"),
+        ("--schedule=plateau --validation=0", "--schedule=plateau needs a validation set"),
         (
             "--source_schedule=plateau --validation=0",
-            "--source_schedule=plateau watches a validation set",
+            "--source_schedule=plateau needs a validation set",
         ),
         ("--shots=1 --early_stopping=1", "--shots=1 leaves no image for it"),
-        ("--shots=1 --schedule=plateau", "--schedule=plateau watches a validation set"),
+        ("--shots=1 --schedule=plateau", "--schedule=plateau needs a validation set"),
         ("--temperature=0.5", "not a flag any more. Give --pretrain=simclr:TEMPERATURE"),
         ("--joint_lambda=1", "not a flag any more. Give --method=joint:LAMBDA"),
         ("--feature_head=mlp", "not a flag any more. Give --method=features:UNITS"),
         ("--shots=0", "--shots=0 means no labels, and --method=finetune trains on labels. Give"),
         ("--pretrain=simclr:0", "--pretrain=simclr:0: '0' is not a number from 0.001 to 100"),
-        ("--pretrain=supervised:1", "--pretrain=supervised:1: supervised takes 0 numbers at most"),
-        ("--pretrain=other", "--pretrain=other: 'other' is not known. Choose of supervised"),
+        ("--pretrain=supervised:1", "--pretrain=supervised:1: supervised takes at most 0 numbers"),
+        ("--pretrain=other", "--pretrain=other: 'other' is not known. Choose from supervised"),
         ("--method=joint:-1", "--method=joint:-1: '-1' is not a number from 0 to 1e+09"),
-        ("--method=joint:1:2", "--method=joint:1:2: joint takes 1 numbers at most (joint:LAMBDA)"),
+        ("--method=joint:1:2", "--method=joint:1:2: joint takes at most 1 numbers (joint:LAMBDA)"),
         ("--method=features:1.5", "--method=features:1.5: '1.5' is not a whole number from 0"),
-        ("--method=finetune:1", "--method=finetune:1: finetune takes 0 numbers at most"),
+        ("--method=finetune:1", "--method=finetune:1: finetune takes at most 0 numbers"),
         ("--method=l2:1 --penalty=l2:2", "both give the strengths of l2. Remove one of them"),
         ("--trainable=last:0", "--trainable=last:0: last:N takes a whole number of layers from 1"),
         ("--trainable=conv[", "--trainable=conv[: is not all, head, last:N, or a regular"),

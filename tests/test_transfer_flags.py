@@ -57,7 +57,7 @@ def test_method_of_a_penalty_is_finetune_with_it(name):
         assert strength > 0
 
 
-KNOWN = f"Choose of {', '.join(catalog.PENALTIES)}"
+KNOWN = f"Choose from {', '.join(catalog.PENALTIES)}"
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ KNOWN = f"Choose of {', '.join(catalog.PENALTIES)}"
         (",", "a name is missing"),
         (":1", "a name is missing"),
         ("l2sp;bss", f"'l2sp;bss' is not known. {KNOWN}"),
-        ("l2sp:1:2:3", "l2sp takes 2 numbers at most (l2sp:ALPHA:BETA), and 3 are given"),
-        ("delta:1:2", "delta takes 1 numbers at most (delta:ALPHA), and 2 are given"),
+        ("l2sp:1:2:3", "l2sp takes at most 2 numbers (l2sp:ALPHA:BETA), and 3 are given"),
+        ("delta:1:2", "delta takes at most 1 numbers (delta:ALPHA), and 2 are given"),
         ("l2sp:", "'' is not a number"),
         ("l2:much", "'much' is not a number"),
         ("l2:-0.1", "'-0.1' is not a number from 0 to 1e+09"),
@@ -139,10 +139,10 @@ def test_unfreeze_is_read_with_its_lengths(flags, found):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lpft", "'lpft' is not known. Choose of none, lp_ft, gradual"),
+        ("lpft", "'lpft' is not known. Choose from none, lp_ft, gradual"),
         ("", "a name is missing"),
-        ("none:0.3", "none takes no more than 0 lengths of stages, and 1 are given"),
-        ("lp_ft:0.1:0.2", "lp_ft takes no more than 1 lengths of stages, and 2 are given"),
+        ("none:0.3", "none takes at most 0 stage lengths, and 1 are given"),
+        ("lp_ft:0.1:0.2", "lp_ft takes at most 1 stage lengths, and 2 are given"),
         ("lp_ft:", "'' is not a number"),
         ("lp_ft:half", "'half' is not a number"),
         ("lp_ft:-0.1", "'-0.1' is not a number from 0 to 1"),
@@ -150,13 +150,11 @@ def test_unfreeze_is_read_with_its_lengths(flags, found):
         ("gradual:0.1:2", "'2' is not a number from 0 to 1"),
         (
             "lp_ft:1",
-            "the stages take the whole run, and leave nothing for the last. Give lengths that add"
-            " up to less than 1",
+            "the stages leave no time for the last one. Give lengths that add up to less than 1",
         ),
         (
             "gradual:0.5:0.5",
-            "the stages take the whole run, and leave nothing for the last. Give lengths that add"
-            " up to less than 1",
+            "the stages leave no time for the last one. Give lengths that add up to less than 1",
         ),
     ],
 )
@@ -192,7 +190,7 @@ def test_stages_and_speeds_go_with_methods_that_train_a_body_that_is_there(metho
 @pytest.mark.parametrize("name", [n for n, row in catalog.PENALTIES.items() if row.needs_source])
 def test_penalty_that_measures_from_a_source_needs_one(name):
     message = refusal("--source=none", f"--penalty={name}")
-    assert message.startswith(f"--penalty={name} measures from a source, and --source=none leaves")
+    assert message.startswith(f"--penalty={name} compares with a source, and --source=none leaves")
     assert f"--method={name} transfers from a source" in refusal(
         "--source=none", f"--method={name}"
     )
@@ -201,7 +199,7 @@ def test_penalty_that_measures_from_a_source_needs_one(name):
 @pytest.mark.parametrize("word", ["--penalty=distill", "--method=distill"])
 def test_distill_needs_the_head_of_the_source(word):
     message = refusal("--source=imagenet", "--model=vgg16", word)
-    assert "--source=imagenet brings no head: name a dataset with labels as --source" in message
+    assert "--source=imagenet brings no head. Name a dataset with labels as --source" in message
     assert "--pretrain=autoencoder brings no head" in refusal("--pretrain=autoencoder", word)
 
 

@@ -193,16 +193,16 @@ def test_stages_are_as_long_as_said_and_share_the_rest(tmp_path, flags, starts):
     [
         (
             {"unfreeze": "gradual:0.1:0.1:0.1"},
-            "--unfreeze=gradual:0.1:0.1:0.1 gives lengths of 3 stages before the last, and here are"
-            " 2 of them: give no more",
+            "--unfreeze=gradual:0.1:0.1:0.1 gives 3 stage lengths, and the model has 2 stages"
+            " before the last. Give at most 2",
         ),
         (
             {"unfreeze": "lp_ft", "trainable": "head"},
-            "--trainable=head leaves nothing for --unfreeze=lp_ft to thaw: choose --trainable=all",
+            "--trainable=head leaves no layer for --unfreeze=lp_ft. Choose --trainable=all",
         ),
         (
             {"method": "gradual", "trainable": "last:1"},
-            "--trainable=last:1 leaves nothing for --unfreeze=gradual to thaw",
+            "--trainable=last:1 leaves no layer for --unfreeze=gradual",
         ),
     ],
 )

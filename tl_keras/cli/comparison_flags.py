@@ -80,13 +80,16 @@ def _parse_shots(text: str) -> tuple[int | None, ...]:
     return tuple(numbers)
 
 
+_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+
+
 def _split_methods(text: str) -> list[tuple[str, list[str]]]:
     """Return the name of each method, and the settings in its parentheses."""
     if text == "all":
         return [(name, []) for name in methods.METHODS if name != "scratch"]
     settings_by_name: dict[str, list[str]] = {}
     for item in _split_at_commas(text):
-        match = re.fullmatch(r"\s*([A-Za-z0-9][A-Za-z0-9_.-]*)(?:\(([^()]*)\))?\s*", item)
+        match = re.fullmatch(rf"\s*({_NAME}(?::[0-9.:e+-]+)?)(?:\(([^()]*)\))?\s*", item)
         if not match:
             raise UsageError(
                 f"--methods={text}: '{item.strip()}' is not NAME or NAME(FLAG=VALUE;FLAG=VALUE)"
@@ -118,7 +121,7 @@ def _parse_method(argv: Sequence[str], name: str, settings: list[str]) -> Config
     groups = (TRANSFER, TARGET_TRAINING)
     allowed = {flag for flag, option, _ in named_options(Config()) if option.group in groups}
     words = [f"--{setting.strip().removeprefix('--')}" for setting in settings]
-    method = [f"--method={name}"] if name in methods.METHODS else []
+    method = [f"--method={name}"] if name.partition(":")[0] in methods.METHODS else []
     says_method = any(word.startswith("--method=") for word in words)
     if method and says_method:
         raise UsageError(

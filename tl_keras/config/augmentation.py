@@ -144,7 +144,7 @@ def _read_item(name: str, given: list[str]) -> dict[str, float | bool]:
             raise ValueError("flip takes no value")
         return {name: True}
     if name not in OPERATIONS:
-        raise ValueError(f"'{name}' is not known; allowed are {_list_allowed()}")
+        raise ValueError(f"'{name}' is not known. Allowed: {_list_allowed()}")
     if name == "randaugment" and len(given) == 2:
         return {
             name: _read_number(name, OPERATIONS[name], given[0]),
@@ -160,10 +160,10 @@ def _read_number(name: str, operation: Operation, text: str) -> float:
         value = int(text) if operation.whole else float(text)
     except ValueError:
         kind = "whole number" if operation.whole else "number"
-        raise ValueError(f"'{text}' is not a {kind}; allowed is {_describe(name)}") from None
+        raise ValueError(f"'{text}' is not a {kind}. Allowed: {_describe(name)}") from None
     # Written this way to refuse nan, for which every comparison is false.
     if not operation.low <= value <= operation.high:
-        raise ValueError(f"'{text}' is out of range; allowed is {_describe(name)}")
+        raise ValueError(f"'{text}' is out of range. Allowed: {_describe(name)}")
     return value
 
 

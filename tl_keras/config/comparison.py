@@ -16,7 +16,8 @@ class Comparison:
         "all",
         "comma list of methods, each as NAME or, with settings of its own, as"
         " NAME(FLAG=VALUE;FLAG=VALUE): features(augment=none),"
-        " strong(method=l2sp;unfreeze=lp_ft). all: every method that the other flags allow",
+        " joint:0.5, strong(method=l2sp;unfreeze=lp_ft). all: every method that the other flags"
+        " allow",
         COMPARING,
     )
     shots: str = option(
@@ -42,7 +43,7 @@ class ComparisonConfig:
     Attributes:
         common: the shared flags. Its method needs everything that any compared method needs from
             the source.
-        contestants: the methods without scratch, which always runs.
+        compared_methods: the methods without scratch, which always runs.
         shots: numbers of labels per class in the given order, None for all.
         left_out: under `all`, the methods that these flags exclude, each with the reason.
     """

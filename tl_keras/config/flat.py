@@ -14,11 +14,13 @@ def from_flat(values: dict[str, Any]) -> Config:
     """Build a Config from settings by flag name. Other settings keep their defaults."""
     own_names = {field.name for field in dataclasses.fields(Config)}
     training = override(Config.training, "", values)
-    own = {n: v for n, v in values.items() if n.startswith(SCRATCH_PREFIX) and v is not None}
+    scratch_values = {
+        n: v for n, v in values.items() if n.startswith(SCRATCH_PREFIX) and v is not None
+    }
     # --steps overrides --epochs. The target's steps must not override epochs given for scratch.
-    by_epochs = f"{SCRATCH_PREFIX}epochs" in own
+    by_epochs = f"{SCRATCH_PREFIX}epochs" in scratch_values
     start = dataclasses.replace(training, steps=0) if by_epochs else training
-    scratch = override(start, SCRATCH_PREFIX, own)
+    scratch = override(start, SCRATCH_PREFIX, scratch_values)
     # --source_ema replaces the default --source_swa: both together are refused.
     averages = values.get(f"{SOURCE_PREFIX}ema")
     source = Config.source_training

@@ -1,8 +1,8 @@
-"""The way from a configuration to a report.
+"""Runs experiments, from a configuration to a report.
 
 `experiment.run` checks the settings (`validate`), opens the data (`setup`), gets the source's
 weights (`source`), trains and tests each arm of each seed (`train_and_test`), and reports.
-`comparison` does so for many methods at once.
+`comparison` runs many methods at once.
 
 It may import `config`, `data`, `distributed`, `errors`, `methods`, `models`, `report`, `runtime`,
 `storage` and `training`.

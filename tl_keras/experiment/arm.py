@@ -1,4 +1,4 @@
-"""One arm of one seed: the transfer, or training from scratch."""
+"""One arm of one seed: transfer, or training from scratch."""
 
 import dataclasses
 import logging
@@ -21,7 +21,7 @@ LOG = logging.getLogger(__name__)
 
 
 def list_arms(config: Config, source: Source | None) -> list[tuple[str, str]]:
-    """Return (arm, method) of what is run for each seed."""
+    """Return the (arm, method) pairs that each seed runs."""
     transfer = [("transfer", config.method.name)] if source else []
     return transfer + ([("scratch", "scratch")] if config.baseline or not source else [])
 
@@ -34,23 +34,23 @@ def run_arm(
     method_name: str,
     seed: int,
 ) -> dict[str, Any]:
-    """Train and test one arm of one seed in `folder`, or read what an earlier call found there.
+    """Train and test one arm of one seed in `folder`, or read the result of an earlier call.
 
     Args:
-        setup: of the experiment.
-        folder: of this run.
+        setup: setup of the experiment.
+        folder: folder of this run.
         source: the weights to transfer; None without a source.
         arm: "transfer" or "scratch".
-        method_name: of the method's row.
-        seed: of the run.
+        method_name: name of the method's row.
+        seed: seed of the run.
 
     Returns:
         The run's part of report.json.
     """
     title = f"{arm}, seed {seed}"
-    if (found := finished_runs.read(folder)) is not None:
-        LOG.info("%s: done already", title)
-        return found
+    if (finished := finished_runs.read(folder)) is not None:
+        LOG.info("%s: already finished", title)
+        return finished
     method, target = methods.METHODS[method_name], setup.target
     run = _prepare_inputs(setup, source, arm, method, seed)
     LOG.info("%s: %s with %d images", title, method_name, len(run.split.train))
@@ -66,7 +66,7 @@ def run_arm(
 def _prepare_inputs(
     setup: ExperimentSetup, source: Source | None, arm: str, method: Method, seed: int
 ) -> MethodInputs:
-    """Return the model with the source's weights, and the images, that the method needs."""
+    """Return the inputs of the method: the model, with the source's weights if it copies them."""
     config = setup.config
     training = config.scratch if arm == "scratch" else config.training
     has_weights = method.copies_weights and source is not None
@@ -91,10 +91,10 @@ def _prepare_inputs(
 
 
 def choose_batch_norm(training: Training, config: Config, *, has_weights: bool) -> str:
-    """Return by which statistics BatchNormalization goes: recomputed, moving or frozen.
+    """Return the statistics that BatchNormalization uses: recomputed, moving or frozen.
 
-    A network of keras.applications has learned its statistics from many images, and its weights
-    with them. In training mode, few images of another kind take their place at once.
+    `auto` freezes the statistics of networks of keras.applications. Their weights fit statistics of
+    many images, which the batches of a small target would replace at once in training mode.
     """
     kind = training.batch_norm
     if kind == "auto":

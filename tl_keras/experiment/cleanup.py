@@ -1,4 +1,4 @@
-"""The memory of models that are no longer used."""
+"""Releases the memory of models that are no longer used."""
 
 import contextlib
 import gc
@@ -9,11 +9,10 @@ from tensorflow.python.framework import ops
 
 @contextlib.contextmanager
 def release_models() -> Iterator[None]:
-    """Give back the memory of the models that were made inside; nothing may use them any more.
+    """Release the memory of all models made inside the context; they must not be used afterwards.
 
-    Their graphs refer to each other. TensorFlow also keeps for good whatever a graph brought a
-    gradient of its own for, such as the sum over the replicas, and with it the graph and the
-    weights, the optimizer's too.
+    Their graphs form reference cycles. TensorFlow's registry of custom gradients, such as that of
+    the sum over replicas, also keeps references to the graphs, the weights and the optimizer.
     """
     gradients = ops.gradient_registry._registry
     before = set(gradients)

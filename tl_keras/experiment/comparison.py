@@ -3,9 +3,8 @@
     WORKDIR/source/ (or source-SEED/)  features/  METHOD/LABELS/transfer-SEED/
             scratch/LABELS/scratch-SEED/  comparison.json  comparison.md  comparison.png
 
-The data are read once, the source is trained once, features are computed once for all methods that
-want them, and scratch runs once for each number of labels and seed. A finished run is never done
-again.
+Data are read once, the source is trained once, features are computed once for all methods, and
+scratch runs once for each number of labels and seed. Finished runs are not repeated.
 """
 
 import dataclasses
@@ -39,15 +38,16 @@ from tl_keras.storage.workdir import (
 
 LOG = logging.getLogger(__name__)
 
-# That of the common settings is one of those that are compared, and others may follow later.
+# Settings that may change in a workdir: the common method is one of those that are compared, and
+# more methods can be added later.
 VARYING_SETTINGS = ("method",)
 
 
 def run(comparison_config: ComparisonConfig) -> str:
-    """Carry out a comparison, or continue it, and return its tables, as `experiment.run` does.
+    """Run or continue a comparison, and return its tables.
 
     Raises:
-        TransferError: see tl_keras.errors; nothing that was finished is lost.
+        TransferError: see tl_keras.errors; finished runs are kept.
     """
     common = comparison_config.common
     if not common.workdir:
@@ -63,16 +63,16 @@ def run(comparison_config: ComparisonConfig) -> str:
         configs = [config for _, _, config in cells]
         setup, sources = experiment.set_up(common, workdir, configs)
         records: list[dict[str, Any]] = []
-        found: dict[str, dict[int | None, dict[int, np.ndarray]]] = {}
+        correct: dict[str, dict[int | None, dict[int, np.ndarray]]] = {}
         for folder, name, config in cells:
             write_settings(folder / "config.json", config)
-            setup = dataclasses.replace(setup, config=config)
-            own = [_run(setup, folder, sources, name, seed) for seed in common.seeds]
-            cell = finished_runs.collect(folder, own)
+            cell_setup = dataclasses.replace(setup, config=config)
+            runs = [_run(cell_setup, folder, sources, name, seed) for seed in common.seeds]
+            cell = finished_runs.collect(folder, runs)
             about = {"method": name, "shots": config.flat()["shots"]}
             records += [{**record, **about} for record in cell.records]
-            found.setdefault(name, {})[config.shots] = cell.correct[_choose_arm(name)]
-        return _report(setup, workdir, sources, comparison_config, records, found)
+            correct.setdefault(name, {})[config.shots] = cell.correct[_choose_arm(name)]
+        return _report(setup, workdir, sources, comparison_config, records, correct)
 
 
 def _default_name(common: Config) -> str:
@@ -86,7 +86,7 @@ def _default_name(common: Config) -> str:
 def _list_cells(
     comparison_config: ComparisonConfig, common: Config, root: Path
 ) -> list[tuple[Path, str, Config]]:
-    """Return (folder, name, settings) of each line and column, scratch first."""
+    """Return (folder, name, settings) of each cell of the table, scratch first."""
     scratch = ComparedMethod(
         curves.SCRATCH, dataclasses.replace(common, method=Term(curves.SCRATCH))
     )
@@ -114,7 +114,7 @@ def _run(
 
 
 def _list_unpaired_penalties(comparison_config: ComparisonConfig) -> list[str]:
-    """Return which lines have a penalty that needs no source, and that scratch could have too."""
+    """Return the methods with a penalty that needs no source and that scratch does not have."""
     of_scratch = methods.get_penalties(
         dataclasses.replace(comparison_config.common, method=Term(curves.SCRATCH))
     )
@@ -145,7 +145,7 @@ def _report(
     sources: Sources,
     comparison_config: ComparisonConfig,
     records: list[dict[str, Any]],
-    found: curves.Correct,
+    correct: curves.Correct,
 ) -> str:
     common, shots = setup.config, comparison_config.shots
     source_records, zero_shots = [], []
@@ -166,10 +166,10 @@ def _report(
         "runs": records,
     }
     title = f"{summary.describe_source(report)} -> {common.target}, {common.model}"
-    # A byte of a path that is not UTF-8 comes as half a character, which no font has.
+    # Bytes of a path that are not UTF-8 become surrogates, which no font can draw.
     title = title.encode(errors="backslashreplace").decode()
     labels = setup.target.train.labels
-    text = curves.format_markdown(title, found, shots, accuracy)
+    text = curves.format_markdown(title, correct, shots, accuracy)
     for name, reason in comparison_config.left_out.items():
         text += f"\nLeft out: {name}, because {reason}.\n"
     if unfinished := _list_unconverged(records):
@@ -177,7 +177,7 @@ def _report(
     if alone := _list_unpaired_penalties(comparison_config):
         text += f"\nScratch has no penalty: {', '.join(alone)} regularise their own line alone.\n"
     picture = curves.plot(
-        title, found, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
+        title, correct, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
     )
     files.write_json(workdir.root / "comparison.json", report)
     files.write_bytes(workdir.root / "comparison.md", text.encode())

@@ -1,4 +1,4 @@
-"""The experiment: source, transfer, scratch, report. What the command line does, from Python too.
+"""The experiment: source, transfer, scratch, report. It is the entry point from Python.
 
 >>> from tl_keras import Config, Training, run
 >>> report = run(Config(source="mnist_5k", target="digits", shots=5, training=Training(steps=200)))
@@ -32,14 +32,14 @@ from tl_keras.training.prediction import Predictor
 
 LOG = logging.getLogger(__name__)
 
-# What may differ between the processes of a cluster: where a machine has its things.
+# Settings that may differ between the processes of a cluster.
 MACHINE_SETTINGS = ("workdir", "data_dir", "debug")
 
 
 class Report(NamedTuple):
-    """What an experiment found: as report.json has it, and as the table that is printed.
+    """The result of an experiment: the content of report.json, and the printed table.
 
-    Of several processes that share the work, the first one has the table, and the others ''.
+    In a cluster, the first process has the table, and the others have ''.
     """
 
     record: dict[str, Any]
@@ -47,10 +47,10 @@ class Report(NamedTuple):
 
 
 def run(config: Config) -> Report:
-    """Carry out an experiment, or continue it where an earlier call left it.
+    """Run an experiment, or continue it where an earlier call stopped.
 
     Raises:
-        TransferError: see tl_keras.errors; nothing that was finished is lost.
+        TransferError: see tl_keras.errors; finished runs are kept.
     """
     check(config)
     with open_workdir(config) as workdir:
@@ -67,13 +67,13 @@ def run(config: Config) -> Report:
 
 @contextlib.contextmanager
 def open_workdir(config: Config, apart_from: Collection[str] = ()) -> Iterator[Workdir]:
-    """Open the workdir, after joining the cluster where there is one, with Keras' own defaults.
+    """Join the cluster if there is one, and open the workdir, with Keras's default settings.
 
-    There the first process has the workdir, and each other one a copy of its own that goes away.
+    In a cluster the first process owns the workdir. Each other process has a temporary copy.
 
     Args:
         config: all flags.
-        apart_from: as of `Workdir`.
+        apart_from: see `Workdir`.
 
     Raises:
         TransferError: see tl_keras.errors.
@@ -92,13 +92,12 @@ def open_workdir(config: Config, apart_from: Collection[str] = ()) -> Iterator[W
 def set_up(
     config: Config, workdir: Workdir, configs: Sequence[Config] = ()
 ) -> tuple[ExperimentSetup, Sources]:
-    """Open the data, and see that everything fits; a pretraining comes when it is asked for.
+    """Open the data and check that everything fits, before any training. Pretraining runs later.
 
     Args:
         config: the flags.
-        workdir: of the experiment.
-        configs: the flags of each run, where they differ from run to run: it is these that have to
-            fit. Whether they do is known before anything trains.
+        workdir: workdir of the experiment.
+        configs: the flags of each run, if they differ between runs; these are checked.
 
     Raises:
         TransferError: see tl_keras.errors.
@@ -109,48 +108,48 @@ def set_up(
     file = source_module.open_weights_file(config)
     for one in configs or [config]:
         source_module.check_head(one, file)
-    # On whatever machine it goes on, a run stays in the precision that it was begun in.
-    kept = workdir.precision(config)
-    precision = Precision(*kept) if kept else choose(config.precision, config.model)
+    # A workdir keeps the precision it was created with, even on another machine.
+    stored = workdir.precision(config)
+    precision = Precision(*stored) if stored else choose(config.precision, config.model)
     precision = Precision(*processes.broadcast_from_chief(precision))
-    LOG.info("precision: %s to train, %s where frozen: %s", *precision)
+    LOG.info("precision: %s for training, %s for frozen layers: %s", *precision)
     origin = file.origin if file else None
-    prepared = source_module.choose_preprocessing(config, file)
-    setup = make_setup(config, strategy, origin, precision, workdir.root, prepared)
-    known = source_module.load_source(setup, file)
-    processes.check_same("the weights of the source", known and known.record["weights_sha256"])
-    setup.check(known.weights if known else None, source_flag(config), configs or [config])
+    preprocessing = source_module.choose_preprocessing(config, file)
+    setup = make_setup(config, strategy, origin, precision, workdir.root, preprocessing)
+    source = source_module.load_source(setup, file)
+    processes.check_same("the weights of the source", source and source.record["weights_sha256"])
+    setup.check(source.weights if source else None, source_flag(config), configs or [config])
     sha256 = file.sha256 if file else ""
     workdir.claim(config, sha256, environment.describe(), precision)
     setup.seals.save()
-    return setup, Sources(setup, workdir.root, known)
+    return setup, Sources(setup, workdir.root, source)
 
 
 def start_tensorflow(config: Config) -> None:
-    """Settle what holds for the whole process; called once, or more often.
+    """Configure TensorFlow for the process; repeated calls are allowed.
 
     Args:
-        config: the flags. With --deterministic there are the same bits each time: on processors the
-            operations of our models give them anyway; on GPUs TensorFlow has to be told.
+        config: the flags. --deterministic enables TensorFlow's deterministic operations on GPUs. On
+            processors all operations of the models are deterministic.
 
     Raises:
-        UsageError: TensorFlow is in use already, and cannot be had as it is asked for; or Keras has
-            another backend.
+        UsageError: TensorFlow is already initialised with other devices, or Keras has another
+            backend.
     """
     keras_defaults.check_backend()
     distribution.configure_devices(config.replicas)
     if config.deterministic and tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()
-    # It warns of tracing anew, which is what happens where each run has a model of its own.
+    # TensorFlow warns of retracing, which is expected: each run has its own model.
     tf.get_logger().setLevel("ERROR")
 
 
 def measure_zero_shot(
     setup: ExperimentSetup, workdir: Workdir, sources: Sources, seed: int
 ) -> dict[str, float] | None:
-    """Return what the source's model says of the target, where it knows all of its classes.
+    """Return the target accuracy of the source's model, or None if it lacks a class of the target.
 
-    For a seed of an earlier call, what that call found; no source is trained for it.
+    For a seed of an earlier call the stored result is returned; no source is trained for it.
     """
     config, target = setup.config, setup.target
     source = sources.for_seed(seed) if seed in config.seeds else None
@@ -158,45 +157,47 @@ def measure_zero_shot(
     if source is None and path.is_file():
         with contextlib.suppress(DataError):
             return files.read_state(path)
-    known = source.weights.origin.class_names if source and source.weights.origin else ()
+    source_names = source.weights.origin.class_names if source and source.weights.origin else ()
     names = target.dataset.class_names
-    if source is None or config.head == "new" or not set(names) <= set(known):
+    if source is None or config.head == "new" or not set(names) <= set(source_names):
         return None
     if path.is_file():
         try:
             return files.read_state(path)
         except DataError as error:
             LOG.warning("%s. It is measured again", error)
-    # Nothing of it is fresh: all classes match.
+    # All rows of the head are copied, because all classes match.
     model = setup.build(target.dataset, 0)
     weights.copy(source.weights, model, names, "match", source_flag(config))
     predictor = Predictor(model, setup.strategy)
     logits = predictor.predict(target.test.images, setup.image_size)
-    found = {"accuracy": float(np.mean(logits.argmax(axis=1) == target.test.labels))}
-    files.write_state(path, found)
-    return found
+    result = {"accuracy": float(np.mean(logits.argmax(axis=1) == target.test.labels))}
+    files.write_state(path, result)
+    return result
 
 
 def _report(
     setup: ExperimentSetup, workdir: Workdir, sources: Sources, records: list[dict[str, Any]]
 ) -> Report:
-    found = finished_runs.collect(workdir.root, records)
+    collected = finished_runs.collect(workdir.root, records)
     source_records = []
-    for record in found.records:
+    for record in collected.records:
         if record["arm"] == "transfer":
             seed = record["seed"]
             record["zero_shot"] = measure_zero_shot(setup, workdir, sources, seed)
             source_records += [one for one in [sources.record(seed)] if one]
     config = setup.config.flat()
-    pairs = found.correct.get("transfer", {}).keys() & found.correct.get("scratch", {}).keys()
+    pairs = (
+        collected.correct.get("transfer", {}).keys() & collected.correct.get("scratch", {}).keys()
+    )
     report = {
         "config": config,
         **workdir.history,
         "source": source_records[0] if source_records and not sources.are_paired else None,
         "sources": source_records if sources.are_paired else [],
-        "runs": found.records,
+        "runs": collected.records,
         "summary": summary.summarise(
-            found.records, found.correct, summary.describe_coverage(config)
+            collected.records, collected.correct, summary.describe_coverage(config)
         ),
         "looks": looks.record(workdir.root, sorted(pairs)),
     }

@@ -1,4 +1,4 @@
-"""What is decided before anything trains: the data, the shapes, and that both fit the flags."""
+"""The setup of an experiment: data and shapes, checked against the flags before training."""
 
 import dataclasses
 import functools
@@ -32,57 +32,57 @@ from tl_keras.runtime import seeds
 
 
 class Images:
-    """A dataset with its splits, each read when first asked for, and kept."""
+    """A dataset whose splits are read at first use and cached."""
 
     def __init__(self, dataset: Dataset, image_size: int, seals: DataFingerprints):
-        """Read `dataset` for models that see images of `image_size` pixels a side."""
+        """Prepare to read `dataset` with images of `image_size` pixels a side."""
         self.dataset = dataset
         self.image_size = image_size
         self._seals = seals
 
     @functools.cached_property
     def train(self) -> ImageSet:
-        """The training split; a DataError where it is not what the workdir was begun with."""
+        """The training split; DataError if it differs from that of the workdir's first run."""
         return self._read("train")
 
     @functools.cached_property
     def test(self) -> ImageSet:
-        """The test split, likewise; asked for when training is over."""
+        """The test split, with the same check; it is read after training."""
         return self._read("test")
 
     def check_test(self) -> None:
-        """Look at the labels of the test split, unless an earlier command has read all of it.
+        """Check the labels of the test split, unless an earlier command has read the whole split.
 
         Raises:
-            DataError: they are missing, or one is outside of the classes.
+            DataError: labels are missing or outside the classes.
         """
         if not self._seals.contains(self.dataset.name, "test"):
             self.dataset.check_test()
 
     def _read(self, split: str) -> ImageSet:
         images = self.dataset.read(split, self.image_size)
-        seal = self._seals.check(self.dataset.name, split, images, self.dataset.class_names)
-        named = f"the {split} images of '{self.dataset.name}'"
-        cluster.current().check_same(named, seal)
+        fingerprint = self._seals.check(self.dataset.name, split, images, self.dataset.class_names)
+        title = f"the {split} images of '{self.dataset.name}'"
+        cluster.current().check_same(title, fingerprint)
         return images
 
 
 @dataclass(frozen=True)
 class ExperimentSetup:
-    """What every run of one experiment shares.
+    """What all runs of an experiment share.
 
     Attributes:
         config: all flags.
-        strategy: under which models are made.
-        image_size: side in pixels of what the models see.
-        body_channels: channels of what the models' body sees.
-        precision: what the models compute in.
-        cache: folder of what runs share.
-        seals: of the pictures that were read.
+        strategy: the strategy under which models are built.
+        image_size: side of the models' input images in pixels.
+        body_channels: channels of the input of the models' body.
+        precision: compute dtypes of the models.
+        cache: folder of features that runs share.
+        seals: fingerprints of the images that were read.
         target: the dataset to learn.
-        source: the dataset to pretrain on, or to ride along; it also settles the shapes. None where
-            weights are given, or there is no source.
-        preprocessing: what every model does to pixels; None for what the catalog has.
+        source: the dataset to pretrain on or to train on jointly; it also determines the shapes.
+            None if weights are given, or there is no source.
+        preprocessing: preprocessing of all models; None for that of the model's catalog row.
     """
 
     config: Config
@@ -97,7 +97,7 @@ class ExperimentSetup:
     preprocessing: Preprocessing | None = None
 
     def build(self, dataset: Dataset, seed: int) -> keras.Model:
-        """Return a model of `dataset` with fresh weights that a derived seed decides."""
+        """Return a model for `dataset` with weights initialised from a derived seed."""
         with self.strategy.scope():
             return building.build(
                 self.config.model,
@@ -114,13 +114,13 @@ class ExperimentSetup:
     def method_inputs(
         self, role: str, training: Training, seed: int, shots: int | None = None
     ) -> MethodInputs:
-        """Return a run: a model with fresh weights, and what trains and validates.
+        """Return the inputs of a method: a model with initial weights, images and their split.
 
         Args:
-            role: seeds.SOURCE or seeds.TARGET: of the dataset, and of all that is drawn.
-            training: how the model is trained; its batch_norm is recomputed for auto.
-            seed: of the run.
-            shots: labelled images a class, None for all.
+            role: seeds.SOURCE or seeds.TARGET: selects the dataset and the random streams.
+            training: the training settings; batch_norm "auto" becomes "recomputed".
+            seed: seed of the run.
+            shots: labelled images per class, None for all.
         """
         if training.batch_norm == "auto":
             training = dataclasses.replace(training, batch_norm="recomputed")
@@ -147,7 +147,7 @@ class ExperimentSetup:
         """Return the dataset of a role.
 
         Raises:
-            ValueError: there is no source dataset; `reads_source` tells where there is one.
+            ValueError: there is no source dataset; see `reads_source`.
         """
         images = self.source if role == seeds.SOURCE else self.target
         if images is None:
@@ -155,15 +155,16 @@ class ExperimentSetup:
         return images
 
     def origin(self, images: Images) -> Origin:
-        """Return what is to be said of weights that were trained on `images`."""
+        """Return the metadata of weights that were trained on `images`."""
         names, config = images.dataset.class_names, self.config
-        size, channels, prepared = self.image_size, self.body_channels, self.preprocessing
+        size, channels = self.image_size, self.body_channels
         return Origin(
-            images.dataset.name, names, config.model, size, channels, preprocessing=prepared
-        )
+            images.dataset.name, names, config.model, size, channels,
+            preprocessing=self.preprocessing,
+        )  # fmt: skip
 
     def split(self, role: str, training: Training, seed: int, shots: int | None = None) -> Split:
-        """Return which training images train and which validate in the runs of `seed`."""
+        """Return the split of the training images into training and validation for `seed`."""
         images = self.images(role)
         return splits.split(
             images.train.labels,
@@ -171,45 +172,45 @@ class ExperimentSetup:
             seed=seeds.derive(seed, role, "split"),
             shots=shots,
             validation=self.config.validation,
-            # Of a pair, both arms leave the same images out.
+            # Both arms of a seed hold out the same images.
             needs_validation=any(
                 map(find_validation_flag, self._trainings_of_split(role, training))
             ),
         )
 
     def _trainings_of_split(self, role: str, training: Training) -> tuple[Training, ...]:
-        """Return how the models are trained that share a split with this one."""
+        """Return the training settings of all models that share a split with this one."""
         if role == seeds.SOURCE:
             return (training,)
         return (training, self.config.training, self.config.scratch)
 
-    def check(self, known: Weights | None, named: str, runs: Sequence[Config]) -> None:
-        """Build, copy and split once for nothing: what cannot be is said before any training.
+    def check(self, source_weights: Weights | None, flag: str, runs: Sequence[Config]) -> None:
+        """Build, copy and split once as a check, so that errors appear before any training.
 
         Args:
-            known: the source's weights, where they are there before any training.
-            named: the flag that names them, for the error.
-            runs: the flags of each run, which have the data and the model in common.
+            source_weights: the source's weights, if they exist before training.
+            flag: the flag that names them, for errors.
+            runs: the flags of each run; all have the same data and model.
 
         Raises:
-            UsageError: --image_size, --trainable, --unfreeze, --shots or a flag that watches the
+            UsageError: --image_size, --trainable, --unfreeze, --shots or a flag that needs a
                 validation set does not fit the model or the data.
             DataError: the weights do not fit the model, or a test split has no labels.
         """
         model = self.build(self.target.dataset, 0)
-        if known is not None:
-            weights.copy(known, model, self.target.dataset.class_names, "new", named)
-        self._check_tests(known)
+        if source_weights is not None:
+            weights.copy(source_weights, model, self.target.dataset.class_names, "new", flag)
+        self._check_tests(source_weights)
         for config in runs:
             if config.method.name != "scratch":
                 building.set_trainable(model, config.trainable)
                 unfreezing.plan_stages(model, config)
             self._check_split(config)
 
-    def _check_tests(self, known: Weights | None) -> None:
-        """Look at the labels of the test splits that will be read when training is over."""
+    def _check_tests(self, source_weights: Weights | None) -> None:
+        """Check the labels of the test splits that are read after training."""
         self.target.check_test()
-        trains_source = known is None and methods.find(self.config.method).copies_weights
+        trains_source = source_weights is None and methods.find(self.config.method).copies_weights
         if self.source and trains_source:
             self.source.check_test()
 
@@ -223,13 +224,14 @@ class ExperimentSetup:
                 distribution.check_shares(batch, self.strategy)
                 if flag and not len(chosen.validation):
                     raise UsageError(
-                        f"--{flag.format(prefix)} watches a validation set, and no class of"
-                        f" --target={config.target} has a training image to spare for it"
+                        f"--{flag.format(prefix)} needs a validation set, and no class of"
+                        f" --target={config.target} has enough training images for one. Raise"
+                        f" --shots, or remove --{flag.format(prefix).partition('=')[0]}"
                     )
 
 
 def choose_augmentation(images: Images, training: Training) -> Augmentation:
-    """Return how the images that train are augmented: the dataset's own way for "auto"."""
+    """Return the augmentation of training images; "auto" gives that of the dataset."""
     return images.dataset.augment if training.augment is None else training.augment
 
 
@@ -241,15 +243,15 @@ def make_setup(
     root: Path,
     preprocessing: Preprocessing | None = None,
 ) -> ExperimentSetup:
-    """Open the datasets and settle the shapes.
+    """Open the datasets and determine the shapes.
 
     Args:
         config: all flags.
-        strategy: under which models will be made.
-        origin: what is known of the weights in --source_weights; None without that flag.
-        precision: what the models compute in.
+        strategy: the strategy under which models are built.
+        origin: metadata of the weights in --source_weights; None without that flag.
+        precision: compute dtypes of the models.
         root: the workdir.
-        preprocessing: what every model does to pixels; None for what the catalog has.
+        preprocessing: preprocessing of all models; None for that of the model's catalog row.
 
     Raises:
         UsageError: the flags do not fit the data.
@@ -259,12 +261,13 @@ def make_setup(
     target = _open_dataset(config.target, config)
     source = None
     if reads_source(config):
-        # What is looked at when a dataset is opened is looked at once.
+        # The checks at opening run once if both are the same dataset.
         source = target if config.source == config.target else _open_dataset(config.source, config)
     if source and origin and source.class_names != origin.class_names:
         raise UsageError(
-            f"--method={config.method} goes on with the head of --source_weights, which knows the"
-            f" classes of {origin.dataset}; --source={config.source} has others: give that dataset"
+            f"--method={config.method} continues with the head of --source_weights, which has the"
+            f" classes of {origin.dataset}, and --source={config.source} has others. Give that"
+            " dataset as --source"
         )
     image_size = _choose_image_size(config, target, source, origin)
     channels = max(target.channels, source.channels if source else 1)
@@ -298,19 +301,19 @@ def _open_dataset(name: str, config: Config) -> Dataset:
 def _choose_image_size(
     config: Config, target: Dataset, source: Dataset | None, origin: Origin | None
 ) -> int:
-    """Return the side of the images: the flag's, else the weights', the model's or the source's."""
+    """Return the image side: that of the flag, else of the weights, the model or the source."""
     entry = models.find(config.model)
-    known = [
+    sizes = [
         config.image_size,
         origin.image_size if origin else 0,
         entry.image_size if entry.function else 0,
         source.size if source else 0,
         target.size,
     ]
-    size = next((size for size in known if size), 0)
+    size = next((size for size in sizes if size), 0)
     if not size:
         raise UsageError(
-            f"--image_size=0: the pictures of --target={config.target} differ in size; say to"
-            " which side in pixels they are to be brought, such as --image_size=64"
+            f"--image_size=0: the images of --target={config.target} differ in size. Give the side"
+            " in pixels that they are resized to, such as --image_size=64"
         )
     return size

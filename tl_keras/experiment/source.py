@@ -1,4 +1,4 @@
-"""The knowledge to transfer: weights from a file, from ImageNet, or from a pretraining of ours."""
+"""The weights to transfer: from a file, from ImageNet, or from pretraining."""
 
 import dataclasses
 import logging
@@ -24,35 +24,34 @@ from tl_keras.storage import files, results
 LOG = logging.getLogger(__name__)
 
 WEIGHTS = "source.weights.h5"
-# Of the pretraining, in the workdir; with the seed behind it where each seed has its own.
+# The folder of the pretraining in the workdir; with --source_seed=paired it ends with the seed.
 FOLDER = "source"
 
 
 class Source(NamedTuple):
-    """The knowledge to transfer, and its part of report.json."""
+    """The weights to transfer, and their part of report.json."""
 
     weights: Weights
     record: dict[str, Any]
 
 
 class Sources:
-    """The source of each seed's runs: one that all share, or a pretraining for each of them."""
+    """The source of each seed's runs: a shared one, or a pretraining for each seed."""
 
     def __init__(self, setup: ExperimentSetup, root: Path, shared: Source | None):
-        """Have the knowledge at hand.
+        """Store the setup and the shared source.
 
         Args:
-            setup: of the experiment.
-            root: of the workdir.
-            shared: what is there before any training; None where there is nothing yet, or no
-                source.
+            setup: setup of the experiment.
+            root: the workdir.
+            shared: the source that exists before training; None with pretraining, or no source.
         """
         self._setup, self._root, self._shared = setup, root, shared
         self._pretrained: dict[str, Source] = {}
 
     @property
     def are_paired(self) -> bool:
-        """Whether there is a pretraining for each seed."""
+        """Whether each seed has its own pretraining."""
         return self._pretrains and self._setup.config.source_seed == PAIRED
 
     @property
@@ -62,11 +61,11 @@ class Sources:
         return self._shared is None and has_images and method.copies_weights
 
     def suffix(self, seed: int) -> str:
-        """Return what the names of files that tell of this seed's source end with."""
+        """Return the suffix of file names that belong to the source of `seed`."""
         return f"-{seed}" if self.are_paired else ""
 
     def record(self, seed: int) -> dict[str, Any] | None:
-        """Return what is known of the source of the runs of `seed`; nothing is trained for it."""
+        """Return the report of the source of `seed`, or None; nothing is trained."""
         if not self._pretrains:
             return self._shared.record if self._shared else None
         if source := self._pretrained.get(self.suffix(seed)):
@@ -77,16 +76,15 @@ class Sources:
         return self._root / f"{FOLDER}{self.suffix(seed)}"
 
     def for_seed(self, seed: int) -> Source | None:
-        """Return the source of the runs of `seed`, which is trained where it is not yet."""
+        """Return the source of the runs of `seed`, and pretrain it if necessary."""
         if not self._pretrains:
             return self._shared
-        suffix, own = self.suffix(seed), self._setup.config.source_seed
+        suffix, shared_seed = self.suffix(seed), self._setup.config.source_seed
         if suffix not in self._pretrained:
+            source_seed = seed if isinstance(shared_seed, str) else shared_seed
             with release_models():
-                found = pretrain(
-                    self._setup, self._folder(seed), seed if isinstance(own, str) else own
-                )
-            self._pretrained[suffix] = found
+                source = pretrain(self._setup, self._folder(seed), source_seed)
+            self._pretrained[suffix] = source
         return self._pretrained[suffix]
 
 
@@ -98,10 +96,10 @@ def source_flag(config: Config) -> str:
 
 
 def open_weights_file(config: Config) -> WeightsFile | None:
-    """Open the file in --source_weights, where there is one and it is wanted; nothing is read yet.
+    """Open the file in --source_weights if the method uses it. No tensor is read yet.
 
     Raises:
-        DataError: it cannot be used, or it says that it was made with another --model.
+        DataError: the file cannot be used, or names another --model.
     """
     if not config.source_weights or not methods.find(config.method).copies_weights:
         return None
@@ -109,18 +107,19 @@ def open_weights_file(config: Config) -> WeightsFile | None:
     file = WeightsFile(path, source_flag(config), config.source_weights_sha256)
     if file.origin is not None and file.origin.model != config.model:
         raise DataError(
-            f"{source_flag(config)} holds {file.origin.model}, not --model={config.model}"
+            f"{source_flag(config)} holds {file.origin.model}, not --model={config.model}. Give"
+            f" --model={file.origin.model}, or another file"
         )
     return file
 
 
 def choose_preprocessing(config: Config, file: WeightsFile | None) -> Preprocessing | None:
-    """Return what the weights in --source_weights expect of pixels; None for the catalog's.
+    """Return the preprocessing of the weights in --source_weights; None for the catalog's.
 
-    What was found, or assumed, is told in the log.
+    The log names a preprocessing that is read from the file or assumed.
 
     Raises:
-        UsageError: --source_preprocessing contradicts what the file says.
+        UsageError: --source_preprocessing contradicts the file.
     """
     if file is None:
         return None
@@ -129,40 +128,44 @@ def choose_preprocessing(config: Config, file: WeightsFile | None) -> Preprocess
     chosen, flag = config.source_preprocessing, config.flat()["source_preprocessing"]
     if chosen and said and not chosen.is_equivalent(said):
         raise UsageError(
-            f"--source_preprocessing={flag} contradicts {source_flag(config)}, which says {said}:"
-            " leave --source_preprocessing out, or give other weights"
+            f"--source_preprocessing={flag} contradicts {source_flag(config)}, which says {said}."
+            " Remove --source_preprocessing, or give other weights"
         )
-    found = said or chosen or usual
+    preprocessing = said or chosen or usual
     if file.passed:
-        LOG.info(
-            "%s: passed over %s, for training only", source_flag(config), ", ".join(file.passed)
-        )
+        LOG.info("%s: skipped %s, for training only", source_flag(config), ", ".join(file.passed))
     if said is None:
         LOG.info(
-            "%s does not say how it prepares images: assumed is %s, %s; that of --model=%s is %s",
-            *(source_flag(config), found, f"by --source_preprocessing={flag}", config.model, usual),
+            "%s does not name its preprocessing. Assumed: %s, %s. That of --model=%s is %s",
+            *(
+                source_flag(config),
+                preprocessing,
+                f"by --source_preprocessing={flag}",
+                config.model,
+                usual,
+            ),
         )
     elif not said.is_equivalent(usual):
         LOG.info(
-            "%s prepares images by %s, and so do all models here; that of --model=%s is %s",
+            "%s has the preprocessing %s, which all models here use. That of --model=%s is %s",
             *(source_flag(config), said, config.model, usual),
         )
-    return None if found.is_equivalent(usual) else found
+    return None if preprocessing.is_equivalent(usual) else preprocessing
 
 
 def check_head(config: Config, file: WeightsFile | None) -> None:
-    """Raise UsageError where a head has to go on that the weights in --source_weights lack."""
+    """Raise UsageError if the method needs a source head that --source_weights lacks."""
     classes = file.origin.class_names if file and file.origin else ()
-    if file and not classes and (wanting := find_head_user(config)):
+    if file and not classes and (user := find_head_user(config)):
         raise UsageError(
-            f"{wanting} goes on with the source's head, and {source_flag(config)} has none with"
-            " names for its classes: give weights that we trained with labels, or choose another"
+            f"{user} continues with the source's head, and {source_flag(config)} has none with"
+            " class names. Give weights that tl_keras trained with labels, or choose another"
             " --method"
         )
 
 
 def load_source(setup: ExperimentSetup, file: WeightsFile | None) -> Source | None:
-    """Return what is to be transferred where it is there before any training.
+    """Return the source if it exists before training: a file, or ImageNet weights.
 
     Raises:
         DataError: the weights do not fit the model, or are not finite.
@@ -172,9 +175,10 @@ def load_source(setup: ExperimentSetup, file: WeightsFile | None) -> Source | No
         tensors, origin = file.read(setup.build(setup.target.dataset, 0))
         if origin is None:
             size, channels = setup.image_size, setup.body_channels
-            prepared = setup.preprocessing
-            name = file.path.name
-            origin = Origin(name, (), config.model, size, channels, preprocessing=prepared)
+            origin = Origin(
+                file.path.name, (), config.model, size, channels,
+                preprocessing=setup.preprocessing,
+            )  # fmt: skip
     elif config.source == "imagenet" and methods.find(config.method).copies_weights:
         tensors, origin = _load_imagenet(setup)
     else:
@@ -207,13 +211,13 @@ def _load_imagenet(setup: ExperimentSetup) -> tuple[weights.Tensors, Origin]:
 
 
 def pretrain(setup: ExperimentSetup, folder: Path, seed: int) -> Source:
-    """Train on the source, or take what an earlier call trained, and return the weights."""
+    """Train on the source, or read the result of an earlier call, and return the weights."""
     config, images = setup.config, setup.images(seeds.SOURCE)
     path = folder / WEIGHTS
     if (record := results.read(folder)) is not None:
-        LOG.info("source: %s is trained already", config.source)
-        kept = WeightsFile(path, str(path), record["files"][WEIGHTS])
-        return Source(kept.read(setup.build(images.dataset, 0)), record)
+        LOG.info("source: %s is already trained", config.source)
+        file = WeightsFile(path, str(path), record["files"][WEIGHTS])
+        return Source(file.read(setup.build(images.dataset, 0)), record)
     LOG.info(
         "source: training %s on %s, %s, seed %d", config.model, config.source, config.pretrain, seed
     )
@@ -222,17 +226,17 @@ def pretrain(setup: ExperimentSetup, folder: Path, seed: int) -> Source:
     title, origin = f"source {config.source}", setup.origin(images)
     if methods.find_pretraining(config.pretrain).uses_labels:
         outcome = train_and_test.train_and_test(inputs, outputs, images, folder, title, origin)
-        found = {name: outcome.test[name] for name in ("accuracy", "loss")}
+        test = {name: outcome.test[name] for name in ("accuracy", "loss")}
     else:
         outcome = train_and_test.train_body(inputs, outputs, images, folder, title)
         origin = dataclasses.replace(origin, class_names=())
-        found = outcome.test
-    origin = dataclasses.replace(origin, test=found)
+        test = outcome.test
+    origin = dataclasses.replace(origin, test=test)
     outcome.files[WEIGHTS] = weights.save(path, outcome.tensors, origin)
-    record = {"dataset": config.source, "seed": seed, **outcome.record(), "test": found}
+    record = {"dataset": config.source, "seed": seed, **outcome.record(), "test": test}
     results.write(folder, record)
     figures_text = ", ".join(
-        f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items()
+        f"{name.replace('_', ' ')} {value:.4f}" for name, value in test.items()
     )
     LOG.info("source: on its test images, %s", figures_text)
     return Source(Weights(outcome.tensors, origin), record)

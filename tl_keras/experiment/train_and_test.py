@@ -1,6 +1,6 @@
-"""One run: train what a method prepared, look at the test images once, and leave it all on disk.
+"""One run: train what a method prepared, evaluate it once on the test images, write the results.
 
-Pretraining is such a run, and so is each arm of each seed.
+The pretraining is a run, and so is each arm of each seed.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ PICTURES = 32
 
 
 class Outcome(NamedTuple):
-    """What a finished run found.
+    """The outcome of a finished run.
 
     Attributes:
-        result: what it took.
-        validation: accuracy and loss on the validation images; None where there are none.
+        result: steps, time and convergence.
+        validation: accuracy and loss on the validation images; None without any.
         test: figures of the test images by name, ready for JSON.
-        tensors: what was learned.
-        files: names of what was left in the run's folder for good, and the sha256 of each.
+        tensors: the trained weights.
+        files: names and sha256 of the permanent files in the run's folder.
     """
 
     result: Result
@@ -65,16 +65,16 @@ class Outcome(NamedTuple):
 
 
 class RunLog:
-    """A run's figures, in metrics.jsonl and in TensorBoard under the same names."""
+    """Writes a run's figures to metrics.jsonl and to TensorBoard, under the same names."""
 
     def __init__(self, folder: Path):
-        """Keep the figures in `folder`, which exists."""
+        """Write to `folder`, which exists."""
         self._path = folder / METRICS
         self._metrics: MetricsLog | None = None
         self.events = EventLog(folder)
 
     def resume(self, records: Sequence[Record]) -> None:
-        """Begin with what was recorded before; both files are written anew."""
+        """Rewrite both files with the records of the state that the run resumes from."""
         for step, values in records:
             self.events.add_scalars(step, values)
         self._metrics = MetricsLog(self._path, records)
@@ -86,7 +86,7 @@ class RunLog:
             self.events.add_scalars(step, values)
 
     def watch(self, step: int, values: dict[str, float]) -> None:
-        """Show `values` at `step` in TensorBoard alone."""
+        """Write `values` at `step` to TensorBoard only."""
         self.events.add_scalars(step, values)
 
     def close(self) -> None:
@@ -107,12 +107,12 @@ def train_and_test(
     """Train, validate and test, and write model.keras, predictions, figures and pictures.
 
     Args:
-        run: what the method was given.
-        outputs: what it gave back.
-        images: the dataset; its test split is read when training is over.
-        folder: of this run.
-        title: names the run on the console.
-        origin: what model.keras is to say of itself, but for its figures.
+        run: the inputs of the method.
+        outputs: the outputs of the method.
+        images: the dataset; its test split is read after training.
+        folder: folder of this run.
+        title: name of the run on the console.
+        origin: metadata of model.keras without its test figures.
     """
     with train(run, outputs, folder, title) as (log, result):
         validation = validate(run, outputs)
@@ -137,16 +137,16 @@ def train_and_test(
 def train_body(
     run: MethodInputs, outputs: PretrainingOutputs, images: Images, folder: Path, title: str
 ) -> Outcome:
-    """Train without labels, and write figures and pictures; what is learned is the body alone.
+    """Train a body without labels, and write figures and pictures.
 
-    There is no model.keras: nothing was trained that could tell classes apart.
+    There is no model.keras, because the model has no trained head.
 
     Args:
-        run: what the pretraining was given.
-        outputs: what it gave back.
-        images: the dataset; its test split is read when training is over.
-        folder: of this run.
-        title: names the run on the console.
+        run: the inputs of the pretraining.
+        outputs: the outputs of the pretraining.
+        images: the dataset; its test split is read after training.
+        folder: folder of this run.
+        title: name of the run on the console.
     """
     with train(run, outputs, folder, title) as (log, result):
         test = outputs.evaluate(images.test)
@@ -163,10 +163,10 @@ def train_body(
 def train(
     run: MethodInputs, outputs: MethodOutputs | PretrainingOutputs, folder: Path, title: str
 ) -> Iterator[tuple[RunLog, Result]]:
-    """Train in `folder`, and keep the log open for the figures of validation and test.
+    """Train in `folder`, and yield the open log for the figures of validation and test.
 
-    The model is then in float32, whatever it was trained in, and has the statistics of its final
-    weights. The test split is not read.
+    The trained model is in float32 for every training precision, and has the BatchNormalization
+    statistics of its final weights. The test split is not read.
     """
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -184,14 +184,14 @@ def train(
 def validate(run: MethodInputs, outputs: MethodOutputs) -> dict[str, float] | None:
     """Return accuracy and loss of the trained model on the validation images; None without any.
 
-    Whatever chooses between models chooses by this. The test split is not read.
+    Model selection uses these figures only. The test split is not read.
     """
     images = run.images.take(run.split.validation)
     if not len(images.labels):
         return None
     logits = outputs.predict(images)
-    found = metrics.classify(images.labels, logits, tuple(map(str, range(logits.shape[1]))))
-    return {"accuracy": found.accuracy, "loss": found.loss}
+    result = metrics.classify(images.labels, logits, tuple(map(str, range(logits.shape[1]))))
+    return {"accuracy": result.accuracy, "loss": result.loss}
 
 
 def _show(
@@ -202,12 +202,12 @@ def _show(
     test: Classification,
     step: int,
 ) -> None:
-    """Put into TensorBoard what a person would want to see of this run."""
+    """Write a batch, the confusion matrix and misclassified images to TensorBoard."""
     names = images.dataset.class_names
     stream = run.stream(run.images, run.split.train).clamp_batch_size()
-    batch, wanted = (tensor.numpy() for tensor in next(iter(stream.batches())))
-    # A mixture is shown under the name of its larger part.
-    labels = wanted if wanted.ndim == 1 else wanted.argmax(axis=1)
+    batch, targets = (tensor.numpy() for tensor in next(iter(stream.batches())))
+    # A mixed image is shown with the label of its larger part.
+    labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
     events.add_batch(batch[:PICTURES], labels[:PICTURES], names, 0)
     events.add_confusion(test.confusion, names, step)
     logits = logits.astype(np.float64)
@@ -220,7 +220,7 @@ def _show(
 def _show_pretraining(
     events: EventLog, outputs: PretrainingOutputs, images: Images, step: int
 ) -> None:
-    """Put into TensorBoard the views that were compared, or what was made of test images."""
+    """Write the compared views, or reconstructed test images, to TensorBoard."""
     streams = [stream.clamp_batch_size() for stream in outputs.task.streams.values()]
     batches = [next(iter(stream.batches())) for stream in streams]
     first, labels = (tensor.numpy()[:PICTURES] for tensor in batches[0])
@@ -237,7 +237,7 @@ def _show_pretraining(
 def _finish(
     events: EventLog, run: MethodInputs, figures: dict[str, float], tensors: Tensors, step: int
 ) -> None:
-    """Put into TensorBoard what sets this run apart from others, and what it learned."""
+    """Write the run's hyperparameters and weight histograms to TensorBoard."""
     settings = {"arm": events.folder.name.partition("-")[0], "seed": run.seed}
     for name in ("source", "pretrain", "target", "model", "method", "trainable", "head", "shots"):
         settings[name] = run.config.flat()[name]

@@ -1,4 +1,4 @@
-"""What settings may be together. Light to import, as the command line is."""
+"""Checks of combinations of settings. It is light to import, because the command line uses it."""
 
 import re
 
@@ -10,19 +10,19 @@ from tl_keras.models import catalog as models
 
 
 def check(config: Config) -> None:
-    """Raise UsageError where settings are out of bounds, contradict each other or do not exist."""
+    """Raise UsageError for settings that are unknown, out of bounds or contradict each other."""
     bounds.check(config)
     for prefix, training in config.trainings.items():
         _check_training(prefix, training)
     models.find(config.model)
     if not config.target:
-        raise UsageError("--target is empty: name a dataset, or folder:PATH")
+        raise UsageError("--target is empty. Name a dataset, or folder:PATH")
     if not config.source:
-        raise UsageError("--source is empty: name a dataset, imagenet, or none")
+        raise UsageError("--source is empty. Name a dataset, imagenet, or none")
     if config.shots == 0:
         raise UsageError(
             f"--shots=0 means no labels, and --method={config.method} trains on labels. Give a"
-            " number of images a class, or --shots=all for all of them"
+            " number of images per class, or --shots=all"
         )
     _check_method(config)
     _check_penalties(config)
@@ -34,37 +34,37 @@ def check(config: Config) -> None:
 
 
 def _check_training(prefix: str, training: Training) -> None:
-    """Check what is said of the training of one model, whose flags begin with `prefix`."""
+    """Check the settings of one training, whose flags begin with `prefix`."""
     if training.ema and training.swa:
         raise UsageError(
             f"--{prefix}ema={training.ema} and --{prefix}swa={training.swa} are two averages of"
-            " the weights: give one of them"
+            " the weights. Remove one of them"
         )
     if training.optimizer == "adamw" and not training.weight_decay:
         raise UsageError(
-            f"--{prefix}optimizer=adamw with --{prefix}weight_decay=0 is adam: give"
+            f"--{prefix}optimizer=adamw with --{prefix}weight_decay=0 is adam. Give"
             f" --{prefix}weight_decay, such as 0.01, or choose --{prefix}optimizer=adam"
         )
 
 
 def _check_method(config: Config) -> None:
-    """Check what the method's row says that it needs, takes and refuses."""
+    """Check the requirements in the method's row: what it needs, takes and refuses."""
     method, flag = methods.find(config.method), f"--method={config.method}"
     methods.get_strengths(method.name, config)
     if method.needs_source and not _has_source(config):
         raise UsageError(
-            f"{flag} transfers from a source, and --source=none leaves none:"
-            " name a source, or choose --method=scratch"
+            f"{flag} transfers from a source, and --source=none leaves none."
+            " Name a source, or choose --method=scratch"
         )
     if "source" in method.streams and config.source in ("imagenet", "none"):
         raise UsageError(
             f"{flag} trains on the source's images too, and"
-            f" --source={config.source} has none: name a dataset"
+            f" --source={config.source} has none. Name a dataset as --source"
         )
-    if method.needs_head and _find_headless_flag(config):
+    if method.needs_head and (source := _find_headless_flag(config)):
         raise UsageError(
-            f"{flag} goes on with the source's head, and {_find_headless_flag(config)}"
-            " brings none: name a dataset with labels as --source"
+            f"{flag} continues with the source's head, and {source} brings none. Name a dataset"
+            " with labels as --source"
         )
     settings, defaults = config.flat(), Config().flat()
     for name in sorted(methods.FINE_TUNING - method.takes):
@@ -79,45 +79,45 @@ def _check_method(config: Config) -> None:
     imagenet = config.source == "imagenet" and method.copies_weights and not config.source_weights
     if imagenet and not models.find(config.model).function:
         raise UsageError(
-            f"--source=imagenet: there are no ImageNet weights for --model={config.model};"
-            " choose a model of keras.applications, such as mobilenet_v2_035 or resnet50"
+            f"--source=imagenet: there are no ImageNet weights for --model={config.model}. Choose a"
+            " model of keras.applications, such as mobilenet_v2_035 or resnet50"
         )
 
 
 def _check_penalties(config: Config) -> None:
-    """Check what the rows of the penalties say that they need of the source."""
+    """Check what the penalties need of the source."""
     for name in methods.get_penalties(config):
         row = methods.PENALTIES[name]
         if row.needs_source and not _has_source(config):
             raise UsageError(
-                f"--penalty={name} measures from a source, and --source=none leaves none:"
-                " name a source, or leave it out"
+                f"--penalty={name} compares with a source, and --source=none leaves none. Name a"
+                " source, or remove the penalty"
             )
         if row.needs_head and (source := _find_headless_flag(config)):
             raise UsageError(
-                f"{name} keeps what the source's head says, and {source} brings no head:"
-                " name a dataset with labels as --source, or leave it out"
+                f"{name} uses the source's head, and {source} brings no head. Name a dataset with"
+                " labels as --source, or remove the penalty"
             )
 
 
 def _check_source(config: Config) -> None:
-    """Check what is said of the pretraining."""
+    """Check the settings of the source."""
     given = ("source_weights", config.source_weights)
     name, value = given if config.source_weights else ("source", config.source)
     if config.source_seed == PAIRED and (config.source_weights or value in ("imagenet", "none")):
         raise UsageError(
             f"--source_seed={PAIRED} pretrains once for each of --seeds, and --{name}={value}"
-            " leaves nothing to pretrain: name a dataset as --source, or leave --source_seed out"
+            " leaves nothing to pretrain. Name a dataset as --source, or remove --source_seed"
         )
     if config.source_training.batch_norm == "frozen":
         raise UsageError(
             "--source_batch_norm=frozen keeps the statistics of a source, and a pretraining has"
-            " none: choose recomputed or moving"
+            " none. Choose recomputed or moving"
         )
 
 
 def _check_cached_views(config: Config) -> None:
-    """Check what is said of the augmentation of images that frozen layers see."""
+    """Check that --cached_views has augmented images and frozen layers."""
     if not config.cached_views:
         return
     augmentation, views = config.training.augment, f"--cached_views={config.cached_views}"
@@ -139,7 +139,7 @@ def _check_cached_views(config: Config) -> None:
 
 
 def _check_pretraining(config: Config) -> None:
-    """Check what the pretraining's row says that it needs and refuses."""
+    """Check the requirements in the pretraining's row."""
     row, flag = methods.find_pretraining(config.pretrain), f"--pretrain={config.pretrain}"
     methods.get_pretraining_strengths(row.name, config)
     if row.uses_labels:
@@ -148,7 +148,7 @@ def _check_pretraining(config: Config) -> None:
         if value and (name == "source_weights" or value in ("imagenet", "none")):
             raise UsageError(
                 f"{flag} trains on the source's images, and --{name}={value} leaves nothing to"
-                " pretrain: name a dataset as --source alone, or leave --pretrain out"
+                " pretrain. Name only a dataset as --source, or remove --pretrain"
             )
     training = config.source_training
     mixes = training.augment is not None and training.augment.mixes
@@ -162,8 +162,8 @@ def _check_pretraining(config: Config) -> None:
     for name, setting in labelled:
         if setting:
             raise UsageError(
-                f"--source_{name}={setting} needs labels, and {flag} trains without them: leave it"
-                " out, or choose --pretrain=supervised"
+                f"--source_{name}={setting} needs labels, and {flag} trains without them. Remove"
+                f" --source_{name}, or choose --pretrain=supervised"
             )
     if reason := row.refuses(config):
         raise UsageError(f"{flag} {reason}")
@@ -174,7 +174,7 @@ def _has_source(config: Config) -> bool:
 
 
 def _find_headless_flag(config: Config) -> str:
-    """Return the flag that leaves the source's weights without a head, or ''."""
+    """Return the flag because of which the source's weights have no head, or ''."""
     if config.source_weights:
         return ""
     if config.source == "imagenet":
@@ -188,75 +188,76 @@ def _check_validation(config: Config) -> None:
         flag = find_validation_flag(training)
         if flag and config.validation == 0:
             raise UsageError(
-                f"--{flag.format(prefix)} watches a validation set, and --validation=0 leaves"
-                " none: give it a part of the training images, such as 0.1"
+                f"--{flag.format(prefix)} needs a validation set, and --validation=0 leaves none."
+                " Give a fraction of the training images, such as --validation=0.1"
             )
     for prefix, training in config.trainings.items():
         flag = find_validation_flag(training) if prefix != SOURCE_PREFIX else ""
         if flag and config.shots == 1:
             raise UsageError(
-                f"--{flag.format(prefix)} watches a validation set, and --shots=1 leaves no image"
-                " for it: take --shots=2 or more"
+                f"--{flag.format(prefix)} needs a validation set, and --shots=1 leaves no image for"
+                " it. Give --shots=2 or more"
             )
 
 
 def _check_running(config: Config) -> None:
-    """Check what is said of files and of earlier runs."""
+    """Check the settings of files, replicas and earlier runs."""
     sha256 = config.source_weights_sha256
     if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UsageError(
-            f"--source_weights_sha256={sha256} is no sha256: it has 64 digits of 0 to 9 and a to f"
+            f"--source_weights_sha256={sha256} is not a sha256. Give 64 digits of 0 to 9 and a to f"
         )
     if sha256 and not config.source_weights:
         raise UsageError(
-            f"--source_weights_sha256={sha256} is that of a file, and --source_weights names none"
+            f"--source_weights_sha256={sha256} is the hash of a file, and --source_weights names"
+            " none. Give --source_weights"
         )
     _check_preprocessing(config)
     if config.strategy == "one_device" and config.replicas > 1:
         raise UsageError(
-            f"--replicas={config.replicas} are more than --strategy=one_device has a place for:"
-            " leave one of them out"
+            f"--replicas={config.replicas} are more than --strategy=one_device allows. Remove one"
+            " of the two flags"
         )
     for prefix, training in config.trainings.items():
         if training.batch_size < config.replicas:
             raise UsageError(
-                f"--{prefix}batch_size={training.batch_size} has not an image for each of"
-                f" --replicas={config.replicas}: raise the one, or lower the other"
+                f"--{prefix}batch_size={training.batch_size} has no image for some of"
+                f" --replicas={config.replicas}. Raise --{prefix}batch_size, or lower --replicas"
             )
-    known = config.experiment()
-    unknown = [name for name in config.allow_changed if name not in known]
+    settings = config.experiment()
+    unknown = [name for name in config.allow_changed if name not in settings]
     if unknown:
         raise UsageError(
-            f"--allow_changed={config.allow_changed}: {unknown[0]} is no flag that makes another"
-            " experiment; name such, without dashes and with commas, as in steps,learning_rate"
+            f"--allow_changed={config.allow_changed}: {unknown[0]} is not a flag that defines the"
+            " experiment. Name flags without dashes, with commas, as in steps,learning_rate"
         )
 
 
 def _check_preprocessing(config: Config) -> None:
     if config.source_preprocessing is not None and not config.source_weights:
         raise UsageError(
-            f"--source_preprocessing={config.flat()['source_preprocessing']} is that of the weights"
-            " in a file, and --source_weights names none: give it, or leave --source_preprocessing"
-            " out"
+            f"--source_preprocessing={config.flat()['source_preprocessing']} is that of a weights"
+            " file, and --source_weights names none. Give --source_weights, or remove"
+            " --source_preprocessing"
         )
 
 
 def reads_source(config: Config) -> bool:
-    """Return whether the source is a dataset that this experiment has to read."""
+    """Return whether this experiment reads a source dataset."""
     images = not config.source_weights or "source" in methods.find(config.method).streams
     return images and config.source not in ("none", "imagenet")
 
 
 def find_head_user(config: Config) -> str:
-    """Return the name of the method or penalty that goes on with the source's head, or ''."""
+    """Return the name of the method or penalty that continues with the source's head, or ''."""
     if methods.find(config.method).needs_head:
         return config.method.name
-    wanting = [name for name in methods.get_penalties(config) if methods.PENALTIES[name].needs_head]
-    return wanting[0] if wanting else ""
+    users = [name for name in methods.get_penalties(config) if methods.PENALTIES[name].needs_head]
+    return users[0] if users else ""
 
 
 def find_validation_flag(training: Training) -> str:
-    """Return the flag that makes a validation set necessary ('{}' for its prefix), or ''."""
+    """Return the flag that needs a validation set, with '{}' for its prefix, or ''."""
     if training.early_stopping:
         return f"{{}}early_stopping={training.early_stopping}"
     return "{}schedule=plateau" if training.schedule == "plateau" else ""

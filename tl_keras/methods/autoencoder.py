@@ -1,4 +1,4 @@
-"""Pretraining by rebuilding: a decoder has to find the image in the body's features."""
+"""Autoencoder pretraining: a decoder reconstructs the image from the body's features."""
 
 from collections.abc import Callable
 
@@ -20,9 +20,9 @@ IMAGES_PER_BATCH = 64
 def prepare(run: MethodInputs) -> PretrainingOutputs:
     """Prepare L = mean over images, pixels and channels of (decoder(body(x)) - x / 255)^2.
 
-    x is the image as the augmentation left it. Hinton and Salakhutdinov, "Reducing the
+    x is the augmented image. Hinton and Salakhutdinov, "Reducing the
     Dimensionality of Data with Neural Networks", Science 313, 2006. The labels are not used, and
-    the decoder is thrown away.
+    the decoder is discarded after training.
     """
     model = run.model
     with run.strategy.scope():
@@ -56,8 +56,8 @@ def prepare(run: MethodInputs) -> PretrainingOutputs:
 def _build_decoder(width: int, shape: tuple[int, int, int], seed: int) -> keras.Model:
     """Return a decoder from (batch, width) features to (batch, *shape) images of 0 to 1.
 
-    A dense layer makes a map of at most 8x8, which doubles its side, with a convolution after each
-    time, until the image fits in. So the dense layer is small however large the image is.
+    A dense layer makes a map of at most 8x8. Upsampling by 2 and a convolution repeat until the map
+    is as large as the image. So the size of the dense layer does not grow with the image.
     """
     size, _, channels = shape
     doublings = 0
@@ -90,9 +90,9 @@ def _build_decoder(width: int, shape: tuple[int, int, int], seed: int) -> keras.
 
 
 def _squared_errors(images: tf.Tensor, rebuilt: tf.Tensor) -> tf.Tensor:
-    """Return the mean squared error (batch,) of each image, of its pixels from 0 to 1."""
-    wanted = tf.cast(images, tf.float32) / 255.0
-    return tf.reduce_mean(tf.square(tf.cast(rebuilt, tf.float32) - wanted), axis=(1, 2, 3))
+    """Return the mean squared error of each image, (batch,), for pixels from 0 to 1."""
+    targets = tf.cast(images, tf.float32) / 255.0
+    return tf.reduce_mean(tf.square(tf.cast(rebuilt, tf.float32) - targets), axis=(1, 2, 3))
 
 
 def _evaluate(

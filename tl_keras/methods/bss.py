@@ -1,4 +1,4 @@
-"""Batch spectral shrinkage: directions of the features that carry little are given up."""
+"""Batch spectral shrinkage: the smallest singular values of the features are pulled to zero."""
 
 import tensorflow as tf
 
@@ -9,7 +9,7 @@ from tl_keras.methods.penalty import PenaltyInputs, PenaltyTerm
 def make(run: MethodInputs, eta: float, k: float) -> PenaltyTerm:
     """Return eta times the sum of the k smallest squared singular values of the batch's features.
 
-    The matrix is (batch, d), of the whole batch: over several replicas the features are gathered.
+    The matrix is (batch, d). With several replicas, the features of the whole batch are gathered.
     Chen et al., "Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage for Safe
     Transfer Learning", NeurIPS 2019.
     """

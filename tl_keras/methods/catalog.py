@@ -1,6 +1,6 @@
-"""The methods, penalties and pretrainings by name, and what each of them needs and refuses.
+"""The methods, penalties and pretrainings by name, with what each needs and refuses.
 
-Light to import: `--help` and the flag checks read it.
+This module is light to import: `--help` and the flag checks use it.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from tl_keras.config.terms import Term
 from tl_keras.errors import UsageError
 from tl_keras.methods.rows import Method, Penalty, Pretraining, Strength
 
-# The flags of the transfer that fine-tuning heeds.
+# The flags of transfer that fine-tuning uses.
 FINE_TUNING = frozenset(
     {
         *("trainable", "unfreeze", "layer_lr_decay", "body_lr_multiplier", "head_lr_multiplier"),
@@ -57,26 +57,26 @@ PENALTIES = {
     row.name: row
     for row in (
         Penalty(
-            "l2", "kernels that train, to zero", {"alpha": Strength(0.0005)}, needs_source=False
+            "l2", "pulls trainable kernels to zero", {"alpha": Strength(0.0005)}, needs_source=False
         ),
         Penalty(
-            "l2sp", "the body to the source's weights, the head to zero",
+            "l2sp", "pulls the body to the source's weights, and the head to zero",
             {"alpha": Strength(0.1), "beta": Strength(0.01)},
         ),
         Penalty(
-            "feature_distance", "the features to those of the source model",
+            "feature_distance", "pulls the features to those of the source model",
             {"lambda": Strength(0.1)}, compares=True,
         ),
         Penalty(
-            "delta", "feature maps to the source's, channels weighted by what they are worth",
+            "delta", "pulls feature maps to the source's, weighted by channel importance",
             {"alpha": Strength(0.5)}, compares=True,
         ),
         Penalty(
-            "bss", "the smallest singular values of a batch's features to zero",
+            "bss", "pulls the smallest singular values of a batch's features to zero",
             {"eta": Strength(0.001), "k": Strength(1, low=1, whole=True)}, needs_source=False,
         ),
         Penalty(
-            "distill", "what the source's head says, as the source's body made it say",
+            "distill", "keeps the predictions of the source's head (learning without forgetting)",
             {"lambda": Strength(1.0), "temperature": Strength(2.0, low=0.001)}, compares=True,
             needs_head=True,
         ),
@@ -88,23 +88,23 @@ METHODS = {
     for method in (
         Method(
             "features",
-            "a head on features of the frozen source model, computed once and kept on disk; linear,"
-            " or an MLP with UNITS hidden units",
+            "train a head on features of the frozen source model, computed once and cached on disk;"
+            " a linear head, or an MLP with UNITS hidden units",
             {"units": Strength(0, high=65536, whole=True)},
             takes=frozenset({"trainable", "cached_views"}),
             refuses=_features_refuses,
-            # An MLP has no place for a row of the source's head.
+            # The output layer of an MLP does not fit rows of the source's head.
             head_is_fresh=lambda config: get_strengths("features", config) != (0,),
         ),
         Method(
             "finetune",
-            "copy the source's weights, then train what --trainable names",
+            "copy the source's weights, then train the layers of --trainable",
             needs_source=False,
             takes=FINE_TUNING,
         ),
         Method(
             "joint",
-            "L_source + LAMBDA L_target, a batch of each a step",
+            "minimise L_source + LAMBDA L_target on a batch of each per step",
             {"lambda": Strength(1.0)},
             needs_head=True,
             streams=frozenset({"source", "target"}),
@@ -112,21 +112,21 @@ METHODS = {
         ),
         Method(
             "lp_ft",
-            "finetune with --unfreeze=lp_ft: the head alone first, then all from that head",
+            "finetune with --unfreeze=lp_ft: first the head, then all layers",
             module="finetune",
             takes=FINE_TUNING,
             unfreeze="lp_ft",
         ),
         Method(
             "gradual",
-            "finetune with --unfreeze=gradual: one layer group more in each stage",
+            "finetune with --unfreeze=gradual: one more layer group in each stage",
             module="finetune",
             takes=FINE_TUNING,
             unfreeze="gradual",
         ),
         Method(
             "scratch",
-            "the source's architecture with fresh weights; penalties that need no source stay",
+            "train the same architecture from initial weights; keeps penalties that need no source",
             copies_weights=False,
             needs_source=False,
         ),
@@ -148,18 +148,18 @@ METHODS = {
 PRETRAININGS = {
     row.name: row
     for row in (
-        Pretraining("supervised", "the labels", uses_labels=True),
-        Pretraining("autoencoder", "to rebuild the image from its features"),
+        Pretraining("supervised", "learns the labels", uses_labels=True),
+        Pretraining("autoencoder", "learns to reconstruct the image from its features"),
         Pretraining(
             "simclr",
-            "to tell two views of one image from those of others",
+            "learns to match two views of one image among views of others",
             {"temperature": Strength(0.2, low=0.001, high=100)},
             refuses=_simclr_refuses,
         ),
     )
 }
 
-# How a model may thaw, and how many stages can be given a length.
+# The values of --unfreeze, and how many stage lengths each accepts.
 UNFREEZE = MappingProxyType({"none": 0, "lp_ft": 1, "gradual": 100})
 
 
@@ -167,7 +167,7 @@ def find(method: Term) -> Method:
     """Return the row of a method.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the method is unknown.
     """
     _check_known("method", method, METHODS)
     return METHODS[method.name]
@@ -177,14 +177,14 @@ def find_pretraining(pretraining: Term) -> Pretraining:
     """Return the row of a pretraining.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the pretraining is unknown.
     """
     _check_known("pretrain", pretraining, PRETRAININGS)
     return PRETRAININGS[pretraining.name]
 
 
 def get_strengths(name: str, config: Config) -> tuple[float, ...]:
-    """Return the numbers of a method: those of --method where it names this one, or its defaults.
+    """Return the strengths of a method: those in --method if it names this method, or the defaults.
 
     Raises:
         UsageError: there are too many, or one is out of its range.
@@ -193,7 +193,7 @@ def get_strengths(name: str, config: Config) -> tuple[float, ...]:
 
 
 def get_pretraining_strengths(name: str, config: Config) -> tuple[float, ...]:
-    """Return the numbers of a pretraining: those of --pretrain, likewise.
+    """Return the strengths of a pretraining: those in --pretrain if it names it, or the defaults.
 
     Raises:
         UsageError: there are too many, or one is out of its range.
@@ -210,38 +210,38 @@ def get_penalties(config: Config) -> dict[str, tuple[float, ...]]:
     """Return the strengths of each penalty that the method or `--penalty` names.
 
     Raises:
-        UsageError: a penalty is not known, a strength is out of its range, or both flags give the
+        UsageError: a penalty is unknown, a strength is out of range, or both flags give the
             strengths of one penalty.
     """
-    own, flag = find(config.method).penalty, f"--penalty={config.penalty}"
-    found = {own: get_strengths(own, config)} if own else {}
+    method_penalty, flag = find(config.method).penalty, f"--penalty={config.penalty}"
+    result = {method_penalty: get_strengths(method_penalty, config)} if method_penalty else {}
     for term in config.penalty:
         _check_known("penalty", term, PENALTIES, flag)
-        if term.name == own and config.method.numbers:
+        if term.name == method_penalty and config.method.numbers:
             raise UsageError(
-                f"{flag} and --method={config.method} both give the strengths of {own}. Remove one"
-                " of them"
+                f"{flag} and --method={config.method} both give the strengths of"
+                f" {method_penalty}. Remove one of them"
             )
-        found[term.name] = PENALTIES[term.name].numbers(term, flag)
-    return found
+        result[term.name] = PENALTIES[term.name].numbers(term, flag)
+    return result
 
 
 def get_unfreezing(config: Config) -> Term:
-    """Return how the model thaws, and the parts of the run that the stages take.
+    """Return the unfreezing schedule, with the lengths of its stages as fractions of the run.
 
     Raises:
-        UsageError: `--unfreeze` names what is not known, contradicts the method, or leaves no time
-            for the last stage.
+        UsageError: `--unfreeze` is unknown, contradicts the method, or leaves no time for the last
+            stage.
     """
-    own, term = find(config.method).unfreeze, config.unfreeze
+    method_unfreeze, term = find(config.method).unfreeze, config.unfreeze
     flag = f"--unfreeze={term}"
     _check_known("unfreeze", term, UNFREEZE)
-    if own not in ("none", term.name) and term.name != "none":
+    if method_unfreeze not in ("none", term.name) and term.name != "none":
         raise UsageError(f"{flag} contradicts --method={config.method}. Choose one of the two")
-    most = UNFREEZE[term.name]
-    if len(term.numbers) > most:
+    max_lengths = UNFREEZE[term.name]
+    if len(term.numbers) > max_lengths:
         raise UsageError(
-            f"{flag}: {term.name} takes no more than {most} lengths of stages, and"
+            f"{flag}: {term.name} takes at most {max_lengths} stage lengths, and"
             f" {len(term.numbers)} are given"
         )
     for number in term.numbers:
@@ -249,13 +249,13 @@ def get_unfreezing(config: Config) -> Term:
             raise UsageError(f"{flag}: '{number:g}' is not a number from 0 to 1")
     if sum(term.numbers) >= 1:
         raise UsageError(
-            f"{flag}: the stages take the whole run, and leave nothing for the last. Give lengths"
-            " that add up to less than 1"
+            f"{flag}: the stages leave no time for the last one. Give lengths that add up to less"
+            " than 1"
         )
-    return Term(own) if term.name == "none" else term
+    return Term(method_unfreeze) if term.name == "none" else term
 
 
 def _check_known(name: str, term: Term, rows: Iterable[str], flag: str = "") -> None:
     if term.name not in rows:
         flag = flag or f"--{name}={term}"
-        raise UsageError(f"{flag}: '{term.name}' is not known. Choose of {', '.join(rows)}")
+        raise UsageError(f"{flag}: '{term.name}' is not known. Choose from {', '.join(rows)}")

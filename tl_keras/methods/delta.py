@@ -1,4 +1,4 @@
-"""DELTA: feature maps stay near the source's, each channel as much as the target needs it."""
+"""DELTA: feature maps are pulled to the source's, weighted by each channel's importance."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from tl_keras.methods.interface import MethodInputs
 from tl_keras.methods.penalty import PenaltyInputs, PenaltyTerm
 from tl_keras.models.feature_maps import with_feature_maps
 
-# Labelled images on which a channel's worth is measured; each channel costs a pass over them.
+# Labelled images on which channel importance is measured, with one forward pass per channel.
 IMAGES = 32
 
 
@@ -21,10 +21,10 @@ def make(run: MethodInputs, alpha: float) -> PenaltyTerm:
     """Return alpha times the sum over maps j and channels c of W_jc (C / HW) 1/2 ||FM - FM0||^2.
 
     FM are the (height H, width W, channels C) feature maps FM_jc(x; w), FM0 those of the source's
-    weights; the mean is taken over the batch, so that alpha does not depend on its size (the
-    authors' 0.01 is for the sum over batches of 64, and about 0.6 here). Here j are
-    the last maps of the layer groups. W_j is the softmax over the channels of how much the loss
-    rises on the target's images when a channel is switched off. Li et al., "DELTA: Deep Learning
+    weights. j runs over the last map of each layer group. W_j is the softmax over the channels of
+    the rise of the loss on target images when the channel is set to zero. The mean is taken over
+    the batch, so alpha does not depend on the batch size. The authors' 0.01 is for the sum over
+    batches of 64, which is about 0.6 here. Li et al., "DELTA: Deep Learning
     Transfer using Feature Map with Attention", ICLR 2019, arXiv 1901.09229.
     """
     rises = measure_loss_rises(run)
@@ -64,15 +64,15 @@ def compute_distance(
 
 
 def measure_loss_rises(run: MethodInputs) -> dict[str, np.ndarray]:
-    """Return by how much the loss rises when a channel is switched off, (channels,) for each map.
+    """Return the rise of the loss when a channel is set to zero, (channels,) for each map.
 
-    The loss is that of a linear head, trained on the source's features of some labelled images, on
-    the same images: a head that is still fresh would tell nothing.
+    The loss is that of a logistic regression on the source's features, trained and evaluated on the
+    same few labelled target images. The model's own head may be untrained at this point.
     """
     generator = np.random.default_rng(run.seed_for("delta"))
     chosen = generator.permutation(run.split.train)[:IMAGES]
     images, labels = run.images.images[chosen], run.images.labels[chosen]
-    # Nothing has trained yet: the model is the source still.
+    # Before training, the model has the source's weights.
     source = with_feature_maps(run.model)
     batch = next(iter(sequential_batches(images, len(images), run.image_size)))
     outputs = source(batch, training=False)

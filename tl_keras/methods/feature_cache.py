@@ -1,12 +1,11 @@
-"""What a frozen part makes of pictures, on disk: computed once, found again by later commands.
+"""The cache of frozen features on disk: computed once, and read by later commands.
 
-A cache is a folder of three files: the rows of its examples one after the other, as they are in
-memory, so that they can be mapped; which examples they are; and a manifest with the sha256 of each
-piece of both. A piece is written before the manifest names it, so that a run that is killed loses
-one piece of work at most.
+A cache is a folder of three files: the rows of its examples in memory layout, so that they can be
+memory-mapped; the indices of these examples; and a manifest with the sha256 of each piece of both.
+A piece is written before the manifest names it, so a killed run loses at most one piece of work.
 
-All caches of a workdir share a room of limited size. Rows that do not fit are computed and used
-without being kept.
+All caches of a workdir share a folder of limited size. Rows that do not fit are computed and used
+without being cached.
 """
 
 import hashlib
@@ -31,7 +30,7 @@ EXAMPLES_PER_PIECE = 2048
 BYTES_PER_PIECE = 2**26
 MANIFEST, ROWS, INDICES = "manifest.json", "rows.bin", "indices.bin"
 INDEX_BYTES = 8
-# Of a manifest: at most so much for each piece, and for what is neither a piece nor the key.
+# Upper limits of the manifest's size: per piece, and for everything but pieces and key.
 PIECE_ENTRY_BYTES, MANIFEST_BYTES = 128, 256
 
 
@@ -39,65 +38,64 @@ class Rows(NamedTuple):
     """Rows of a cache.
 
     Attributes:
-        table: (rows, ...) of everything there is, mapped from the file.
-        places: (examples,) int64, where in it those are that were asked for.
+        table: (rows, ...) all rows, memory-mapped from the file.
+        places: (examples,) int64, the rows of the requested examples.
     """
 
     table: np.ndarray
     positions: np.ndarray
 
 
-# Sizes and times of the files of caches that this process has written, or compared with their
-# hashes. Each stage and each seed opens a cache again.
+# Sizes and times of the cache files that this process has written or verified. Each stage and seed
+# opens a cache again, and unchanged files are not hashed again.
 _VERIFIED: dict[Path, tuple[int, ...]] = {}
 
 
 class CacheFolder:
-    """The folder of all caches of a workdir, and how many bytes may lie there."""
+    """The folder of all caches of a workdir, with a size limit."""
 
     def __init__(self, folder: Path, max_bytes: float = math.inf):
-        """Limit what is added to `folder`; what lies there already stays."""
+        """Limit what is added to `folder`; existing files are kept."""
         self.folder = folder
         self._max_bytes = max_bytes
         self._has_logged = False
 
     def fits(self, counts: Mapping["FeatureCache", int]) -> bool:
-        """Return whether each of these caches can take so many more examples.
+        """Return whether each of these caches has room for the given number of further examples.
 
-        All processes that share the work have to ask at the same place; they get one answer.
+        All processes of a cluster must call this together; they get the same answer.
         """
         if not any(counts.values()):
             return True
-        own = {cache.folder for cache in counts}
-        others = [p for p in self.folder.rglob("*") if p.is_file() and p.parent not in own]
-        # A run that was killed may have left half a piece in a cache: it counts as if it were gone,
-        # so that the same command comes to the same answer.
+        growing = {cache.folder for cache in counts}
+        others = [p for p in self.folder.rglob("*") if p.is_file() and p.parent not in growing]
+        # Incomplete pieces of a killed run do not count, so the same command gets the same answer.
         needed = sum(cache.size_with(count) for cache, count in counts.items())
         used = sum(path.stat().st_size for path in others)
         return cluster.current().broadcast_from_chief(used + needed <= self._max_bytes)
 
     def log_full(self, count: int) -> None:
-        """Log, the first time, that rows are computed and not kept."""
+        """Log once that rows are computed and not cached."""
         if not self._has_logged:
             LOG.info(
-                "features: --cache_gb=%g leaves no room for %d of them beside those in %s; they are"
-                " computed and not kept, and so is what else does not fit",
+                "features: --cache_gb=%g leaves no room for %d more in %s. Features that do not fit"
+                " are computed and not cached",
                 *(self._max_bytes / 1e9, count, self.folder),
             )
         self._has_logged = True
 
 
 class FeatureCache:
-    """What one frozen part makes of one set of images."""
+    """The cached outputs of one frozen part for one set of images."""
 
     def __init__(self, room: CacheFolder, key: dict[str, Any], shape: tuple[int, ...], dtype: Any):
-        """Open the cache, or prepare to make it.
+        """Open the cache if it exists.
 
         Args:
-            room: where the workdir's caches lie.
-            key: all that the rows depend on: weights, preprocessing, precision and pictures.
-            shape: of a row.
-            dtype: of the rows, as numpy knows it.
+            room: the folder of the workdir's caches.
+            key: everything that determines the rows: weights, preprocessing, precision, images.
+            shape: shape of a row.
+            dtype: NumPy dtype of the rows.
         """
         text = json.dumps(key, sort_keys=True)
         self._room = room
@@ -112,31 +110,31 @@ class FeatureCache:
         self._positions = {index: place for place, index in enumerate(self._indices)}
 
     def missing(self, indices: np.ndarray) -> np.ndarray:
-        """Return those of the (examples,) int64 indices whose rows are not there yet."""
+        """Return the (examples,) int64 indices whose rows are not cached."""
         return np.array([i for i in indices.tolist() if i not in self._positions], np.int64)
 
     def size_with(self, count: int) -> int:
-        """Return the most that the cache takes on disk while `count` more examples are added."""
+        """Return the largest size on disk, in bytes, while `count` more examples are added."""
         pieces = len(self._pieces) + -(-count // self._examples_per_piece)
         key = len(json.dumps(self._key, indent=2))
         manifest = key + pieces * PIECE_ENTRY_BYTES + MANIFEST_BYTES
-        # A new manifest lies beside the one before until it is whole.
+        # The old and the new manifest exist side by side until the new one is complete.
         return (len(self._indices) + count) * (self._row_bytes + INDEX_BYTES) + 2 * manifest
 
     def rows(self, indices: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> Rows:
-        """Return the rows of the examples at `indices`, computing those not there yet.
+        """Return the rows of the examples at `indices`, computing missing ones.
 
         Args:
             indices: (examples,) int64; at least one.
-            compute: gives the (n, ...) rows of the examples at n indices.
+            compute: returns the (n, ...) rows of the examples at n indices.
 
         Raises:
-            WriteError: the cache, or the file of rows that it has no room for, cannot be written.
-            StoppedError: the process was told to stop; what was computed is kept, where it fits.
+            WriteError: the cache, or the temporary file of uncached rows, cannot be written.
+            StoppedError: a stop signal arrived. Computed rows that fit are cached.
         """
         missing = self.missing(indices)
         if len(missing):
-            LOG.info("features: %d of %d to compute", len(missing), len(indices))
+            LOG.info("features: computing %d of %d", len(missing), len(indices))
         if not self._room.fits({self: len(missing)}):
             self._room.log_full(len(missing))
             return self._compute_without_cache(indices, compute)
@@ -151,14 +149,14 @@ class FeatureCache:
     def _compute_without_cache(
         self, indices: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]
     ) -> Rows:
-        """Return the rows of `indices` in a table of their own, which goes with the process."""
+        """Return the rows of `indices` in a temporary table of this process."""
         size = len(indices) * self._row_bytes
-        buffer = memory.allocate((size,), "features that are not kept", "raise --cache_gb")
+        buffer = memory.allocate((size,), "features that are not cached", "raise --cache_gb")
         table = buffer.view(self._dtype).reshape(len(indices), *self._shape)
-        is_there = np.array([i in self._positions for i in indices.tolist()])
-        for chosen in self._in_pieces(np.flatnonzero(is_there)):
+        is_cached = np.array([i in self._positions for i in indices.tolist()])
+        for chosen in self._in_pieces(np.flatnonzero(is_cached)):
             table[chosen] = self._table()[[self._positions[i] for i in indices[chosen].tolist()]]
-        for chosen in self._in_pieces(np.flatnonzero(~is_there)):
+        for chosen in self._in_pieces(np.flatnonzero(~is_cached)):
             table[chosen] = compute(indices[chosen])
             if interruption.stop_requested():
                 raise interruption.stopped_error()
@@ -186,7 +184,7 @@ class FeatureCache:
         for name, data in parts.items():
             file = files.AppendFile(self.folder / name)
             try:
-                # What a killed run wrote, and no manifest names.
+                # Remove what a killed run wrote without naming it in the manifest.
                 file.truncate(len(self._indices) * self._example_bytes(name))
                 file.write(data)
             finally:
@@ -204,17 +202,17 @@ class FeatureCache:
         return self._row_bytes if name == ROWS else INDEX_BYTES
 
     def _read(self) -> None:
-        """Take over every piece that is whole; the first that is not ends the list."""
+        """Read the manifest's pieces up to the first damaged one."""
         manifest = self.folder / MANIFEST
         if not manifest.is_file():
             return
         try:
-            kept = files.read_state(manifest)
-            if kept["key"] != self._key:
-                raise ValueError(f"{MANIFEST} is that of other features")
+            stored = files.read_state(manifest)
+            if stored["key"] != self._key:
+                raise ValueError(f"{MANIFEST} belongs to other features")
             with (self.folder / ROWS).open("rb") as rows, (self.folder / INDICES).open("rb") as i:
                 is_verified = _VERIFIED.get(self.folder) == self._signature()
-                for number, piece in enumerate(kept["pieces"]):
+                for number, piece in enumerate(stored["pieces"]):
                     count = piece["examples"]
                     parts = {INDICES: i.read(count * INDEX_BYTES)}
                     if not is_verified:
@@ -225,10 +223,10 @@ class FeatureCache:
                     self._pieces.append(piece)
             _VERIFIED[self.folder] = self._signature()
         except (OSError, ValueError, KeyError, TypeError, DataError) as error:
-            LOG.warning("features in %s: %s; computed again from there", self.folder, error)
+            LOG.warning("features in %s: %s. Computed again from there", self.folder, error)
 
     def _signature(self) -> tuple[int, ...]:
-        """Return what changes where the files do: their sizes and times."""
+        """Return the sizes and times of the files, which change with them."""
         stats = [(self.folder / name).stat() for name in (ROWS, INDICES, MANIFEST)]
         return tuple(number for stat in stats for number in (stat.st_size, stat.st_mtime_ns))
 

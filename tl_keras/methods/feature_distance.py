@@ -1,4 +1,4 @@
-"""The feature distance R(f^; f): what the model computes stays near what the source computed."""
+"""The feature distance: the features are pulled to those of the source model."""
 
 import tensorflow as tf
 

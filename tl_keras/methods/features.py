@@ -1,7 +1,7 @@
 """Feature transfer: a new head on the features of the frozen source model.
 
-The frozen part sees each picture once in the life of a workdir; its features lie on disk. What is
-trained on them is the head of the whole model itself, so that nothing has to be put together after.
+The frozen body runs once per image and workdir, and its features are cached on disk. The head that
+trains on them belongs to the whole model, so the whole model is complete after training.
 """
 
 import dataclasses
@@ -23,10 +23,10 @@ from tl_keras.training.task import Stage, Task
 def prepare(run: MethodInputs) -> MethodOutputs:
     """Prepare a linear head, or a small MLP, on features of the frozen model.
 
-    Also called proxy collection. The body of `setting.model` does not change.
+    The body of `run.model` does not change.
 
     Raises:
-        UsageError: --cache_gb has no room for the features.
+        UsageError: the features exceed --cache_gb.
     """
     body = run.model
     set_trainable(body, Trainable("head"))
@@ -37,7 +37,7 @@ def prepare(run: MethodInputs) -> MethodOutputs:
     split, config = run.split, run.config
     images = run.stream(run.images, split.train, views=config.cached_views)
     check_cache_size(run, part, max(1, images.views) * len(split.train) + len(split.validation))
-    # What the loop needs to know before the features are there: how many examples an epoch has.
+    # The loop needs the number of examples before the features are computed.
     task = Task(
         model=head,
         variables=head.trainable_variables,
@@ -56,7 +56,7 @@ def prepare(run: MethodInputs) -> MethodOutputs:
     predictor = Predictor(head, run.strategy)
 
     def predict(images: ImageSet) -> np.ndarray:
-        # The model that is saved is in float32, whatever its head was trained on.
+        # The saved model computes in float32, so its test features do too.
         is_exact = run.precision.frozen == FLOAT32
         exact = part if is_exact else FrozenPart(run, frozen, FLOAT32)
         return predictor.predict(exact.transform(images, np.arange(len(images.labels))).images)
@@ -65,7 +65,7 @@ def prepare(run: MethodInputs) -> MethodOutputs:
 
 
 def _build_heads(run: MethodInputs, body: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Return the whole model, and the part of it that trains, from features to logits."""
+    """Return the whole model, and its trainable part from features to logits."""
     features = body.output["features"]
     inputs = keras.Input(features.shape[1:], name="features")
     layers = [find_head(body)]

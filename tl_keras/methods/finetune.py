@@ -1,7 +1,7 @@
-"""Parameter transfer: the source's weights are the start, and the flags say what may move.
+"""Fine-tuning: training starts from the source's weights.
 
-Penalties on the way (`--penalty`), stages of what trains (`--unfreeze`) and the speed of each layer
-group (`--layer_lr_decay`) go together as one likes.
+Penalties (`--penalty`), stages (`--unfreeze`) and learning rates per layer group
+(`--layer_lr_decay`) can be combined freely.
 """
 
 import dataclasses
@@ -23,10 +23,10 @@ from tl_keras.training.task import ObjectiveFunction, ObjectiveOf, Stage, Task
 
 
 def prepare(run: MethodInputs) -> MethodOutputs:
-    """Prepare fine-tuning; what `--trainable` does not name stays as the source left it.
+    """Prepare fine-tuning. Layers that `--trainable` does not name keep the source's weights.
 
     Raises:
-        UsageError: `--trainable` names no layer of this model, or leaves nothing to thaw.
+        UsageError: `--trainable` names no layer of this model, or leaves no layer to unfreeze.
     """
     set_trainable(run.model, run.config.trainable)
     added = add_penalties(run)
@@ -46,16 +46,16 @@ def add_stages(
     objective_of: ObjectiveOf,
     variables: Sequence[keras.Variable],
 ) -> Task:
-    """Return the task in the stages, and at the speeds, that the flags ask for.
+    """Return the task with the stages and learning-rate multipliers of the flags.
 
     Args:
-        run: of the run, in whose model what may train is chosen.
-        task: of all stages.
-        objective_of: gives its objective.
-        variables: what trains besides the model, as fast as the head.
+        run: the inputs of the method; the layers of its model are already set to trainable or not.
+        task: the task without stages.
+        objective_of: returns the objective for a model.
+        variables: variables besides the model's; they have the multiplier of the head.
 
     Raises:
-        UsageError: `--trainable` leaves nothing to thaw.
+        UsageError: `--trainable` leaves no layer to unfreeze.
     """
     config, model = run.config, run.model
     multipliers = unfreezing.get_lr_multipliers(model, config)
@@ -64,7 +64,7 @@ def add_stages(
     task = dataclasses.replace(
         task, variables=[*model.trainable_variables, *variables], multipliers=multipliers
     )
-    # What the source model makes of an image is asked for together with what this one does.
+    # Penalties that compare with the source model need the images, not cached features.
     compares = any(catalog.PENALTIES[name].compares for name in catalog.get_penalties(config))
 
     def make_enter(names: Sequence[str], share: float) -> Callable[[], Task]:

@@ -1,7 +1,7 @@
-"""The part of a model that does not train: computed as it is fastest, and, where it pays, once.
+"""The frozen part of a model. It runs once per image if its outputs are cached.
 
-Its norms are folded away, and it computes in the precision that pays for inference. What it makes
-of the images lies on disk, in `feature_cache`, where the part that trains reads it.
+BatchNormalization is folded into the convolutions, and the part computes in the fastest inference
+precision. `feature_cache` stores its outputs on disk, and the trainable part reads them there.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ GIGABYTE = 10**9
 
 
 class _RowRequest(NamedTuple):
-    """Rows that are asked for: of which cache, their numbers there, and what computes them."""
+    """Requested rows: their cache, their indices in it, and the function that computes them."""
 
     cache: FeatureCache
     numbers: np.ndarray
@@ -49,28 +49,28 @@ class _RowRequest(NamedTuple):
         return self.cache.rows(self.numbers, self.compute)
 
 
-# Hashes of images that were computed, by where the array is in memory.
+# Hashes of image arrays by the id of the array.
 _FINGERPRINTS: dict[int, tuple[weakref.ref, str]] = {}
 
 
 class FrozenPart:
-    """From images to one tensor, by weights that stay as they are now."""
+    """Computes one tensor from images, with the model's present weights."""
 
     def __init__(self, run: MethodInputs, model: keras.Model, precision: str = ""):
-        """Prepare to compute what `model` does.
+        """Copy `model` for fast inference.
 
         Args:
-            run: to which the model belongs.
-            model: with one output, built under the strategy.
-            precision: what to compute in; empty for what pays where nothing trains.
+            run: the inputs of the method.
+            model: a model with one output, built under the strategy.
+            precision: compute dtype; empty for the run's precision of frozen layers.
         """
         precision = precision or run.precision.frozen
         with run.strategy.scope():
-            # Images of a source may be in colour where those of the target are not.
+            # The source's images may be in colour and the target's in grey.
             self._model = with_colour_input(fold_norms(model))
             set_compute_dtype(self._model, precision)
         self._run = run
-        # By the channels of the images: a graph that takes both would not know how many it has.
+        # One runner per number of channels: a shared graph would lose the static channel dimension.
         self._runners = defaultdict[int, Runner](lambda: Runner(self, run.strategy))
         self._shape = tuple(model.output.shape[1:])
         self._dtype = self(tf.zeros((1, *model.input.shape[1:]), tf.uint8)).numpy().dtype
@@ -82,44 +82,44 @@ class FrozenPart:
             "weights": weights.hash_tensors(weights.get_tensors(model)),
             "image_size": run.image_size,
             "precision": precision,
-            # A Rescaling has no weights that would tell of it.
+            # The preprocessing has no weights, so the hash of the weights does not cover it.
             "preprocessing": repr(run.preprocessing),
             "channels": self._model.input.shape[-1],
         }
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Return the tensor, (batch, ...), of (batch, height, width, channels) uint8 images."""
+        """Return the outputs, (batch, ...), for (batch, height, width, channels) uint8 images."""
         channels = self._model.input.shape[-1]
         return self._model(pipeline.with_channels(images, channels), training=False)
 
     def compute(self, images: np.ndarray, **augmented: Any) -> np.ndarray:
-        """Return the tensors, (examples, ...), of (examples, height, width, channels) uint8 images.
+        """Return the outputs, (examples, ...), of (examples, height, width, channels) uint8 images.
 
         Args:
             images: at least one.
-            augmented: as of `Runner.run`.
+            augmented: see `Runner.run`.
         """
         runner = self._runners[images.shape[-1]]
         return runner.run(images, self._run.image_size, **augmented)
 
     def num_bytes(self, examples: int) -> int:
-        """Return the bytes that the tensors of so many examples take."""
+        """Return the size in bytes of the outputs of `examples` examples."""
         return examples * math.prod(self._shape) * self._dtype.itemsize
 
     def describe(self) -> str:
-        """Return where the tensor is, and its shape and dtype."""
+        """Return the name of the output layer, with shape and dtype."""
         shape = " x ".join(map(str, self._shape))
         return f"{self._key['tensor']}, {shape} {self._dtype}"
 
     def transform(self, images: ImageSet, indices: np.ndarray) -> ImageSet:
-        """Return tensors, in place of images, and labels of the examples at `indices`."""
+        """Return the examples at `indices` with their outputs in place of images."""
         rows = self._request_plain(images.images, indices).rows()
         return ImageSet(_select_rows(rows), images.labels[indices])
 
     def fits_in_cache(
         self, streams: Iterable[Stream], images: ImageSet, indices: np.ndarray
     ) -> bool:
-        """Return whether the tensors of these streams and examples are kept, or can be."""
+        """Return whether the outputs of these streams and examples are cached, or fit in."""
         counts: Counter[FeatureCache] = Counter()
         for request in [
             *map(self._request_stream, streams),
@@ -129,10 +129,10 @@ class FrozenPart:
         return self._room.fits(counts)
 
     def stream(self, stream: Stream) -> Stream:
-        """Return the same batches with the tensors of the images in their place.
+        """Return the same stream with outputs in place of images.
 
         Args:
-            stream: of images, without augmentation, or with `views` of it.
+            stream: a stream of images, without augmentation or with a finite number of `views`.
         """
         chosen = _chosen_examples(stream)
         table, positions = _copy_if_small(self._request_stream(stream).rows())
@@ -150,7 +150,7 @@ class FrozenPart:
         )
 
     def _request_stream(self, stream: Stream) -> _RowRequest:
-        """Return the rows of all views, view after view, each in the order of `chosen`."""
+        """Request the rows of all views, view after view, each in the order of `chosen`."""
         chosen = _chosen_examples(stream)
         if stream.augmentation.is_identity:
             return self._request_plain(stream.inputs, chosen)
@@ -180,12 +180,12 @@ class FrozenPart:
     def _make_request(
         self, cache: FeatureCache, numbers: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]
     ) -> _RowRequest:
-        # A batch of one image takes another kernel, and its last bits would depend on how many rows
-        # were there already: no replica gets fewer than two.
-        fewest = 2 * self._run.strategy.num_replicas_in_sync
+        # TensorFlow uses another kernel for a batch of one image, with other rounding. So that rows
+        # do not depend on which others are cached, each replica gets two images or more.
+        min_count = 2 * self._run.strategy.num_replicas_in_sync
 
         def compute_padded(chosen: np.ndarray) -> np.ndarray:
-            return compute(np.resize(chosen, max(fewest, len(chosen))))[: len(chosen)]
+            return compute(np.resize(chosen, max(min_count, len(chosen))))[: len(chosen)]
 
         return _RowRequest(cache, numbers, compute_padded)
 
@@ -198,24 +198,24 @@ class FrozenPart:
 
 
 def _hash_once(images: np.ndarray) -> str:
-    """Return the hash of images, computed once in the life of an array."""
-    kept = _FINGERPRINTS.get(id(images))
-    if kept is None or kept[0]() is not images:
-        kept = weakref.ref(images), hash_images(images)
-        _FINGERPRINTS[id(images)] = kept
+    """Return the hash of images, computed once per array."""
+    entry = _FINGERPRINTS.get(id(images))
+    if entry is None or entry[0]() is not images:
+        entry = weakref.ref(images), hash_images(images)
+        _FINGERPRINTS[id(images)] = entry
         weakref.finalize(images, _FINGERPRINTS.pop, id(images), None)
-    return kept[1]
+    return entry[1]
 
 
 def _chosen_examples(stream: Stream) -> np.ndarray:
-    """Return which of a stream's examples take part, (n,) int64."""
+    """Return the indices of the examples that a stream uses, (n,) int64."""
     return np.arange(len(stream.labels)) if stream.chosen is None else stream.chosen
 
 
 def _copy_if_small(rows: Rows) -> Rows:
-    """Return the rows that are asked for by themselves, where they are few; else as they are.
+    """Copy the requested rows into memory if they are few; otherwise return the mapped rows.
 
-    What is mapped and read often is in memory anyway, as far as that has room.
+    The page cache keeps mapped rows in memory as far as there is room.
     """
     if len(rows.positions) * rows.table[:1].nbytes > pipeline.MAX_COPY_BYTES:
         return rows
@@ -223,7 +223,7 @@ def _copy_if_small(rows: Rows) -> Rows:
 
 
 def _select_rows(rows: Rows) -> np.ndarray:
-    """Return the rows that are asked for, in their order; mapped where they stand in it."""
+    """Return the requested rows in order, as a mapped slice if they are contiguous."""
     first, count = rows.positions[0], len(rows.positions)
     if np.array_equal(rows.positions, np.arange(first, first + count)):
         return rows.table[first : first + count]
@@ -236,16 +236,16 @@ def use_frozen_part(
     objective_of: ObjectiveOf,
     share: float,
 ) -> Task:
-    """Return the same task as what trains now needs it: the frozen part before it is a FrozenPart.
+    """Return an equivalent task whose layers before the first trainable one are a FrozenPart.
 
-    Its tensors are kept, and read in each epoch, where each is used more than once, --cache_gb has
-    room for them, and the augmentation leaves a picture as it is or has --cached_views.
+    Their outputs are cached if each is used more than once, they fit into --cache_gb, and images
+    have no augmentation or a finite number of --cached_views.
 
     Args:
-        run: of the run.
-        task: on images, of `setting.model`, in which the layers that train now are chosen.
-        objective_of: gives the task's objective of a model, or of the part of it that trains.
-        share: of the run's steps that are taken so.
+        run: the inputs of the method.
+        task: a task on images for `run.model`, with the trainable layers of this stage set.
+        objective_of: returns the objective for the model, or for its trainable part.
+        share: fraction of the run's steps that this stage takes.
     """
     parts = split_frozen(run.model)
     if parts is None:
@@ -270,7 +270,7 @@ def use_frozen_part(
 
 
 def _should_cache(run: MethodInputs, task: Task, part: FrozenPart, share: float) -> bool:
-    """Tell whether tensors at the cut are to be kept; where they might be, say what comes of it."""
+    """Return whether the outputs of `part` are cached, and log the decision if they could be."""
     if any(s.augmentation.mixes or not _count_views(s) for s in task.streams.values()):
         return False
     epochs = {name: s.clamp_batch_size().steps_per_epoch for name, s in task.streams.items()}
@@ -287,21 +287,21 @@ def _should_cache(run: MethodInputs, task: Task, part: FrozenPart, share: float)
         part.describe(),
         f"{size / GIGABYTE:.3g} GB",
         examples,
-        "computed once" if fits else "more than --cache_gb has room for, computed each time",
+        "computed once" if fits else "more than --cache_gb allows, computed in each step",
     )
     return fits
 
 
 def _count_views(stream: Stream) -> int:
-    """Return how many different tensors an example has; 0 where they do not end."""
+    """Return the number of views per example; 0 for a new view in each epoch."""
     return 1 if stream.augmentation.is_identity else stream.views
 
 
 def check_cache_size(run: MethodInputs, part: FrozenPart, examples: int) -> None:
-    """Raise UsageError where --cache_gb has no room for features that cannot do without."""
+    """Raise UsageError if the features of `examples` images exceed --cache_gb."""
     size, room = part.num_bytes(examples) / GIGABYTE, run.config.cache_gb
     if size > room:
         raise UsageError(
             f"--cache_gb={room:g} has no room for the {size:.3g} GB of the features of {examples}"
-            " images: give it more, or choose --method=finetune --trainable=head"
+            " images. Raise it, or choose --method=finetune --trainable=head"
         )

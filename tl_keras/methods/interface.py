@@ -1,7 +1,7 @@
-"""What a method is given, and what it gives back.
+"""The interface of methods: their inputs and outputs.
 
-A method says what a transfer may change: what trains, which terms the objective has, whether source
-images ride along, whether features can be computed once. It owns no loop.
+A method decides what trains, which terms the objective has, whether source images are part of each
+step, and whether features are computed once. The training loop is shared.
 """
 
 import dataclasses
@@ -34,31 +34,31 @@ from tl_keras.training.task import (
     accuracy,
 )
 
-# Gives terms of the objective by name, each () float32, of inputs and the model's outputs.
+# Returns terms of the objective by name, each () float32, from inputs and the model's outputs.
 Extra = Callable[[tf.Tensor, Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 
 @dataclass(frozen=True)
 class MethodInputs:
-    """One run, ready but for what the method decides.
+    """The inputs of a method: one run, complete except for what the method decides.
 
     Attributes:
         config: all flags.
-        training: how this model is trained.
-        strategy: under which models and variables are made.
-        seed: of everything random in this run; draws take what `seed_for` derives of it.
-        model: built, and holding the source's weights where the method starts from them.
-        precision: what it computes in.
-        images: the dataset's training split.
-        split: which of them train and which validate.
-        image_size: side in pixels of what the model sees.
-        augmentation: of the images that train.
-        cache: folder for what other runs of this workdir can use too.
+        training: the training settings of this model.
+        strategy: the strategy under which models and variables are made.
+        seed: seed of the run; each random draw uses a seed that `seed_for` derives from it.
+        model: the built model, with the source's weights if the method's row has `copies_weights`.
+        precision: compute dtypes of the model.
+        images: the training split of the dataset.
+        split: indices of the images that train and that validate.
+        image_size: side of the model's input images in pixels.
+        augmentation: augmentation of training images.
+        cache: folder of features that runs of this workdir share.
         source_weights: None without a source.
-        source_train: what the source trained on; None where the method does not ask for it.
-        source_augmentation: of those.
-        role: seeds.SOURCE where this is the pretraining, else seeds.TARGET.
-        preprocessing: what the model does to pixels first; None for what is usual for it.
+        source_train: the source's training images; None unless the row's `streams` has "source".
+        source_augmentation: augmentation of the source's training images.
+        role: seeds.SOURCE for the pretraining, else seeds.TARGET.
+        preprocessing: preprocessing of the model; None for that of its catalog row.
     """
 
     config: Config
@@ -79,7 +79,7 @@ class MethodInputs:
     preprocessing: Preprocessing | None = None
 
     def seed_for(self, *purpose: str | int) -> int:
-        """Return the seed of one kind of draw, as `seeds.derive` does."""
+        """Return the seed for one purpose; see `seeds.derive`."""
         return seeds.derive(self.seed, self.role, *purpose)
 
     @property
@@ -87,7 +87,7 @@ class MethodInputs:
         """The source's weights.
 
         Raises:
-            ValueError: there is no source; `needs_source` in the method's row keeps users from it.
+            ValueError: there is no source; set `needs_source` in the method's row.
         """
         if self.source_weights is None:
             raise ValueError("this method needs the weights of a source")
@@ -98,7 +98,7 @@ class MethodInputs:
         """The source's training images.
 
         Raises:
-            ValueError: they were not read; `streams` in the method's row asks for them.
+            ValueError: they were not read; add "source" to `streams` in the method's row.
         """
         if self.source_train is None:
             raise ValueError("this method needs the images of a source")
@@ -106,28 +106,28 @@ class MethodInputs:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the model tells apart."""
+        """The number of classes of the model."""
         return self.model.output["logits"].shape[-1]
 
     @property
     def source_classes(self) -> int:
-        """How many classes the source's head tells apart."""
+        """The number of classes of the source's head."""
         return len(self.source.tensors[f"{HEAD}bias"])
 
     @property
     def cross_entropy(self) -> CrossEntropy:
-        """The loss that the training flags ask for, on the images that train."""
+        """The loss of the training flags, with class weights from the training images."""
         labels = self.images.labels[self.split.train]
         return _cross_entropy(self.training, labels, self.num_classes)
 
     @property
     def source_cross_entropy(self) -> CrossEntropy:
-        """The loss of the source's images, as its own training flags ask for it."""
+        """The loss of the source's training flags on the source's images."""
         labels = self.source_images.labels
         return _cross_entropy(self.config.source_training, labels, self.source_classes)
 
     def source_head(self) -> keras.layers.Dense:
-        """Return a copy of the source's head: logits of its classes from (batch, d) features."""
+        """Return a copy of the source's head: from (batch, d) features to logits."""
         kernel, bias = (self.source.tensors[f"{HEAD}{name}"] for name in ("kernel", "bias"))
         with self.strategy.scope():
             head = keras.layers.Dense(len(bias), name="source_head")
@@ -150,13 +150,13 @@ class MethodInputs:
         views: int = 0,
         name: str = "target",
     ) -> Stream:
-        """Return batches of images with this run's seed and augmentation.
+        """Return a stream of images with this run's seed and augmentation.
 
         Args:
-            images: of which they are.
-            chosen: those that take part; None for all.
-            views: how many epochs differ in their augmentation; 0 for all.
-            name: of the stream; those of different names draw different numbers.
+            images: the images.
+            chosen: indices of the images to use; None for all.
+            views: augmented views per image, which epochs use in turn; 0: a new one in each epoch.
+            name: name of the stream, from which its random seed is derived.
         """
         return Stream(
             inputs=images.images,
@@ -173,13 +173,12 @@ class MethodInputs:
 
 @dataclass(frozen=True)
 class MethodOutputs:
-    """What a method gives back.
+    """The outputs of a method.
 
     Attributes:
         task: what the loop trains.
         model: the whole model from images to logits; complete once `task` is trained.
-        predict: gives what that model says of a whole split: its logits, (examples, classes)
-            float32.
+        predict: returns the logits of that model for a whole split, (examples, classes) float32.
     """
 
     task: Task
@@ -189,14 +188,14 @@ class MethodOutputs:
 
 @dataclass(frozen=True)
 class PretrainingOutputs:
-    """What a pretraining without labels gives back: nothing of it says anything of classes.
+    """The outputs of a pretraining without labels. Its model has no trained head.
 
     Attributes:
-        task: what the loop trains; all of its streams are of the same images.
-        model: whose body learns.
-        evaluate: gives figures of a whole split by name, "loss" among them.
-        rebuild: gives what is made of (n, image_size, image_size, channels) uint8 images: the same
-            shape, float32 from 0 to 255. None where no images are made.
+        task: what the loop trains; all of its streams have the same images.
+        model: the model whose body trains.
+        evaluate: returns figures of a whole split by name, including "loss".
+        rebuild: returns reconstructions of (n, image_size, image_size, channels) uint8 images, in
+            the same shape, float32 from 0 to 255. None if the method makes no images.
     """
 
     task: Task
@@ -206,10 +205,10 @@ class PretrainingOutputs:
 
 
 def find_body_variables(model: keras.Model) -> list[keras.Variable]:
-    """Return all that trains below the head."""
-    named = named_weights(model).items()
+    """Return all trainable variables below the head."""
+    variables = named_weights(model).items()
     return [
-        variable for name, variable in named if variable.trainable and not name.startswith(HEAD)
+        variable for name, variable in variables if variable.trainable and not name.startswith(HEAD)
     ]
 
 
@@ -225,9 +224,9 @@ def make_cross_entropy_objective(
     """Return the objective of supervised training of `model` on the target's batches.
 
     Args:
-        model: gives features and logits.
-        loss: on the logits.
-        extra: gives further terms by name, of the inputs and of what the model made of them.
+        model: a model that returns features and logits.
+        loss: the loss on the logits.
+        extra: returns further terms by name from the inputs and the model's outputs.
     """
 
     def objective(batch: Batch, _: tf.Tensor) -> Objective:
@@ -243,11 +242,11 @@ def make_cross_entropy_objective(
 
 
 def prepare_supervised(run: MethodInputs, views: int = 0) -> MethodOutputs:
-    """Prepare training of what is trainable in the setting's model: mean cross-entropy.
+    """Prepare training of the model's trainable variables on the mean cross-entropy.
 
     Args:
-        run: of the run.
-        views: as of `MethodInputs.stream`.
+        run: the inputs of the method.
+        views: see `MethodInputs.stream`.
     """
     model = run.model
     task = Task(

@@ -1,4 +1,4 @@
-"""Training on source and target together, with a shared body and a head for each."""
+"""Joint training on source and target, with a shared body and two heads."""
 
 import dataclasses
 
@@ -17,11 +17,11 @@ from tl_keras.training.task import Batch, Objective, ObjectiveFunction, accuracy
 def prepare(run: MethodInputs) -> MethodOutputs:
     """Prepare the joint objective L = L_source + lambda L_target.
 
-    Each step takes a batch of each. The body is shared and starts from the source's weights; the
-    source's head goes on from where pretraining left it, and is not part of the final model.
+    Each step has a batch of each. The shared body starts from the source's weights. The source's
+    head continues from its pretrained weights and is not part of the final model.
 
-    Where source or target is in colour, both are trained on with 3 channels, and grey is repeated.
-    The final model takes images with the channels of the target.
+    If source or target is in colour, both train with 3 channels, and grey images are repeated. The
+    final model takes images with the channels of the target.
 
     Raises:
         UsageError: `--trainable` names no layer of this model.
@@ -39,7 +39,7 @@ def prepare(run: MethodInputs) -> MethodOutputs:
         def objective(batch: Batch, _: tf.Tensor) -> Objective:
             images, labels = batch["target"]
             source_images, source_labels = batch["source"]
-            # One pass over both: normalisation goes by the mixture, in the final model too.
+            # One forward pass over both: BatchNormalization uses the statistics of the mixture.
             both = [with_channels(one, model.input.shape[-1]) for one in (source_images, images)]
             with sharded_dropout.concatenated_streams("source", "target"):
                 outputs = model(tf.concat(both, axis=0), training=True)

@@ -9,7 +9,7 @@ from tl_keras.models.weights import HEAD
 
 
 def make(run: MethodInputs, alpha: float, beta: float) -> PenaltyTerm:
-    """Return (alpha/2) ||w_body - w0_body||^2 + (beta/2) ||w_head||^2, over all that trains.
+    """Return (alpha/2) ||w_body - w0_body||^2 + (beta/2) ||w_head||^2, over all trainable weights.
 
     w0 are the source's weights. Li, Grandvalet and Davoine, "Explicit Inductive Bias for Transfer
     Learning with Convolutional Networks", ICML 2018, arXiv 1802.01483.

@@ -1,7 +1,7 @@
-"""What the penalties of fine-tuning are made of, and how they are added to its loss.
+"""The interface of penalties, and how they are added to the loss.
 
-A penalty compares functions, so what it compares is in inference mode: no dropout, and the moving
-statistics of normalisation in place of the batch's. So it is zero at the source's weights.
+Penalties compare models in inference mode: without dropout, and with the moving statistics of
+BatchNormalization. So they are zero at the source's weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,16 +21,16 @@ from tl_keras.models.naming import leaves
 
 @dataclass
 class PenaltyInputs:
-    """One replica's share of a batch, as the penalties see it; what none asks for is not computed.
+    """The inputs of penalties: one replica's share of a batch. Outputs are computed on first use.
 
     Outputs are {"features": (batch, d), "logits": (batch, classes), "maps": {layer: (batch, height,
     width, channels)}}.
 
     Attributes:
         inputs: (batch, height, width, channels) uint8.
-        outputs: of the model as it trains.
-        model: that trains.
-        reference: the source model, frozen; None where no penalty needs it.
+        outputs: the outputs of the model in training mode.
+        model: the model that trains.
+        reference: the frozen source model; None if no penalty needs it.
     """
 
     inputs: tf.Tensor
@@ -48,18 +48,19 @@ class PenaltyInputs:
 
     @cached_property
     def source(self) -> Mapping[str, tf.Tensor]:
-        """The outputs of the source model; they do not depend on what trains."""
+        """The outputs of the frozen source model."""
         if self.reference is None:
-            raise ValueError("the row of a penalty that asks for the source says so: compares=True")
+            raise ValueError("a penalty uses the source model. Set compares=True in its row")
         return self.reference(self.inputs, training=False)
 
 
 class PenaltyTerm(NamedTuple):
-    """What a penalty's `make` gives.
+    """The result of a penalty's `make`.
 
     Attributes:
-        value: of a batch, () float32: a mean over the share, or the same on every replica.
-        variables: what trains besides the model.
+        value: returns the penalty, () float32: a mean over the replica's share of the batch, or a
+            value that is the same on every replica.
+        variables: trainable variables besides the model's.
     """
 
     value: Callable[[PenaltyInputs], tf.Tensor]
@@ -67,12 +68,12 @@ class PenaltyTerm(NamedTuple):
 
 
 class AddedPenalties(NamedTuple):
-    """What all penalties of a run add to it.
+    """All penalties of a run.
 
     Attributes:
-        model: the setting's model, with its feature maps among the outputs.
-        terms: of the objective.
-        variables: what trains besides the model.
+        model: the run's model with feature maps as further outputs.
+        terms: returns the terms of the objective; None without penalties.
+        variables: trainable variables besides the model's.
     """
 
     model: keras.Model
@@ -81,12 +82,11 @@ class AddedPenalties(NamedTuple):
 
 
 def add_penalties(run: MethodInputs, *, from_scratch: bool = False) -> AddedPenalties:
-    """Return what the flags of a run add to its loss.
+    """Return the penalties that the flags of a run add to its loss.
 
     Args:
-        run: of the run, whose model has the source's weights.
-        from_scratch: the model has fresh weights, and penalties that measure from a source are left
-            out.
+        run: the inputs of the method; its model has the source's weights.
+        from_scratch: leave out penalties that need a source, because the weights are initial.
     """
     strengths = {
         name: strengths

@@ -1,4 +1,4 @@
-"""What a row of `tl_keras.methods.catalog` says of a method, a penalty or a pretraining."""
+"""The rows of `tl_keras.methods.catalog`: methods, penalties and pretrainings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,11 +9,10 @@ from tl_keras.config import Config
 from tl_keras.config.terms import Term, format_number
 from tl_keras.errors import UsageError
 
-# No strength is larger.
+# The default upper bound of strengths.
 MAX_STRENGTH = 1e9
 
-# Gives the reason why settings do not go together with a row, to go on from its flag; '' where they
-# do.
+# Returns why settings exclude the row, as text that continues the row's flag; '' if they do not.
 Refusal = Callable[[Config], str]
 
 
@@ -23,13 +22,13 @@ def refuse_nothing(config: Config) -> str:
 
 
 class Strength(NamedTuple):
-    """A number behind a name.
+    """A number after the name in a flag, such as 0.1 in l2sp:0.1.
 
     Attributes:
-        default: where it is not given.
-        low: the least that it may be.
-        high: the most.
-        whole: whether it counts something.
+        default: the default.
+        low: the smallest allowed value.
+        high: the largest allowed value.
+        whole: whether it is a whole number.
     """
 
     default: float
@@ -40,12 +39,12 @@ class Strength(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """What all rows say.
+    """The common fields of all rows.
 
     Attributes:
-        name: in its flag, and of the module of tl_keras.methods that has its code.
-        summary: a line for `--help`.
-        strengths: the numbers behind its name, by names, in their order.
+        name: the name in flags, and of the module in tl_keras.methods.
+        summary: the text in `--help`.
+        strengths: the numbers after the name, by name, in order.
     """
 
     name: str
@@ -54,25 +53,25 @@ class Row:
 
     @property
     def form(self) -> str:
-        """How its flag names it, with its defaults: l2sp:ALPHA=0.1:BETA=0.01."""
+        """The form in flags, with defaults: l2sp:ALPHA=0.1:BETA=0.01."""
         numbers = [f"{n.upper()}={format_number(s.default)}" for n, s in self.strengths.items()]
         return ":".join([self.name, *numbers])
 
     def numbers(self, term: Term, flag: str) -> tuple[float, ...]:
-        """Return the strengths that a flag gives; those that it leaves out have their defaults.
+        """Return the strengths that a flag gives. Omitted ones have their defaults.
 
         Args:
-            term: of this row's name.
-            flag: with its value, for errors.
+            term: a term with this row's name.
+            flag: the flag with its value, for errors.
 
         Raises:
-            UsageError: there are too many, or one is out of its range.
+            UsageError: there are too many numbers, or one is out of range.
         """
         allowed = list(self.strengths.values())
         if len(term.numbers) > len(allowed):
             form = ":".join([self.name, *(name.upper() for name in self.strengths)])
             raise UsageError(
-                f"{flag}: {self.name} takes {len(allowed)} numbers at most ({form}), and"
+                f"{flag}: {self.name} takes at most {len(allowed)} numbers ({form}), and"
                 f" {len(term.numbers)} are given"
             )
         for number, strength in zip(term.numbers, allowed, strict=False):
@@ -92,12 +91,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Penalty(Row):
-    """What may be added to the loss of fine-tuning.
+    """A penalty on the loss of fine-tuning.
 
     Attributes:
-        needs_source: whether it means nothing without a source.
-        compares: whether it asks what the source model makes of each batch.
-        needs_head: whether it asks for the source's head too.
+        needs_source: whether it needs a source. The scratch arm leaves such penalties out.
+        compares: whether it uses the outputs of the source model.
+        needs_head: whether it uses the source's head.
     """
 
     needs_source: bool = True
@@ -106,25 +105,25 @@ class Penalty(Row):
 
     @property
     def make(self) -> Callable[..., Any]:
-        """The penalty's `make(setting, *strengths)`; see tl_keras.methods.penalty."""
+        """The penalty's `make(run, *strengths)`; see tl_keras.methods.penalty."""
         return import_module(f"tl_keras.methods.{self.name}").make
 
 
 @dataclass(frozen=True)
 class Method(Row):
-    """What is known of a method before it runs.
+    """A method of transfer.
 
     Attributes:
-        module: of tl_keras.methods, that has its `prepare`; empty for the one called as it is.
+        module: the module of tl_keras.methods with its `prepare`; empty: the module of its name.
         copies_weights: whether its model starts from the source's weights.
-        needs_source: whether it means nothing without a source.
-        needs_head: whether it goes on with the source's head.
-        streams: of which images a batch is part of each step: "target", "source".
-        takes: names of the flags of the transfer that it heeds; others are refused.
-        penalty: what it adds to the loss, without being named in `--penalty`.
-        unfreeze: how it thaws the model, where `--unfreeze` does not say.
-        refuses: the settings that do not go together with it.
-        head_is_fresh: whether its head takes no row of the source's, whatever `--head` says.
+        needs_source: whether it needs a source.
+        needs_head: whether it continues with the source's head.
+        streams: the image streams of each step: "target", "source".
+        takes: the flags of transfer that it uses; others are refused.
+        penalty: a penalty that it adds without `--penalty`.
+        unfreeze: its unfreezing schedule without `--unfreeze`.
+        refuses: returns why settings exclude the method, or ''.
+        head_is_fresh: whether its head copies no rows of the source's head, for any `--head`.
     """
 
     module: str = ""
@@ -140,17 +139,17 @@ class Method(Row):
 
     @property
     def prepare(self) -> Callable[..., Any]:
-        """The method's `prepare(setting)`; see tl_keras.methods.interface."""
+        """The method's `prepare(run)`; see tl_keras.methods.interface."""
         return import_module(f"tl_keras.methods.{self.module or self.name}").prepare
 
 
 @dataclass(frozen=True)
 class Pretraining(Row):
-    """What is known of a pretraining before it runs.
+    """A pretraining.
 
     Attributes:
-        uses_labels: whether the source's labels are seen.
-        refuses: the settings that do not go together with it.
+        uses_labels: whether it uses the source's labels.
+        refuses: returns why settings exclude the pretraining, or ''.
     """
 
     uses_labels: bool = False
@@ -158,9 +157,8 @@ class Pretraining(Row):
 
     @property
     def prepare(self) -> Callable[..., Any]:
-        """The `prepare(setting)` of the pretraining.
+        """The pretraining's `prepare(run)`; see tl_keras.methods.interface.
 
-        It gives a trained classifier where labels are used, and a trained body where they are not;
-        see tl_keras.methods.interface.
+        It returns MethodOutputs if it uses labels, else PretrainingOutputs.
         """
         return import_module(f"tl_keras.methods.{self.name}").prepare

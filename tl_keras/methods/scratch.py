@@ -1,4 +1,4 @@
-"""Structure transfer: the source's architecture with fresh weights. The arm to compare with."""
+"""Training from scratch: the same architecture with initial weights. It is the baseline."""
 
 import dataclasses
 
@@ -12,10 +12,10 @@ from tl_keras.methods.penalty import add_penalties
 
 
 def prepare(run: MethodInputs) -> MethodOutputs:
-    """Prepare training of all weights, from fresh ones.
+    """Prepare training of all weights from their initial values.
 
-    Both arms have the penalties that need no source, such as `l2`. A penalty in one arm alone would
-    count as a gain of the transfer.
+    Both arms have the penalties that need no source, such as `l2`. A penalty in only one arm would
+    be measured as a gain of transfer.
     """
     outputs, added = prepare_supervised(run), add_penalties(run, from_scratch=True)
     objective = make_cross_entropy_objective(added.model, run.cross_entropy, added.terms)

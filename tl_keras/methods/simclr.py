@@ -1,4 +1,4 @@
-"""Pretraining by comparing: two views of one image shall lie nearer than views of different ones.
+"""Contrastive pretraining: two views of an image are closer than views of different images.
 
 SimCLR: Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of Visual
 Representations", ICML 2020, arXiv 2002.05709.
@@ -24,11 +24,11 @@ FIRST, SECOND = "target", "second_view"
 
 
 class Contrast(NamedTuple):
-    """What a batch of pairs gives.
+    """The result of a batch of pairs.
 
     Attributes:
         loss: () float32, NT-Xent.
-        accuracy: () float32, how often the other view is the nearest of all, 0 to 1.
+        accuracy: () float32, the fraction of views whose nearest view is of the same image, 0 to 1.
     """
 
     loss: tf.Tensor
@@ -38,8 +38,8 @@ class Contrast(NamedTuple):
 def prepare(run: MethodInputs) -> PretrainingOutputs:
     """Prepare SimCLR: NT-Xent between the projections of two augmentations of each image.
 
-    The projection is an MLP on the features, d -> d -> 128, and is thrown away. The labels are not
-    used: the streams carry the index of each image in their place.
+    The projection is an MLP on the features, d -> d -> 128, which is discarded after training. The
+    labels are not used: the streams carry the index of each image instead.
     """
     model = run.model
     [temperature] = catalog.get_pretraining_strengths("simclr", run.config)
@@ -50,7 +50,7 @@ def prepare(run: MethodInputs) -> PretrainingOutputs:
     def contrast(
         first: tf.Tensor, second: tf.Tensor, indices: tf.Tensor, training: bool
     ) -> Contrast:
-        # One pass over both, so that normalisation layers see them as one batch.
+        # One forward pass over both: BatchNormalization sees them as one batch.
         images = tf.concat([first, second], axis=0)
         with sharded_dropout.concatenated_streams(FIRST, SECOND):
             projected = projection(model(images, training=training)["features"])
@@ -59,8 +59,8 @@ def prepare(run: MethodInputs) -> PretrainingOutputs:
 
     def objective(batch: Batch, _: tf.Tensor) -> Objective:
         (first, indices), (second, _) = batch[FIRST], batch[SECOND]
-        found = contrast(first, second, indices, True)
-        return Objective({"nt_xent": found.loss}, {"contrastive_accuracy": found.accuracy})
+        result = contrast(first, second, indices, True)
+        return Objective({"nt_xent": result.loss}, {"contrastive_accuracy": result.accuracy})
 
     task = Task(
         model=model,
@@ -79,27 +79,27 @@ def prepare(run: MethodInputs) -> PretrainingOutputs:
 def nt_xent(
     first: tf.Tensor, second: tf.Tensor, indices: tf.Tensor, temperature: float
 ) -> Contrast:
-    """Compare each view with all views of other images of the whole batch, over all replicas.
+    """Return NT-Xent of each view against all views of other images, over all replicas.
 
     l(i) = -log(exp(s(i, j) / t) / sum over k of exp(s(i, k) / t)), where j is the other view of i's
     image, k runs over j and the views of all other images, s is the cosine of the angle between two
-    projections, and t the temperature. A batch that crosses the end of an epoch may hold an image
-    twice. The views of its second copy are no negatives of the first.
+    projections, and t the temperature. A batch that crosses the end of an epoch may contain an
+    image twice. The views of its second copy are not negatives of the first.
 
     Args:
         first: (share, d) projections of this replica's images, in one view.
         second: (share, d), in the other view.
-        indices: (share,) int64, the same for the same image.
+        indices: (share,) int64, equal for the same image.
         temperature: t.
 
     Returns:
-        The means over the 2 share views of this replica.
+        The means over the 2 * share views of this replica.
     """
     context = tf.distribute.get_replica_context()
     views = [tf.math.l2_normalize(tf.cast(one, tf.float32), axis=1) for one in (first, second)]
     # (2 batch, d): all first views in the order of the replicas, then all second ones.
     others = tf.concat([context.all_gather(one, axis=0) for one in views], axis=0)
-    # A copy on this replica's device: what an iterator gives to a process of a cluster is on none.
+    # Copy to this replica's device: in a cluster, batches of an iterator have no device.
     indices = tf.identity(indices)
     other_indices = tf.tile(context.all_gather(indices, axis=0), [2])
     share, total = tf.shape(first)[0], tf.shape(others)[0]
@@ -127,19 +127,19 @@ def _build_projection(width: int, seed: int) -> keras.Model:
 
 
 def _make_view_streams(stream: Stream) -> dict[str, Stream]:
-    """Return two streams of the same images, which the augmentation makes different.
+    """Return two streams of the same images with different augmentations.
 
-    Each image's index stands in place of its label.
+    The labels are the indices of the images.
     """
     stream = dataclasses.replace(stream, labels=np.arange(len(stream.labels)))
     return {FIRST: stream, SECOND: dataclasses.replace(stream, view=1)}
 
 
 def _evaluate(stream: Stream, compare: Callable[..., Contrast]) -> dict[str, float]:
-    """Return the figures of one epoch of whole batches."""
-    fitted = stream.clamp_batch_size()
-    first, second = (one.batches() for one in _make_view_streams(fitted).values())
-    batches = tf.data.Dataset.zip(first, second).take(int(fitted.steps_per_epoch))
-    found = [compare(images, others, indices) for (images, indices), (others, _) in batches]
-    loss, accuracy = np.mean(np.array(found, np.float64), axis=0).tolist()
+    """Return the mean figures of one epoch of complete batches."""
+    stream = stream.clamp_batch_size()
+    first, second = (one.batches() for one in _make_view_streams(stream).values())
+    batches = tf.data.Dataset.zip(first, second).take(int(stream.steps_per_epoch))
+    results = [compare(images, others, indices) for (images, indices), (others, _) in batches]
+    loss, accuracy = np.mean(np.array(results, np.float64), axis=0).tolist()
     return {"contrastive_accuracy": accuracy, "loss": loss}

@@ -1,8 +1,8 @@
-"""Training of all weights with labels, from fresh ones: how a source learns."""
+"""Supervised pretraining of all weights."""
 
 from tl_keras.methods.interface import MethodInputs, MethodOutputs, prepare_supervised
 
 
 def prepare(run: MethodInputs) -> MethodOutputs:
-    """Prepare the mean cross-entropy, of what is trainable in the setting's model."""
+    """Prepare training of all weights on the mean cross-entropy."""
     return prepare_supervised(run)

@@ -1,4 +1,4 @@
-"""What of a model trains when, and how fast each part of it moves."""
+"""Unfreezing schedules, and learning-rate multipliers of layer groups."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from tl_keras.models import building, groups
 from tl_keras.models import catalog as models
 from tl_keras.models.building import HEAD, named_weights
 
-# What the updates of the body of a network of keras.applications are multiplied with; chosen on
-# validation images, see experiments/defaults.md.
+# The factor of the updates of the body for networks of keras.applications. It was chosen on
+# validation images; see experiments/defaults.md.
 PRETRAINED_BODY = 0.1
 
 
 class StagePlan(NamedTuple):
-    """A part of a run in which the same layers train.
+    """A stage of a run in which the same layers train.
 
     Attributes:
-        start: the part of all steps after which it begins, 0 to below 1.
-        names: of the body's layers that train; the head does too.
+        start: the fraction of all steps after which it begins, 0 to below 1.
+        names: the body's layers that train; the head always trains.
     """
 
     start: float
@@ -31,23 +31,23 @@ class StagePlan(NamedTuple):
 
 
 def plan_stages(model: keras.Model, config: Config) -> list[StagePlan]:
-    """Return the parts of a run in which the model thaws; one where all trains from the start.
+    """Return the stages of the unfreezing schedule; one if all layers train from the start.
 
-    "lp_ft" trains the head to what it can be on the frozen body, then everything from that head
+    "lp_ft" first trains the head on the frozen body, then all layers
     (Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-
-    Distribution", ICLR 2022, arXiv 2202.10054). "gradual" begins with the head too, and thaws one
-    layer group more in each stage, the last first (Howard and Ruder, "Universal Language Model
-    Fine-tuning for Text Classification", ACL 2018, arXiv 1801.06146).
+    Distribution", ICLR 2022, arXiv 2202.10054). "gradual" also begins with the head, and
+    unfreezes one more layer group in each stage, the last first (Howard and Ruder, "Universal
+    Language Model Fine-tuning for Text Classification", ACL 2018, arXiv 1801.06146).
 
-    Each stage begins with a fresh optimizer: its moments and its count of steps are zero. The
-    learning rate goes on along the schedule of the whole run.
+    Each stage begins with a reset optimizer: its moments and step count are zero. The learning rate
+    follows the schedule of the whole run.
 
     Args:
-        model: of which --trainable has chosen what may train.
+        model: the model, with trainable layers set by --trainable.
         config: the flags.
 
     Raises:
-        UsageError: --trainable leaves nothing to thaw, or --unfreeze names too many stages.
+        UsageError: --trainable leaves no layer to unfreeze, or --unfreeze names too many stages.
     """
     kind, lengths = catalog.get_unfreezing(config)
     body = building.named_body(model)
@@ -57,32 +57,32 @@ def plan_stages(model: keras.Model, config: Config) -> list[StagePlan]:
     later = [group for group in chosen if group]
     if not later:
         raise UsageError(
-            f"--trainable={config.trainable} leaves nothing for --unfreeze={kind} to thaw: choose"
+            f"--trainable={config.trainable} leaves no layer for --unfreeze={kind}. Choose"
             " --trainable=all, or --method=finetune with --unfreeze=none"
         )
     counts = [0, len(later)] if kind == "lp_ft" else range(len(later) + 1)
     stages = [list(itertools.chain(*later[len(later) - count :])) for count in counts]
     if len(lengths) > len(stages) - 1:
         raise UsageError(
-            f"--unfreeze={config.unfreeze} gives lengths of {len(lengths)} stages before the last,"
-            f" and here are {len(stages) - 1} of them: give no more"
+            f"--unfreeze={config.unfreeze} gives {len(lengths)} stage lengths, and the model has"
+            f" {len(stages) - 1} stages before the last. Give at most {len(stages) - 1}"
         )
     starts = _compute_starts(lengths, len(stages))
     return [StagePlan(start, names) for start, names in zip(starts, stages, strict=True)]
 
 
 def _compute_starts(lengths: tuple[float, ...], count: int) -> list[float]:
-    """Return where the stages begin; those without a length share the rest evenly."""
+    """Return the start of each stage; stages without a length share the rest evenly."""
     even = (1.0 - sum(lengths)) / (count - len(lengths))
     every = [*lengths, *[even] * (count - len(lengths))]
     return [sum(every[:number]) for number in range(count)]
 
 
 def get_lr_multipliers(model: keras.Model, config: Config) -> list[float]:
-    """Return what the updates of each of the model's trainable variables are multiplied with.
+    """Return the factor of the updates of each trainable variable of the model.
 
-    --head_lr_multiplier for the head; --body_lr_multiplier, times --layer_lr_decay to the power of
-    n, for the n-th layer group below it. Nothing where all are 1.
+    It is --head_lr_multiplier for the head, and --body_lr_multiplier times --layer_lr_decay to the
+    power of n for the n-th layer group below it. The list is empty if all factors are 1.
     """
     body = config.body_lr_multiplier
     if body is None:

@@ -1,6 +1,6 @@
-"""The one training loop, and what it is made of: steps, optimizers, checkpoints, validation.
+"""The training loop and its parts: steps, optimizers, checkpoints, validation.
 
-`task` says what a loop trains; methods make tasks. A new schedule or optimizer is a row in
+A `Task` describes what the loop trains; methods make tasks. New schedules and optimizers belong in
 `optimizers`.
 
 It may import `config`, `data`, `distributed`, `errors`, `models`, `runtime` and `storage`.

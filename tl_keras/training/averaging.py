@@ -1,4 +1,4 @@
-"""Averages of the weights over the steps, which are often better than the last weights."""
+"""Averages of the weights over training steps."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -11,20 +11,20 @@ from tl_keras.config import Training
 
 
 class Average:
-    """A moving or an equal average of variables; where no flag asks for one, it does nothing.
+    """A moving or an equal average of variables. Without --ema and --swa it does nothing.
 
     `--ema`: a <- d a + (1 - d) w after each step, where d grows from 0 to --ema, so that the
-    start weighs no more than any other step (Polyak and Juditsky, 1992). `--swa`: the mean of w
+    initial weights have no extra weight (Polyak and Juditsky, 1992). `--swa`: the mean of w
     over the last part of the run (Izmailov et al., "Averaging Weights Leads to Wider Optima and
-    Better Generalization", UAI 2018). The moving statistics of normalisation are averaged with
-    the weights; by default `statistics` measures them anew at the end.
+    Better Generalization", UAI 2018). The moving statistics of BatchNormalization are averaged
+    with the weights. By default `statistics` recomputes them at the end.
     """
 
     def __init__(self, training: Training, total_steps: int, variables: Sequence[keras.Variable]):
-        """Average those of `variables` that are real numbers; call it under the strategy."""
-        wanted = training.ema or training.swa
+        """Average the floating-point variables. It must be called under the strategy."""
+        is_used = training.ema or training.swa
         floats = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
-        self._averaged = floats if wanted else []
+        self._averaged = floats if is_used else []
         self._averages = [
             keras.Variable(v, trainable=False, dtype=v.dtype, name="average")
             for v in self._averaged
@@ -34,11 +34,11 @@ class Average:
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """What a checkpoint holds of it."""
+        """The variables of a checkpoint."""
         return self._averages
 
     def update(self, step: tf.Tensor) -> None:
-        """Take in the weights as they are after `step` steps, () int32; not in a replica."""
+        """Add the weights after `step` steps, () int32. Call it outside of replicas."""
         if not self._averaged:
             return
         count = tf.cast(tf.maximum(step - self._first, 1), tf.float32)
@@ -49,16 +49,16 @@ class Average:
 
     @contextlib.contextmanager
     def use_averages(self) -> Iterator[None]:
-        """Let the variables be their averages for a while."""
-        kept = [np.asarray(variable) for variable in self._averaged]
+        """Assign the averages to the variables inside the context, and restore them afterwards."""
+        values = [np.asarray(variable) for variable in self._averaged]
         self.assign_averages()
         try:
             yield
         finally:
-            for variable, value in zip(self._averaged, kept, strict=True):
+            for variable, value in zip(self._averaged, values, strict=True):
                 variable.assign(value)
 
     def assign_averages(self) -> None:
-        """Let the variables be their averages from now on."""
+        """Assign the averages to the variables."""
         for variable, average in zip(self._averaged, self._averages, strict=True):
             variable.assign(np.asarray(average))

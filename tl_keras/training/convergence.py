@@ -1,43 +1,42 @@
-"""Whether a run has converged: by its training loss, which every run has."""
+"""The convergence rule, which uses the training loss of a run."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# A run of fewer steps is too short to tell.
+# Shorter runs count as not converged.
 MIN_STEPS = 40
-# By how much the loss may still change in a quarter of the way, in nats.
+# The allowed change of the loss over a quarter of the distance, in nats.
 TOLERANCE = 0.01
-# What a larger change has to exceed, in its own standard errors, to be more than luck of batches;
-# but a change by more than this part of the loss is too much in any case.
+# A change within NOISE standard errors is allowed too, up to the fraction MAX_NOISE of the loss.
 NOISE, MAX_NOISE = 2.0, 0.05
-# A loss above this part of what chance gives, or of what it was at first, has not begun to fall.
+# A loss above this fraction of both the chance level and the first loss has not begun to fall.
 LEARNED = 0.9
-# The loss on the target's labels, by the first name that is recorded: without penalties, and
-# without the source's part.
+# The loss on the target's labels, without penalties and source terms. The first recorded name
+# counts.
 LOSSES = ("train/cross_entropy", "train/target", "train/loss")
 
 
 def chance_loss(labels: np.ndarray) -> float:
-    """Return the cross-entropy, in nats, of knowing nothing but how frequent each class is."""
-    parts = np.unique(labels, return_counts=True)[1] / len(labels)
-    return float(-(parts * np.log(parts)).sum())
+    """Return the cross-entropy, in nats, of predicting the class frequencies."""
+    frequencies = np.unique(labels, return_counts=True)[1] / len(labels)
+    return float(-(frequencies * np.log(frequencies)).sum())
 
 
 def has_converged(
     records: Sequence[tuple[int, Mapping[str, float]]], chance: float, start: int = 0
 ) -> bool:
-    """Tell whether the training loss had come to rest at the end of a run.
+    """Return whether the training loss was constant at the end of a run.
 
-    It has where its mean over the last quarter of the way differs from that over the third by no
-    more than 0.01 nats, or by no more than two standard errors of that difference and 5 % of the
-    loss. The way is measured in steps times their learning rate: a loss that rests because the
-    learning rate has gone to zero has not converged. Nor has one that never began to fall, and is
-    above 90 % of what chance gives and of what it was at first.
+    The mean loss over the last quarter of the distance must differ from that over the third quarter
+    by at most 0.01 nats, or by at most two standard errors of the difference and 5 % of the loss.
+    Distance is the sum of the learning rates of the steps: a loss that is constant because the
+    learning rate went to zero has not converged. The loss must also be below 90 % of the chance
+    level or of its first value.
 
     Args:
-        records: step and values of each measurement: one of LOSSES, the mean over the steps since
-            the measurement before, and "train/learning_rate" of the last of these.
+        records: step and values of each record: one of LOSSES, the mean over the steps since the
+            record before, and "train/learning_rate" of the last of these steps.
         chance: see `chance_loss`.
         start: the step after which the last weights began to train; quarters are of what follows.
     """
@@ -48,8 +47,8 @@ def has_converged(
     name = next(name for name in LOSSES if name in measured[-1][1])
     losses = np.array([values[name] for _, values in measured], np.float64)
     rates = np.array([values["train/learning_rate"] for _, values in measured], np.float64)
-    way = np.cumsum(np.where(steps > start, np.diff(steps, prepend=0.0) * rates, 0.0))
-    quarters = np.ceil(4 * way / way[-1])
+    distance = np.cumsum(np.where(steps > start, np.diff(steps, prepend=0.0) * rates, 0.0))
+    quarters = np.ceil(4 * distance / distance[-1])
     third, last = losses[quarters == 3], losses[quarters == 4]
     if min(len(third), len(last)) < 2 or last.mean() > LEARNED * max(chance, losses[0]):
         return False

@@ -1,8 +1,8 @@
-"""The training loop. There is one: for every method, arm and strategy.
+"""The training loop, shared by all methods, arms and strategies.
 
 Many steps run in each call of a `tf.function`, with `strategy.run` inside. Between calls the loop
-records, validates and stops early, on steps that depend on the settings alone; and it saves, which
-changes nothing and may come after any step. So a continued run does what an uninterrupted one does.
+records, validates and stops early, at steps that depend only on the settings. It saves checkpoints
+after any step, which has no effect on training. So a resumed run equals an uninterrupted one.
 """
 
 import math
@@ -41,32 +41,32 @@ FIGURES = "figures"
 DEFAULT_PACE = Pace()
 
 
-# What was measured after a number of steps, by names such as `train/loss`.
+# A step, and the figures measured there, by names such as `train/loss`.
 Record = tuple[int, dict[str, float]]
 
 
 class Recorder(Protocol):
-    """Who is told of the run's figures."""
+    """Receives the figures of a run."""
 
     def resume(self, records: Sequence[Record]) -> None:
-        """Begin, with what was recorded up to the state the run goes on from, and no more."""
+        """Begin with the records of the checkpoint that the run resumes from."""
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Record `values` at `step`."""
 
     def watch(self, step: int, values: dict[str, float]) -> None:
-        """Show `values` at `step`, which are not the same when the run is repeated."""
+        """Write `values` at `step` that differ between repetitions, such as timings."""
 
 
 class Result(NamedTuple):
-    """What a finished run took.
+    """The result of a finished run.
 
     Attributes:
-        steps: that were taken.
-        seconds: of training.
-        images_per_second: of the target's.
+        steps: number of steps.
+        seconds: training time.
+        images_per_second: images of the target per second.
         converged: see `convergence`.
-        is_best: whether the weights are those that validated best, with their statistics.
+        is_best: whether the weights are those of the best validation, with their statistics.
     """
 
     steps: int
@@ -78,7 +78,7 @@ class Result(NamedTuple):
 
 @dataclass
 class State:
-    """How far a run is: what a checkpoint holds besides variables and what the judge knows."""
+    """The progress of a run: the checkpoint's content besides variables and validation."""
 
     step: int = 0
     seconds: float = 0.0
@@ -99,10 +99,10 @@ class Loop:
         title: str,
         pace: Pace = DEFAULT_PACE,
     ):
-        """Prepare to train `task`, keeping checkpoints in `folder`; `title` names the run.
+        """Prepare to train `task` with checkpoints in `folder`; `title` names the run.
 
         Raises:
-            UsageError: some replica would have no example in a batch.
+            UsageError: a replica has no example in a batch.
         """
         self._task = task
         self._training = training
@@ -125,36 +125,32 @@ class Loop:
             self._optimizer = make_optimizer(
                 training, self._schedule, task.variables, task.multipliers, scales_loss=scales_loss
             )
-            self._average = Average(
-                training,
-                self._total_steps,
-                _remove_duplicates([*task.model.variables, *task.variables]),
-            )
+            variables = _remove_duplicates([*task.model.variables, *task.variables])
+            self._average = Average(training, self._total_steps, variables)
         clip_norm, total = training.clip_norm, self._total_steps
         self._steps = Steps(strategy, self._optimizer, self._average, clip_norm, total)
         self._validator = Validator(task, training, strategy, self._average, self._schedule)
         self._checkpoints = Checkpoints(folder / "checkpoints", self._list_variables())
         self._clock = Clock(pace)
         self._state = State()
-        # (steps, figures) of the calls since the last record.
+        # (steps, figures) arrays of the calls since the last record.
         self._figures: list[np.ndarray] = []
         self._steps_per_call = 1
         self._stages = task.stages or [Stage(0.0, lambda: task)]
-        # The last stage has a step at least, however short the run.
+        # The last stage has at least one step.
         last = max(self._total_steps - 1, 0)
         self._starts = [min(round(stage.start * self._total_steps), last) for stage in self._stages]
-        # What this stage computes.
         self._current_task = task
-        # Seconds since the last record, and those of them in which the model waited for input.
+        # Seconds of training, and of waiting for input, since the last record.
         self._spent = self._waited = 0.0
         self._recorder = recorder
         self._progress = Progress(title, self._total_steps, target.batch_size)
 
     def run(self) -> Result:
-        """Train to the end, from the newest checkpoint where there is one.
+        """Train to the end, from the newest checkpoint if there is one.
 
         Raises:
-            DivergedError: the loss is not finite any more.
+            DivergedError: the loss is not finite.
         """
         self._restore()
         state = self._state
@@ -180,7 +176,7 @@ class Loop:
         """Train to the end of a stage.
 
         Raises:
-            StoppedError: the process was told to stop.
+            StoppedError: a stop signal arrived.
         """
         state = self._state
         self._enter_stage()
@@ -192,7 +188,7 @@ class Loop:
                 self._save()
 
     def _restore(self) -> None:
-        """Go on from the newest checkpoint, or from the beginning."""
+        """Restore the newest checkpoint, if there is one."""
         restored = self._checkpoints.restore()
         if restored is not None:
             record = dict(restored.record)
@@ -205,7 +201,7 @@ class Loop:
         self._recorder.resume(self._state.records)
 
     def _save(self) -> None:
-        """Write the state as it is now, unless it is on the disk, or another process does so."""
+        """Save the state, unless it is already saved or another process saves it."""
         if self._state.step == self._clock.saved_step or not cluster.current().is_chief:
             return
         started = time.perf_counter()
@@ -220,27 +216,27 @@ class Loop:
         self._clock.mark_saved(self._state.step, time.perf_counter() - started)
 
     def _list_variables(self) -> list[keras.Variable]:
-        """Return every variable that training changes, each once, in an order of its own."""
+        """Return every variable that training changes, without duplicates, in a fixed order."""
         everything = [*self._task.model.variables, *self._task.variables]
         everything += [*self._optimizer.variables, *self._schedule.variables]
         return _remove_duplicates([*everything, *self._average.variables])
 
     def _stage_index(self, step: int) -> int:
-        """Return which stage the step after `step` steps belongs to."""
+        """Return the index of the stage of the step after `step` steps."""
         return max(i for i, start in enumerate(self._starts) if start <= step)
 
     def _stage_end(self, stage: int) -> int:
         return [*self._starts[1:], self._total_steps][stage]
 
     def _enter_stage(self) -> None:
-        """Set what trains from here on; a stage that begins here begins with a fresh optimizer.
+        """Enter the stage of the present step, with a reset optimizer at its first step.
 
-        Adam's corrections count the steps since its moments were zero. Layers that thaw would take
-        first steps three times too long if the count went on for them.
+        Adam's bias correction counts the steps since its moments were zero. With an old count, the
+        first steps of newly unfrozen layers would be three times too large.
         """
         state = self._state
         number, started = self._stage_index(state.step), time.perf_counter()
-        # What the stage before computed takes no memory while this one's is made.
+        # Release the memory of the previous stage before this one is built.
         self._current_task = self._task
         self._validator.bind(self._current_task)
         self._current_task = self._stages[number].enter()
@@ -252,18 +248,18 @@ class Loop:
             self._validator.reset_patience()
 
     def _next_record(self) -> int:
-        """Return the next step after which something is recorded."""
+        """Return the next step with a record."""
         step = self._state.step
         due = [step - step % every + every for every in (self._record_steps, self._eval_steps)]
         return min(*due, self._stage_end(self._stage_index(step)))
 
     def _make_step_function(self) -> Callable[[int, int], Call]:
-        """Return what takes the steps of this stage."""
-        moving = [variable for variable in self._task.variables if variable.trainable]
-        return self._steps.make_step_function(self._state.step, self._current_task, moving)
+        """Return the step function of this stage."""
+        trainable = [variable for variable in self._task.variables if variable.trainable]
+        return self._steps.make_step_function(self._state.step, self._current_task, trainable)
 
     def _train(self, call: Callable[[int, int], Call]) -> bool:
-        """Train in one call, to the next record at most; return whether to stop, as told."""
+        """Train in one call, at most to the next record; return whether a stop is requested."""
         state, record = self._state, self._next_record()
         steps = min(record - state.step, self._steps_per_call)
         steps = self._clock.limit_steps(state.step, steps)
@@ -271,7 +267,7 @@ class Loop:
         figures, waited = call(state.step, steps)
         spent = time.perf_counter() - started
         steps_per_call = max(1, round(steps * SECONDS_PER_CALL / max(spent, 1e-3)))
-        # All of them have to come to the same.
+        # All processes of a cluster must agree.
         stop_requested, self._steps_per_call = cluster.current().agree_on_stop(
             interruption.stop_requested(), steps_per_call
         )
@@ -292,12 +288,12 @@ class Loop:
         if not finite.all():
             self._progress.close()
             raise DivergedError(
-                f"the loss is not finite any more at step {self._state.step + 1 + finite.argmin()}"
+                f"the loss is not finite at step {self._state.step + 1 + finite.argmin()}"
                 f" of {self._total_steps}"
             )
 
     def _record(self) -> None:
-        """Record the means of the steps since the last record; validate where it is time to."""
+        """Record the means of the steps since the last record; validate if it is due."""
         state = self._state
         means = np.concatenate(self._figures).astype(np.float64).mean(axis=0).tolist()
         self._figures = []
@@ -311,11 +307,11 @@ class Loop:
         values["train/learning_rate"] = float(self._schedule.at(state.step - 1))
         if state.step % self._eval_steps == 0 or state.step == self._stage_end(stage):
             values |= self._validator.evaluate()
-            # Only the last stage ends early: what comes after another may do better yet.
+            # Only the last stage stops early, because later stages may improve the result.
             state.stopped = self._validator.should_stop and state.step > self._starts[-1]
         state.records.append((state.step, values))
         self._recorder.write(state.step, values)
-        # Of this very run and machine: it stands in TensorBoard, and in no file that is compared.
+        # Timings differ between repetitions, so they go to TensorBoard only.
         self._recorder.watch(state.step, {"train/input_wait": self._waited / self._spent})
         self._spent = self._waited = 0.0
 

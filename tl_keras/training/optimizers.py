@@ -11,9 +11,9 @@ from tl_keras.config import Training
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The learning rate of each step: a linear warm-up, then the decay that the flags name.
+    """The learning rate of each step: a linear warm-up, then the decay of --schedule.
 
-    `factor` () float32 multiplies it; the plateau schedule lowers it as validation goes.
+    `factor` () float32 multiplies it. The plateau schedule lowers it after validations.
     """
 
     def __init__(self, training: Training, total_steps: int):
@@ -24,19 +24,19 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """What a checkpoint holds of it."""
+        """The variables of a checkpoint."""
         return [self.factor, self.start]
 
     def restart(self, step: int) -> None:
-        """Go on from `step`, although the optimizer counts from zero again."""
+        """Continue from `step` after the step count of the optimizer is reset."""
         self.start.assign(step)
 
     def __call__(self, iterations: Any) -> tf.Tensor:
-        """Return the learning rate () float32 of an optimizer that has made so many updates."""
+        """Return the learning rate () float32 after `iterations` updates of the optimizer."""
         return self.at(tf.cast(self.start.value, tf.int64) + tf.cast(iterations, tf.int64))
 
     def at(self, step: Any) -> tf.Tensor:
-        """Return the learning rate () float32 of the update that follows `step` updates."""
+        """Return the learning rate () float32 of the update after `step` updates."""
         training = self.training
         step = tf.cast(tf.convert_to_tensor(step), tf.float32)
         warmup = float(training.warmup_steps)
@@ -58,23 +58,22 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return tf.ones(())
 
     def get_config(self) -> dict[str, Any]:
-        """Return what describes the schedule in a saved optimizer."""
+        """Return the configuration for a saved optimizer."""
         return {"schedule": self.training.schedule, "total_steps": self.total_steps}
 
 
 class _Fused:
-    """An optimizer that moves each variable in one operation, where Keras takes about ten.
+    """An optimizer with one fused operation per variable; Keras uses about ten.
 
-    Updates have a multiplier for each variable, and so has the decay. It is the update that is
-    scaled: Adam divides a gradient by its own size, and a scaled gradient would move its variable
-    as far as any other.
+    Updates and weight decay have a multiplier per variable. The update is scaled and not the
+    gradient, because Adam is invariant to the scale of a gradient.
     """
 
     multipliers: Sequence[float] = ()
     decays: Sequence[float] = ()
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move one variable: first w <- w - decay * rate * w, then what the gradient says."""
+        """Update one variable: w <- w - decay * rate * w, then the update by the gradient."""
         index = self._get_variable_index(variable)  # type: ignore[attr-defined]
         rate = tf.cast(learning_rate, tf.float32)
         if self.multipliers:
@@ -84,16 +83,16 @@ class _Fused:
         self.move(_handle(variable), tf.convert_to_tensor(gradient), rate, index)
 
     def _all_reduce_sum_gradients(self, pairs: Iterable[Any]) -> list[Any]:
-        """Return the gradients as they are: `Steps` has summed them over the replicas."""
+        """Return the gradients unchanged: `Steps` has summed them over the replicas."""
         return list(pairs)
 
     def move(self, handle: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor, index: int) -> None:
-        """Move the variable of that handle, the `index`-th of those the optimizer was built for."""
+        """Update the variable of `handle`, the `index`-th of the optimizer's variables."""
         raise NotImplementedError
 
 
 def _handle(variable: Any) -> tf.Tensor:
-    """Return what TensorFlow's operations know a variable by; of Keras's or of its own."""
+    """Return the resource handle of a Keras or TensorFlow variable."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
@@ -114,7 +113,7 @@ class _SGD(_Fused, keras.optimizers.SGD):
 
 class _Adam(_Fused, keras.optimizers.Adam):
     def move(self, handle: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor, index: int) -> None:
-        """Move as Kingma and Ba say, "Adam", ICLR 2015, arXiv 1412.6980."""
+        """Update by Adam: Kingma and Ba, ICLR 2015, arXiv 1412.6980."""
         count = tf.cast(self.iterations.value + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
             var=handle,
@@ -140,19 +139,18 @@ def make_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Return the optimizer that `--optimizer` names, built for `variables`.
 
-    Weight decay is decoupled in all of them (Loshchilov and Hutter, ICLR 2019), so that adam with
-    decay is adamw. Only kernels decay: pulling normalisation and thresholds to zero is not what
-    decay is for.
+    Weight decay is decoupled in all of them (Loshchilov and Hutter, ICLR 2019), so adam with weight
+    decay is adamw. Only kernels decay, not biases and normalisation parameters.
 
     Args:
-        training: the flags.
-        schedule: of the learning rate.
-        variables: all that it will ever move.
-        multipliers: of the update of each; empty for 1.
-        scales_loss: multiply the loss, and divide the gradients, by what keeps these within
-            float16; a step whose gradients leave it is passed over.
+        training: the training settings.
+        schedule: the learning-rate schedule.
+        variables: all variables that it will update.
+        multipliers: factors of the update of each variable; empty for 1.
+        scales_loss: scale the loss so that gradients stay in the range of float16. Steps with
+            non-finite gradients are skipped.
     """
-    # Names of their own: TensorFlow takes no scope that begins with an underscore.
+    # Explicit names, because TensorFlow refuses scopes that begin with an underscore.
     if training.optimizer == "sgd":
         optimizer = _SGD(schedule, momentum=float(training.momentum), name="sgd")
     else:
@@ -166,13 +164,13 @@ def make_optimizer(
 
 
 def reset_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
-    """Set moments and counts of steps to zero; the scale of the loss stays as it was found."""
+    """Reset moments and step count to zero. The loss scale is kept."""
     for variable in getattr(optimizer, "inner_optimizer", optimizer).variables:
         variable.assign(tf.zeros(variable.shape, variable.dtype))
 
 
 def total_steps(training: Training, steps_per_epoch: float) -> int:
-    """Return how many steps the flags ask for: --steps, or --epochs but at least --min_steps."""
+    """Return the number of steps: --steps, or that of --epochs but at least --min_steps."""
     if training.steps:
         return training.steps
     if training.epochs == 0:

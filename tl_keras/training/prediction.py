@@ -1,4 +1,4 @@
-"""Running a model over a whole split: every example once, on all replicas."""
+"""Inference over a whole split: every example once, on all replicas."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,26 +10,26 @@ import tensorflow as tf
 from tl_keras.data import pipeline
 from tl_keras.distributed import distribution
 
-# Evaluation keeps no gradients, so it affords larger batches than training; this bounds its memory.
+# Inference needs no gradients, so its batches can be larger. This bounds their memory.
 VALUES_PER_BATCH = 2**26
 
 
 def max_batch_size(inputs: np.ndarray, image_size: int = 0) -> int:
-    """Return how many examples a batch may have where no gradients are kept."""
+    """Return the number of examples per batch for inference."""
     side = image_size or inputs.shape[1]
     values = side * side * 3 if inputs.dtype == np.uint8 else int(np.prod(inputs.shape[1:]))
     return int(np.clip(VALUES_PER_BATCH // (values * 8), 16, 512))
 
 
 class Runner:
-    """Runs one function over many examples; keep it where there is more than one set of them."""
+    """Runs one function over many examples. Reuse it to avoid retracing."""
 
     def __init__(self, function: Callable[[tf.Tensor], Any], strategy: tf.distribute.Strategy):
-        """Prepare to run `function` of a batch, whose models were built under `strategy`."""
+        """Prepare to run `function` on batches; its models were built under `strategy`."""
         self._function = function
         self._strategy = strategy
         self._run = tf.function(self._replicas, reduce_retracing=True, autograph=False)
-        # The pipeline of the last examples: each validation of a run has the same ones.
+        # The pipeline of the last examples, because each validation of a run has the same ones.
         self._last: tuple[np.ndarray, int, Any] | None = None
 
     def _replicas(self, batch: tf.Tensor) -> Any:
@@ -37,12 +37,12 @@ class Runner:
         return tf.nest.map_structure(lambda one: self._strategy.gather(one, axis=0), outputs)
 
     def run(self, inputs: np.ndarray, image_size: int = 0, **augmented: Any) -> Any:
-        """Return what the function gives, with all examples of `inputs` in place of a batch.
+        """Return the outputs of the function, concatenated over all examples of `inputs`.
 
         Args:
             inputs: (examples, ...) uint8 images or float features, at least one.
-            image_size: side in pixels that images are brought to; 0 leaves them.
-            augmented: augmentation and keys, as of `pipeline.sequential_batches`.
+            image_size: side in pixels that images are resized to; 0: unchanged.
+            augmented: augmentation and keys; see `pipeline.sequential_batches`.
         """
         batches = self._batches(inputs, image_size, augmented)
         parts = [tf.nest.map_structure(lambda one: one.numpy(), self._run(b)) for b in batches]
@@ -64,7 +64,7 @@ class Runner:
 
 
 class Predictor:
-    """Runs one model in inference mode; keep it where the model is evaluated more than once."""
+    """Runs one model in inference mode. Reuse it to avoid retracing."""
 
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy):
         """Prepare to run `model`, which was built under `strategy`."""
@@ -79,6 +79,6 @@ class Predictor:
 
         Args:
             inputs: (examples, ...) uint8 images or float features, at least one.
-            image_size: side in pixels that images are brought to; 0 leaves them.
+            image_size: side in pixels that images are resized to; 0: unchanged.
         """
         return self._runner.run(inputs, image_size).astype(np.float32)

@@ -1,11 +1,11 @@
-"""The line that says how far a run is, on a terminal; nothing where nobody watches."""
+"""The progress line on a terminal. Without a terminal it prints nothing."""
 
 import sys
 import time
 
 
 class Progress:
-    """One line, written over itself, with speed, loss and the time that is left."""
+    """One updating line with speed, loss and remaining time."""
 
     def __init__(self, title: str, total_steps: int, batch_size: int):
         self._title = title
@@ -15,7 +15,7 @@ class Progress:
         self._shown = sys.stderr.isatty()
 
     def update(self, step: int, loss: float) -> None:
-        """Show that `step` steps are done; speed counts from the first update, after tracing."""
+        """Show the progress after `step` steps, with the speed since the first update."""
         if not self._shown:
             return
         now = time.perf_counter()
@@ -30,6 +30,6 @@ class Progress:
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Take the line away."""
+        """Clear the line."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

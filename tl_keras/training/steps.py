@@ -16,18 +16,18 @@ from tl_keras.models.sharded_dropout import Share
 from tl_keras.training.averaging import Average
 from tl_keras.training.task import Batch, Objective, Task
 
-# Gradients are summed over the replicas in packs of so many bytes, the last layers' first, while
-# those of the layers before are computed. In one pack the 100 MB of ResNet50 take four times as
-# long, from one process to another, and that begins when all is computed.
+# Gradients are all-reduced in packs of this many bytes, last layers first, while the gradients of
+# earlier layers are computed. With a single pack, the 100 MB of ResNet50 take four times as long
+# between processes, and only start after the whole backward pass.
 PACK_BYTES = 2**22
 
 
 class Call(NamedTuple):
-    """What a call of the graph found.
+    """The result of a call of the graph.
 
     Attributes:
-        figures: (steps, 1 + names) float32: the loss, then what `Steps.names` says.
-        waited: seconds in which the model had nothing to do but wait for its batches.
+        figures: (steps, 1 + names) float32: the loss, then the figures of `Steps.names`.
+        waited: seconds in which the model waited for input.
     """
 
     figures: np.ndarray
@@ -35,10 +35,10 @@ class Call(NamedTuple):
 
 
 class Steps:
-    """Takes training steps.
+    """Runs training steps.
 
     Attributes:
-        names: of the figures behind the loss; known once a step has been taken.
+        names: names of the figures after the loss; set by the first step.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Steps:
         clip_norm: float,
         total_steps: int,
     ):
-        """Prepare to take steps.
+        """Prepare to run steps.
 
         Args:
-            strategy: under which all variables were made.
-            optimizer: that moves them.
-            average: that follows them.
-            clip_norm: the largest norm of a whole batch's gradient; 0 for any.
-            total_steps: of the run, for its progress.
+            strategy: the strategy under which all variables were made.
+            optimizer: updates the variables.
+            average: averages the variables.
+            clip_norm: largest global norm of the gradients; 0: no clipping.
+            total_steps: steps of the run, for the progress.
         """
         self.names: list[str] = []
         self._strategy = strategy
@@ -69,12 +69,12 @@ class Steps:
     def make_step_function(
         self, first: int, task: Task, variables: Sequence[keras.Variable]
     ) -> Callable[[int, int], Call]:
-        """Return a function that takes `(step, count)`: so many steps from the one after `step` on.
+        """Return a function of `(step, count)` that runs `count` steps after `step` steps.
 
         Args:
-            first: the step before the first call; each call goes on where the last one ended.
-            task: with the streams, the objective, and what is done after each step.
-            variables: that move.
+            first: the number of steps before the first call. Calls must be consecutive.
+            task: the task.
+            variables: the variables to update.
         """
         streams = {name: stream.clamp_batch_size() for name, stream in task.streams.items()}
         iterators = {
@@ -98,7 +98,7 @@ class Steps:
                 objective = functools.partial(task.objective, batch, progress)
                 return self._replica_step(shares, objective, variables)
 
-        # AutoGraph would turn a loop of Python into the one inside, by way of a file in $TMPDIR.
+        # AutoGraph is not needed, and it would write files to $TMPDIR.
         @tf.function(reduce_retracing=True, autograph=False)
         def run_steps(
             iterators: dict[str, Any], batch: Any, step: tf.Tensor, count: tf.Tensor
@@ -126,7 +126,7 @@ class Steps:
         task: Task,
         variables: Sequence[keras.Variable],
     ) -> tuple[tf.Tensor, tf.Tensor, Any]:
-        """Take `count` steps after `step`; return figures, seconds waited, and the next batch."""
+        """Run `count` steps after `step`; return figures, seconds waited, and the next batch."""
 
         def one(
             number: tf.Tensor,
@@ -137,8 +137,7 @@ class Steps:
             waited: tf.Tensor,
         ) -> tuple[Any, ...]:
             waited += tf.maximum(ready - free, 0.0)
-            # Fetched while this step computes: fetching takes time of its own, however soon the
-            # batch was made.
+            # Fetch the next batch while this step computes, because fetching itself takes time.
             following = _next_batches(iterators)
             progress = tf.cast(step + number, tf.float32) / self._total_steps
             values = self._strategy.run(replica_step, args=(batch, progress))
@@ -152,7 +151,7 @@ class Steps:
 
         now, none = tf.timestamp(), tf.constant(0.0, tf.float64)
         figures = tf.TensorArray(tf.float32, count, element_shape=[None])
-        # The shares of several replicas may differ by an example.
+        # The shares of replicas may differ by one example.
         scalar, shares = tf.TensorShape([]), {n: one.element_spec for n, one in iterators.items()}
         _, batch, ready, figures, free, waited = tf.while_loop(
             lambda number, *_: number < count,
@@ -160,7 +159,7 @@ class Steps:
             (0, batch, now, figures, now, none),
             (scalar, shares, scalar, tf.TensorShape(None), scalar, scalar),
         )
-        # The next call begins with a batch that is there, whatever this one waited for it.
+        # The wait for the batch of the next call counts in this call.
         return figures.stack(), waited + tf.maximum(ready - free, 0.0), batch
 
     def _replica_step(
@@ -169,12 +168,12 @@ class Steps:
         objective: Callable[[], Objective],
         variables: Sequence[keras.Variable],
     ) -> tf.Tensor:
-        """Move the variables; return this replica's part of the loss and of the other figures.
+        """Update the variables; return this replica's part of the loss and the other figures.
 
         Args:
-            shares: where in the batch of each stream this replica's share is.
-            objective: of the share.
-            variables: that move.
+            shares: this replica's share of the batch of each stream.
+            objective: returns the objective on the share.
+            variables: the variables to update.
         """
         parts = {n: tf.cast(one.size, tf.float32) / one.total for n, one in shares.items()}
         target_part = parts["target"]
@@ -186,7 +185,7 @@ class Steps:
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
         gradients = self._reduce_gradients(gradients)
         self._optimizer.apply(gradients, variables)
-        # One term is the loss itself, and recorded as that.
+        # A single term equals the loss, so it is not recorded again.
         shown = terms if len(terms) > 1 else {}
         self.names = [*shown, *figures]
         return tf.stack(
@@ -194,19 +193,19 @@ class Steps:
         )
 
     def _reduce_gradients(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Return the sum over all replicas, clipped where --clip_norm says so."""
+        """Return the sum over all replicas, clipped by --clip_norm."""
         if self._replicas > 1:
             context = tf.distribute.get_replica_context()
             options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=PACK_BYTES)
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients, options)
         if self._clip_norm:
-            most = self._optimizer.scale_loss(tf.constant(self._clip_norm))
-            gradients, _ = tf.clip_by_global_norm(gradients, most)
+            max_norm = self._optimizer.scale_loss(tf.constant(self._clip_norm))
+            gradients, _ = tf.clip_by_global_norm(gradients, max_norm)
         return gradients
 
 
 def _find_share(stream: Stream, labels: tf.Tensor) -> Share:
-    """Return where in a batch of the stream the share is to which these labels belong."""
+    """Return the position in the stream's batch of the share with these labels."""
     context = tf.distribute.get_replica_context()
     replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
     first = replica * stream.batch_size // context.num_replicas_in_sync
@@ -214,11 +213,11 @@ def _find_share(stream: Stream, labels: tf.Tensor) -> Share:
 
 
 def _next_batches(iterators: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the next batch of each stream, all replicas' shares of it."""
+    """Return the next batch of each stream, with the shares of all replicas."""
     return {name: next(iterator) for name, iterator in iterators.items()}
 
 
 def _time_when_ready(tensors: object) -> tf.Tensor:
-    """Return the time, () float64 in seconds, at which all of these are there."""
+    """Return the time, () float64 in seconds, at which all `tensors` are computed."""
     with tf.control_dependencies(tf.nest.flatten(tensors, expand_composites=True)):
         return tf.timestamp()

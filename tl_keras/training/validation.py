@@ -32,7 +32,7 @@ class Validator:
         average: Average,
         schedule: Schedule,
     ):
-        """Validate `task`, with the averaged weights where weights are averaged."""
+        """Validate `task`, with averaged weights if --ema or --swa is set."""
         self._model = task.model
         self._strategy = strategy
         self._training = training
@@ -44,21 +44,21 @@ class Validator:
         self.bind(task)
 
     def bind(self, task: Task) -> None:
-        """Validate with the model and the validation images of another task, from here on.
+        """Use the model and the validation images of another task.
 
-        A stage may compute the same results with a part of the model, on stored features.
+        A stage may compute the same results with a part of the model on cached features.
         """
         self._task = task
         self._validation, self._image_size = task.validation, task.image_size
         self._predictor = Predictor(task.model, self._strategy)
-        several = len(task.normalised) > 1
-        self._measurer = Measurer(with_colour_input(task.model) if several else task.model)
+        is_joint = len(task.normalised) > 1
+        self._measurer = Measurer(with_colour_input(task.model) if is_joint else task.model)
 
     def evaluate(self) -> dict[str, float]:
-        """Validate, record progress, and decay the learning rate where the plateau schedule does.
+        """Validate, update the best loss, and decay the learning rate of the plateau schedule.
 
         Returns:
-            The figures by name; none where there are no validation images.
+            The figures by name; empty without validation images.
         """
         validation = self._validation
         if validation is None or len(validation.labels) == 0:
@@ -73,7 +73,7 @@ class Validator:
         return {"validation/loss": loss, "validation/accuracy": accuracy}
 
     def _statistics(self) -> contextlib.AbstractContextManager[None]:
-        """Use the statistics of BatchNormalization as they would be if training ended here."""
+        """Use the BatchNormalization statistics of a run that ends here."""
         if self._training.batch_norm != "recomputed":
             return contextlib.nullcontext()
         return statistics.use_current_statistics(self._measurer, self._task)
@@ -102,16 +102,16 @@ class Validator:
 
     @property
     def has_best(self) -> bool:
-        """Whether early stopping has kept weights, with the statistics that they validated with."""
+        """Whether early stopping has kept weights, with the statistics of their validation."""
         return bool(self._best)
 
     def keep_best(self) -> None:
-        """Assign the weights with the least validation loss, where early stopping is on."""
+        """Assign the weights with the lowest validation loss if early stopping is on."""
         if self._best:
             weights.assign(self._model, self._best)
 
     def record(self) -> dict[str, Any]:
-        """Return the figures a checkpoint holds."""
+        """Return the figures for a checkpoint."""
         return {
             "best_loss": self._best_loss,
             "since_best": self._since_best,
@@ -119,11 +119,11 @@ class Validator:
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays a checkpoint holds: the best weights."""
+        """Return the arrays for a checkpoint: the best weights."""
         return {f"{BEST}{name}": value for name, value in self._best.items()}
 
     def restore(self, record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Restore what a checkpoint holds."""
+        """Restore figures and arrays from a checkpoint."""
         self._best_loss = record["best_loss"]
         self._since_best = record["since_best"]
         self._since_decay = record["since_decay"]
