@@ -124,6 +124,7 @@ def test_experiment_does_nothing_twice(finished):
     assert len(before) == 6 and before == {path: path.stat().st_mtime_ns for path in kept}
 
 
+@pytest.mark.slow
 def test_experiment_keeps_no_more_features_than_the_flag_says_and_finds_the_same(
     tmp_path, source_file
 ):
@@ -426,7 +427,7 @@ UNLABELLED = {"source": "digits", "target": "digits", "source_steps": 30, "sourc
               "seeds": (0,), "baseline": False}  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["autoencoder", "simclr"])
+@pytest.fixture(scope="module", params=made.sweep(["autoencoder", "simclr"], fast=["simclr"]))
 def unlabelled(request, tmp_path_factory):
     """A finished experiment whose source was trained without labels: its folder and report."""
     workdir = tmp_path_factory.mktemp(request.param) / "run"

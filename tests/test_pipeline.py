@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import sharing
+from made import sharing, sweep
 
 from tl_keras.config.augmentation import parse
 from tl_keras.data import pipeline
@@ -108,7 +108,7 @@ def test_fitted_batch_is_filled_by_the_examples(count, batch_size) -> None:
 AUGMENTATIONS = ["flip", "shift:0.3,rotate:0.2,zoom:0.2", "crop:2,color:0.5", "randaugment:2"]
 
 
-@pytest.mark.parametrize("text", AUGMENTATIONS)
+@pytest.mark.parametrize("text", sweep(AUGMENTATIONS, fast=AUGMENTATIONS[1:3]))
 def test_augmentation_depends_on_seed_epoch_and_index_alone(text) -> None:
     """So a picture is the same in any batch, on any replica, and after any interruption."""
     augmentation = parse(text)
@@ -251,6 +251,7 @@ def orders(seed, epochs, number=IMAGE_ORDER):
 
 
 @pytest.mark.parametrize("number", [IMAGE_ORDER, PARTNER_ORDER])
+@pytest.mark.slow
 def test_no_order_comes_again_after_256_epochs_or_256_seeds(number):
     assert len(orders(3, range(600), number)) == 600
     assert not orders(3, range(50), number) & orders(259, range(50), number)
