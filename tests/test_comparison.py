@@ -82,6 +82,7 @@ def test_finished_comparison_trains_nothing_and_says_the_same(finished, monkeypa
     assert folders == []
 
 
+@pytest.mark.slow
 def test_stopped_comparison_goes_on_where_it_was(finished, tmp_path, monkeypatch):
     stop = tmp_path / "stopped"
     train = train_and_test.train_and_test
@@ -161,6 +162,7 @@ def test_what_cannot_be_in_one_of_the_runs_is_told_before_the_source_trains(tmp_
     assert not (tmp_path / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_weights_without_a_head_are_refused_before_any_run_that_needs_one(tmp_path):
     flags = "--methods=finetune --shots=2 --seeds=0"
     compare(tmp_path / "first", f"--pretrain=autoencoder --source_steps=2 {flags}")

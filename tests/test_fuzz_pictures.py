@@ -206,7 +206,7 @@ def test_damaged_pictures_are_read_or_refused(
     assert not bad, f"see {tmp_path}: {[outcome for _, outcome in bad]}"
     assert len(files) >= rounds(20, 300, 4000)
     for outcome in (PICTURE, REFUSED):
-        assert outcomes.count(outcome) > len(files) / 10
+        assert outcomes.count(outcome) >= rounds(1, 30, 400)
 
 
 def test_decoder_that_crashes_or_hangs_is_seen(

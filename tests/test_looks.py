@@ -31,7 +31,7 @@ def test_looks_that_are_damaged_are_told_and_begun_anew(tmp_path, caplog):
     (tmp_path / "looks.json").write_text('{"looks": []}')
     with caplog.at_level("WARNING"):
         assert looks.record(tmp_path, [0, 1, 2]) == [[0, 1, 2]]
-    assert "looks.json is damaged" in caplog.text and "forgotten" in caplog.text
+    assert "looks.json is damaged" in caplog.text and "are lost" in caplog.text
     assert (tmp_path / "looks.json.damaged").is_file()
     assert looks.record(tmp_path, [0, 1, 2]) == [[0, 1, 2]]
 

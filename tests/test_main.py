@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from made import program
 
-import tl_keras
+from tl_keras import experiment as room
 from tl_keras import main
 from tl_keras.cli import flags
 from tl_keras.config import Config
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_help_is_given_whatever_else_is_wrong(word, capsys) -> None:
     assert main.main(["tl_keras", "--steps=-1", word]) == 0
     printed = capsys.readouterr()
-    assert printed.out == flags.help_text() + "\n"
+    assert printed.out == flags.help_text(full=word == "--helpfull") + "\n"
     assert printed.err == ""
 
 
@@ -77,7 +77,7 @@ def test_main_ends_with_the_code_of_what_went_wrong(raised, code, monkeypatch, c
 
     stub = types.SimpleNamespace(start_tensorflow=lambda *_: None, run=run)
     monkeypatch.setitem(sys.modules, "tl_keras.experiment.experiment", stub)
-    monkeypatch.setattr(tl_keras, "experiment", stub, raising=False)
+    monkeypatch.setattr(room, "experiment", stub, raising=False)
     assert main.main(["tl_keras"]) == code
     printed = capfd.readouterr()
     assert printed.out == ""
@@ -98,7 +98,7 @@ def test_main_shows_the_traceback_where_a_flagfile_asks_for_it(
 
     stub = types.SimpleNamespace(start_tensorflow=lambda *_: None, run=run)
     monkeypatch.setitem(sys.modules, "tl_keras.experiment.experiment", stub)
-    monkeypatch.setattr(tl_keras, "experiment", stub, raising=False)
+    monkeypatch.setattr(room, "experiment", stub, raising=False)
     for words, shown in (([], True), (["--nodebug"], False)):
         assert main.main(["tl_keras", f"--flagfile={path}", *words]) == 65
         assert ("Traceback" in capfd.readouterr().err) == shown
