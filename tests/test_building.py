@@ -90,7 +90,10 @@ def test_build_returns_float32_features_and_logits(name):
     assert model.inputs[0].name == "image"
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "mobilenet_025", "xception"])
+@pytest.mark.parametrize(
+    "name",
+    sweep(["small_cnn", "mobilenet_025", "xception"], fast=["small_cnn", "mobilenet_025"]),
+)
 def test_build_draws_the_same_weights_whatever_was_built_before(name):
     first = values(make(name, 75))
     random.seed(7)
@@ -151,6 +154,7 @@ def test_tensor_names_do_not_depend_on_what_was_built_before(name):
     assert len(numbered) == {"inception_v3": 93, "xception": 3}.get(name, 0)
 
 
+@pytest.mark.slow
 def test_tensor_names_number_inception_as_a_fresh_process_does():
     make("inception_v3", 75, seed=None)
     tensors = named_weights(make("inception_v3", 75, seed=None))

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import tempfile
 import types
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -61,13 +62,13 @@ def norm_net(synchronised: bool = True) -> keras.Model:
     return model
 
 
-def train(replicas: int, steps: int) -> dict:
+def train(replicas: int, steps: int, names: Iterable[str]) -> dict:
     """Return what each case records, how much of the test it gets right, and what it ends with."""
     distribution.configure_devices(replicas)
     joining.join("auto", 60)
     strategy = distribution.make_strategy("auto", replicas)
     found = {"replicas": strategy.num_replicas_in_sync}
-    for name, flags in CASES.items():
+    for name, flags in ((name, CASES[name]) for name in names):
         folder = Path(tempfile.mkdtemp())
         flags = {"steps": steps, "batch_size": 13, "eval_steps": 20, **flags}
         augment, network = flags.pop("augment", "none"), flags.pop("model", "small_cnn")
@@ -90,9 +91,12 @@ def train(replicas: int, steps: int) -> dict:
     return found
 
 
-def trained(steps: int, replicas: int = 0, processes: int = 1) -> dict:
+def trained(
+    steps: int, replicas: int = 0, processes: int = 1, names: Iterable[str] = CASES
+) -> dict:
     """Return what `train` does, in processes of its own: devices cannot be divided twice."""
-    code = f"import json, test_distribution as t; print(json.dumps(t.train({replicas}, {steps})))"
+    call = f"t.train({replicas}, {steps}, {[*names]})"
+    code = f"import json, test_distribution as t; print(json.dumps({call}))"
     return connected(*[code] * processes)[0]
 
 
@@ -120,9 +124,22 @@ def test_replicas_that_share_batches_come_to_what_one_does(
     if is_torture and not request.config.getoption("--torture"):
         pytest.skip("a part of the long form: make torture")
     shared = trained(steps, replicas, processes)
-    assert alone.pop("replicas", 1) == 1
-    assert shared.pop("replicas") == max(replicas, processes)
-    for name, (records, right, tensors) in alone.items():
+    assert alone["replicas"] == 1
+    assert shared["replicas"] == max(replicas, processes)
+    assert_same(alone, shared)
+
+
+def test_two_processes_come_to_what_one_does_on_one_model():
+    alone, shared = (trained(10, processes=count, names=["small_cnn"]) for count in (1, 2))
+    assert (alone["replicas"], shared["replicas"]) == (1, 2)
+    assert_same(alone, shared)
+
+
+def assert_same(alone: dict, shared: dict) -> None:
+    """Hold what several replicas found to what one did, up to rounding."""
+    assert alone.keys() == shared.keys()
+    for name in alone.keys() - {"replicas"}:
+        records, right, tensors = alone[name]
         same_records, same_right, same_tensors = shared[name]
         assert same_right == right
         for (step, values), (same_step, same) in zip(records, same_records, strict=True):

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made import sweep
 
 from tl_keras.cli import flags
 from tl_keras.config import Config, Training, from_flat, named_options
@@ -147,7 +148,7 @@ def test_number_at_its_bounds_is_accepted(name) -> None:
         assert type(found) is type(default)
 
 
-@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("name", sweep(NUMBERS, fast=["seeds", "steps", "learning_rate"]))
 @given(text=st.text(st.characters(codec="utf-8"), max_size=6))
 def test_number_flag_takes_a_number_in_range_or_refuses_in_one_line(name, text) -> None:
     option, _ = OPTIONS[name]

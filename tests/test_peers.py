@@ -83,14 +83,8 @@ def strike(case: Case, number: int, generator: Random) -> float:
         return seconds
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGKILL,
-        pytest.param(signal.SIGSTOP, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
 def test_others_end_when_one_is_lost_and_all_continue_to_the_bit(
     number, references, tmp_path, times, tally
 ):

@@ -109,6 +109,7 @@ def test_shots_of_the_classes_and_of_the_roles_are_drawn_apart():
     assert np.mean(shared) == pytest.approx(1, abs=0.3) and max(shared) < 7
 
 
+@pytest.mark.slow
 def test_untrained_fresh_head_is_at_chance_whatever_the_seeds(tmp_path):
     """On features of the very classes: a random map of ten groups to ten names, one right in ten.
 

@@ -141,7 +141,10 @@ STAGED = {"unfreeze": "gradual", "schedule": "cosine", "eval_steps": 5}
 # a stage (4, 8), inside the second (6) and the last (10).
 @pytest.mark.parametrize(
     ("flags", "kills"),
-    [(STAGED | {"penalty": "distill"}, [5, 7, 9, 11]), (STAGED | {"method": "joint"}, [5, 9])],
+    [
+        pytest.param(STAGED | {"penalty": "distill"}, [5, 7, 9, 11], marks=pytest.mark.slow),
+        (STAGED | {"method": "joint"}, [5, 9]),
+    ],
 )
 def test_staged_run_continues_to_the_bit_wherever_it_is_killed(tmp_path, flags, kills):
     given, task = prepare(tmp_path, **flags)
