@@ -109,7 +109,7 @@ class Training:
     class_weights: str = option(
         "none",
         "class weights in the loss: balanced (images / classes / images of the class), sqrt (its"
-        " square root, scaled so that its mean over the training images is 1), or none",
+        " square root, scaled to a mean of 1 over the training images), or none",
         choices=("none", "balanced", "sqrt"),
         rare=True,
     )
