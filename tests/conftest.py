@@ -13,11 +13,12 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # The files that take longest, the longest first: one that starts last is what all wait for.
 LONGEST_FIRST = (
-    *("test_experiment.py", "test_kills.py", "test_peers.py", "test_distribution.py"),
-    *("test_arms.py", "test_file_preprocessing.py", "test_full_disk.py", "test_damage.py"),
-    *("test_comparison.py", "test_applications.py", "test_fuzz_flags.py", "test_colour.py"),
-    *("test_file_network.py", "test_building.py", "test_unfreezing.py", "test_frozen_part.py"),
-    *("test_averaging.py", "test_pipeline.py", "test_mixing.py", "test_keras_defaults.py"),
+    *("test_kills.py", "test_peers.py", "test_distribution.py", "test_experiment.py"),
+    *("test_arms.py", "test_damage.py", "test_full_disk.py", "test_applications.py"),
+    *("test_comparison.py", "test_file_preprocessing.py", "test_fuzz_flags.py", "test_options.py"),
+    *("test_frozen_part.py", "test_colour.py", "test_file_network.py", "test_building.py"),
+    *("test_unfreezing.py", "test_labels.py", "test_pipeline.py", "test_loop.py"),
+    *("test_keras_defaults.py", "test_methods.py", "test_precision.py", "test_mixing.py"),
 )
 
 # Read when TensorFlow and Keras are imported, by the tests and by the programs they start.

@@ -45,11 +45,13 @@ def test_penalties_that_need_no_source_are_of_both_arms(tmp_path, source_file):
     assert of_scratch[0] != of_scratch[1]
 
 
-def test_penalty_that_measures_from_a_source_is_not_of_scratch_nor_any_of_the_pretraining(tmp_path):
+def test_penalty_that_measures_from_a_source_is_not_of_scratch_nor_any_of_the_pretraining(
+    tmp_path, finished_run
+):
     record = run(tmp_path / "l2sp", penalty="l2sp,l2").record
     of_scratch = last_figures(tmp_path / "l2sp" / "scratch-0")
     assert "train/l2" in of_scratch and "train/l2sp" not in of_scratch
-    plain = run(tmp_path / "plain").record
+    plain = json.loads((finished_run / "report.json").read_text())
     assert record["source"]["weights_sha256"] == plain["source"]["weights_sha256"]
 
 
@@ -138,6 +140,7 @@ def test_figures_of_the_source_are_of_the_weights_that_are_saved(tmp_path):
         assert again["runs"][0]["test"][name] == wanted
 
 
+@pytest.mark.slow
 def test_frozen_statistics_are_the_source_s_to_the_end(tmp_path):
     run(tmp_path, model="conv4", batch_norm="frozen", steps=20)
     source = weights.get_tensors(keras.models.load_model(tmp_path / "source" / "model.keras"))
@@ -164,6 +167,7 @@ def test_workdir_of_before_is_refused_with_the_reason(tmp_path, source_file):
         run(tmp_path, **flags)
 
 
+@pytest.mark.slow
 def test_report_trains_no_source_for_seeds_of_earlier_calls(tmp_path):
     first = run(tmp_path, source_seed="paired", seeds=(0, 1)).record
     shutil.rmtree(tmp_path / "source-0")

@@ -129,6 +129,7 @@ def test_build_keeps_the_initializers_of_the_layers():
     assert stem.std() == pytest.approx(math.sqrt(2 / (9 * 32)), rel=0.1)
 
 
+@pytest.mark.slow
 def test_build_seeds_the_noise_of_dropout():
     image = pictures(32, 3, 8)
     first, again, other = (make("efficientnet_b0", seed=seed) for seed in (1, 1, 2))

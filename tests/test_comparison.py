@@ -131,6 +131,7 @@ def test_comparison_reports_all_seeds_of_each_cell(finished, tmp_path):
     assert "transfer, seed 1: " in (copy / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_methods_asked_for_later_may_need_more_of_the_source_or_come_in_any_order(finished):
     root, _ = finished
     for methods in ("features,finetune", "joint", "l2,features"):

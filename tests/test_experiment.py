@@ -101,11 +101,12 @@ def test_experiment_leaves_figures_under_one_name_everywhere(finished):
 @pytest.mark.parametrize(
     "flags",
     [
-        pytest.param({}, marks=pytest.mark.slow),
+        {},
         {"clip_norm": 1.0, "penalty": "l2sp", "ema": 0.9},
     ],
     ids=["plain", "with all that keeps weights"],
 )
+@pytest.mark.slow
 def test_experiment_leaves_no_graph_and_no_weights_in_memory(tmp_path, flags):
     def graphs():
         gc.collect()
@@ -214,6 +215,7 @@ def test_experiment_killed_while_it_reports_counts_one_look(finished, tmp_path, 
         assert (copy / name).read_bytes() == (workdir / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_experiment_gives_the_same_weights_in_another_workdir(finished, tmp_path):
     _, report = finished
     again = run(tmp_path / "again", seeds=(1,))
@@ -483,6 +485,7 @@ def test_pretraining_without_labels_is_seen_in_tensorboard(unlabelled):
     assert not tags & {"visuals/confusion", "visuals/misclassified", "weights/head/kernel"}
 
 
+@pytest.mark.slow
 def test_pretraining_without_labels_continues_where_it_was_killed(
     unlabelled, tmp_path, monkeypatch
 ):
@@ -507,6 +510,7 @@ def test_pretraining_without_labels_continues_where_it_was_killed(
     assert lines == (workdir / "source" / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_experiment_continues_a_run_that_was_killed(finished, tmp_path, monkeypatch):
     _, report = finished
     write = RunLog.write

@@ -161,7 +161,7 @@ def test_order_of_layers_is_looked_at(tmp_path):
         ("mobilenet_v3_small", {"include_top": True, "classifier_activation": None}),
         pytest.param("convnext_tiny", {"pooling": "avg"}, marks=pytest.mark.slow),
         pytest.param("densenet121", {"include_top": True}, marks=pytest.mark.slow),
-        ("xception", {"input_shape": (71, 71, 3)}),
+        pytest.param("xception", {"input_shape": (71, 71, 3)}, marks=pytest.mark.slow),
     ],
 )
 def test_networks_of_keras_are_their_own_whatever_was_built_before(name, arguments, tmp_path):

@@ -130,7 +130,7 @@ RESCALINGS = [
     pytest.param((1 / 255, 0.0), marks=pytest.mark.slow),
     pytest.param((1 / 127.5, -1.0)),
 ]
-forms = pytest.mark.parametrize("form", [sequential, functional, nested])
+forms = pytest.mark.parametrize("form", sweep([sequential, functional, nested], fast=[nested]))
 
 
 @forms

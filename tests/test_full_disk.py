@@ -261,6 +261,7 @@ def test_no_place_for_temporary_files_is_told_before_any_training(mounts, tmp_pa
     assert len(ended.told.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_temporary_files_have_hardly_any_room_and_need_none(wholes, mounts, tmp_path):
     (tmp_path / "small").mkdir()
     (tmp_path / "kept").mkdir()

@@ -161,6 +161,7 @@ def test_run_leaves_the_same_bytes_whatever_the_caller_has_set(tmp_path):
         assert settings() == tuple(chosen)
 
 
+@pytest.mark.slow
 def test_run_leaves_the_same_bytes_whatever_keras_json_says(tmp_path):
     config = {"floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first"}
     (tmp_path / "keras.json").write_text(json.dumps(config))

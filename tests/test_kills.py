@@ -70,6 +70,7 @@ def told(cases: list[Case], tally, named: str) -> list[str]:
     return [f"{c.reference.name} in {c.workdir}: {p}" for c in cases for p in c.problems]
 
 
+@pytest.mark.slow
 def test_runs_killed_at_random_moments_continue_to_the_bit(references, tmp_path, rounds, tally):
     # Five kills in a workdir, or fewer, so that the processes between them come further.
     five = [5] * rounds(0, 2, 40)

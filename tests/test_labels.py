@@ -134,7 +134,10 @@ def test_missing_labels_are_refused_before_anything_trains(
 
 @pytest.mark.parametrize(
     ("target", "looked_at"),
-    [("made_tall", ["validation"]), ("made_unjudged", ["test", "validation"])],
+    [
+        pytest.param("made_tall", ["validation"], marks=pytest.mark.slow),
+        ("made_unjudged", ["test", "validation"]),
+    ],
 )
 def test_labels_are_looked_at_once_and_not_again_where_the_test_split_is_known(
     tmp_path, data_dir, passes, monkeypatch, target, looked_at
