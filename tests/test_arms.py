@@ -178,6 +178,7 @@ def test_report_trains_no_source_for_seeds_of_earlier_calls(tmp_path):
     assert again["runs"] == first["runs"]
 
 
+@pytest.mark.slow
 def test_one_flag_of_scratch_is_one_difference(tmp_path, source_file):
     flags = {"epochs": 1.0, "source_weights": str(source_file)}
     run(tmp_path, **flags)

@@ -194,6 +194,7 @@ def _last_letter(path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.slow
 def test_disk_is_full_under_the_command(wholes, mounts, tmp_path, name, rounds, tally):
     whole, wrong, seen = wholes[name], [], set()
     disk, kept = tmp_path / "disk", tmp_path / "kept"

@@ -11,6 +11,8 @@ from experiments.intervals import Job, Kind
 from experiments.intervals_text import BOOTSTRAP, BOTH, IMAGES, SEEDS, SEEDS_ALONE
 from tl_keras.report import metrics
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).resolve().parents[1] / "experiments" / "intervals.md"
 PLAIN = Kind("", 0.8, 1.0, 0.3, 0.5)
 

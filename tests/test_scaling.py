@@ -9,6 +9,8 @@ from made import ROOT
 from experiments.benchmarks import scaling
 from experiments.benchmarks.scaling import Link, Work
 
+pytestmark = pytest.mark.slow
+
 WORK = Work(parameters=25_000_000, norms=50, seconds=0.5)
 LINK = Link(bandwidth=1e9, latency=1e-4)
 

@@ -8,6 +8,8 @@ import pytest
 from experiments.benchmarks import together
 from experiments.benchmarks.scaling import Link
 
+pytestmark = pytest.mark.slow
+
 
 def test_rows_are_measured_in_turns_and_printed_beside_what_is_expected(monkeypatch, capsys):
     asked = []

@@ -82,7 +82,7 @@ CONV4 = ["conv1", "conv2", "conv3", "conv4", "dense"]
 @pytest.mark.parametrize(
     ("flags", "starts", "thawed"),
     [
-        ({"method": "lp_ft"}, [0, 6], [[], CONV4]),
+        pytest.param({"method": "lp_ft"}, [0, 6], [[], CONV4], marks=pytest.mark.slow),
         ({"unfreeze": "lp_ft:0.25"}, [0, 3], [[], CONV4]),
         (
             {"method": "gradual", "trainable": "conv4|dense"},
