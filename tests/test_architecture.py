@@ -96,6 +96,8 @@ TEST_FILES = {
     "config/training": "test_options.py",
     "experiment/setup": "test_experiment.py",
     "experiment/arm": "test_experiment.py",
+    "experiment/automatic": "test_arms.py",
+    "experiment/images": "test_experiment.py",
     "experiment/cleanup": "test_experiment.py",
     "experiment/train_and_test": "test_experiment.py",
     "experiment/source": "test_experiment.py",

@@ -10,10 +10,10 @@ from made import QUICK_RUN, sweep
 from scipy.special import log_softmax
 
 import tl_keras
-from tl_keras.config import Config, Training, from_flat
+from tl_keras.config import Training, from_flat
 from tl_keras.data.reading import open_dataset
 from tl_keras.errors import UsageError
-from tl_keras.experiment import arm
+from tl_keras.experiment import automatic
 from tl_keras.models import weights
 from tl_keras.storage import files
 
@@ -229,6 +229,6 @@ def test_weights_that_validated_best_are_kept_with_their_statistics(tmp_path):
 def test_statistics_of_a_transferred_network_of_keras_applications_are_frozen(
     model, kind, has_weights, expected
 ):
-    config = Config(model=model, training=Training(batch_norm=kind))
-    found = arm.choose_batch_norm(config.training, config, has_weights=has_weights)
+    training = Training(batch_norm=kind)
+    found = automatic.choose_batch_norm(training, model, has_weights=has_weights)
     assert found == expected

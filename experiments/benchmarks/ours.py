@@ -22,7 +22,8 @@ from tl_keras.data.pipeline import NO_AUGMENTATION
 from tl_keras.distributed import distribution, joining
 from tl_keras.experiment.cleanup import release_models
 from tl_keras.experiment.experiment import start_tensorflow
-from tl_keras.experiment.setup import ExperimentSetup, Images
+from tl_keras.experiment.images import Images
+from tl_keras.experiment.setup import ExperimentSetup
 from tl_keras.methods import catalog as methods
 from tl_keras.methods.frozen_part import FrozenPart
 from tl_keras.methods.interface import MethodInputs

@@ -5,14 +5,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from tl_keras.config import Config, Training
+from tl_keras.config import Config
 from tl_keras.experiment import train_and_test
-from tl_keras.experiment.setup import ExperimentSetup, choose_augmentation
+from tl_keras.experiment.automatic import choose_augmentation
+from tl_keras.experiment.setup import ExperimentSetup
 from tl_keras.experiment.source import Source, source_flag
 from tl_keras.methods import catalog as methods
 from tl_keras.methods.interface import MethodInputs
 from tl_keras.methods.rows import Method
-from tl_keras.models import catalog as models
 from tl_keras.models import norms, weights
 from tl_keras.runtime import seeds
 from tl_keras.storage import finished_runs, results
@@ -69,34 +69,22 @@ def _prepare_inputs(
     """Return the inputs of the method: the model, with the source's weights if it copies them."""
     config = setup.config
     training = config.scratch if arm == "scratch" else config.training
-    has_weights = method.copies_weights and source is not None
-    batch_norm = choose_batch_norm(training, config, has_weights=has_weights)
-    training = dataclasses.replace(training, batch_norm=batch_norm)
-    run = setup.method_inputs(seeds.TARGET, training, seed, config.shots)
-    if method.copies_weights and source is not None:
+    source = source if method.copies_weights else None
+    run = setup.method_inputs(
+        seeds.TARGET, training, seed, config.shots, has_weights=source is not None
+    )
+    if source is not None:
         run = dataclasses.replace(run, source_weights=source.weights)
         names, flag = setup.target.dataset.class_names, source_flag(config)
         head = "new" if method.head_is_fresh(config) else config.head
         copied = weights.copy(source.weights, run.model, names, head, flag)
         LOG.info("%s, seed %d: weights from %s\n%s", arm, seed, flag, copied)
-        if training.batch_norm == "frozen":
+        if run.training.batch_norm == "frozen":
             norms.freeze_statistics(run.model)
     if "source" in method.streams and setup.source is not None:
         run = dataclasses.replace(
             run,
             source_train=setup.source.train,
-            source_augmentation=choose_augmentation(setup.source, config.source_training),
+            source_augmentation=choose_augmentation(setup.source.dataset, config.source_training),
         )
     return run
-
-
-def choose_batch_norm(training: Training, config: Config, *, has_weights: bool) -> str:
-    """Return the statistics that BatchNormalization uses: recomputed, moving or frozen.
-
-    `auto` freezes the statistics of networks of keras.applications. Their weights fit statistics of
-    many images, which the batches of a small target would replace at once in training mode.
-    """
-    kind = training.batch_norm
-    if kind == "auto":
-        kind = "frozen" if models.find(config.model).function else "recomputed"
-    return "recomputed" if kind == "frozen" and not has_weights else kind

@@ -1,7 +1,6 @@
 """The setup of an experiment: data and shapes, checked against the flags before training."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,17 @@ import keras
 import tensorflow as tf
 
 from tl_keras.config import Config, Training
-from tl_keras.config.augmentation import Augmentation
 from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.config.training import SOURCE_PREFIX
 from tl_keras.data import splits
-from tl_keras.data.dataset import Dataset, ImageSet
+from tl_keras.data.dataset import Dataset
 from tl_keras.data.fingerprints import DataFingerprints
 from tl_keras.data.reading import open_dataset
 from tl_keras.data.splits import Split
-from tl_keras.distributed import cluster, distribution
+from tl_keras.distributed import distribution
 from tl_keras.errors import UsageError
+from tl_keras.experiment.automatic import choose_augmentation, choose_batch_norm
+from tl_keras.experiment.images import Images
 from tl_keras.experiment.validate import find_validation_flag, reads_source
 from tl_keras.methods import catalog as methods
 from tl_keras.methods import unfreezing
@@ -29,42 +29,6 @@ from tl_keras.models import catalog as models
 from tl_keras.models.precision import Precision, set_compute_dtype
 from tl_keras.models.weights import Origin, Weights
 from tl_keras.runtime import seeds
-
-
-class Images:
-    """A dataset whose splits are read at first use and cached."""
-
-    def __init__(self, dataset: Dataset, image_size: int, seals: DataFingerprints):
-        """Prepare to read `dataset` with images of `image_size` pixels a side."""
-        self.dataset = dataset
-        self.image_size = image_size
-        self._seals = seals
-
-    @functools.cached_property
-    def train(self) -> ImageSet:
-        """The training split; DataError if it differs from that of the workdir's first run."""
-        return self._read("train")
-
-    @functools.cached_property
-    def test(self) -> ImageSet:
-        """The test split, with the same check; it is read after training."""
-        return self._read("test")
-
-    def check_test(self) -> None:
-        """Check the labels of the test split, unless an earlier command has read the whole split.
-
-        Raises:
-            DataError: labels are missing or outside the classes.
-        """
-        if not self._seals.contains(self.dataset.name, "test"):
-            self.dataset.check_test()
-
-    def _read(self, split: str) -> ImageSet:
-        images = self.dataset.read(split, self.image_size)
-        fingerprint = self._seals.check(self.dataset.name, split, images, self.dataset.class_names)
-        title = f"the {split} images of '{self.dataset.name}'"
-        cluster.current().check_same(title, fingerprint)
-        return images
 
 
 @dataclass(frozen=True)
@@ -112,18 +76,25 @@ class ExperimentSetup:
             )
 
     def method_inputs(
-        self, role: str, training: Training, seed: int, shots: int | None = None
+        self,
+        role: str,
+        training: Training,
+        seed: int,
+        shots: int | None = None,
+        *,
+        has_weights: bool = False,
     ) -> MethodInputs:
         """Return the inputs of a method: a model with initial weights, images and their split.
 
         Args:
             role: seeds.SOURCE or seeds.TARGET: selects the dataset and the random streams.
-            training: the training settings; batch_norm "auto" becomes "recomputed".
+            training: the training settings. The inputs have its choice for batch_norm "auto".
             seed: seed of the run.
             shots: labelled images per class, None for all.
+            has_weights: whether the model gets the weights of a source.
         """
-        if training.batch_norm == "auto":
-            training = dataclasses.replace(training, batch_norm="recomputed")
+        batch_norm = choose_batch_norm(training, self.config.model, has_weights=has_weights)
+        training = dataclasses.replace(training, batch_norm=batch_norm)
         images = self.images(role)
         model = self.build(images.dataset, seeds.derive(seed, role, "model"))
         set_compute_dtype(model, self.precision.training)
@@ -137,7 +108,7 @@ class ExperimentSetup:
             images=images.train,
             split=self.split(role, training, seed, shots),
             image_size=self.image_size,
-            augmentation=choose_augmentation(images, training),
+            augmentation=choose_augmentation(images.dataset, training),
             cache=self.cache,
             role=role,
             preprocessing=self.preprocessing,
@@ -228,11 +199,6 @@ class ExperimentSetup:
                         f" --target={config.target} has enough training images for one. Raise"
                         f" --shots, or remove --{flag.format(prefix).partition('=')[0]}"
                     )
-
-
-def choose_augmentation(images: Images, training: Training) -> Augmentation:
-    """Return the augmentation of training images; "auto" gives that of the dataset."""
-    return images.dataset.augment if training.augment is None else training.augment
 
 
 def make_setup(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tl_keras.data.pipeline import sequential_batches
-from tl_keras.experiment.setup import Images
+from tl_keras.experiment.images import Images
 from tl_keras.methods.interface import MethodInputs, MethodOutputs, PretrainingOutputs
 from tl_keras.models import model_file, precision, weights
 from tl_keras.models.weights import HEAD, Origin, Tensors

@@ -157,13 +157,7 @@ def plot(
     panels[0].set_ylabel("test accuracy, %")
     panels[0].legend(fontsize=8, loc="lower right")
     if beside:
-        panels[1].set_title(f"beside {FINETUNE}")
-        panels[1].set_ylabel("points more than plain fine-tuning, mean over the seeds")
-        panels[1].axhline(0, color="black", linewidth=0.8)
-        # A linear scale would compress all other methods if one is far below.
-        panels[1].set_yscale("symlog", linthresh=1, subs=(2, 5))
-        panels[1].yaxis.set_minor_formatter("{x:+g}")
-        panels[1].yaxis.set_major_formatter("{x:+g}")
+        _format_differences_axes(panels[1])
     for axes in panels:
         axes.set_xscale("log")
         axes.set_xticks(list(places.values()), [format_shots(number) for number in places])
@@ -171,6 +165,17 @@ def plot(
         axes.set_xlabel("labelled target images a class")
         axes.grid(alpha=0.3)
     return _png(figure)
+
+
+def _format_differences_axes(axes: Axes) -> None:
+    """Label the panel with the differences from plain fine-tuning."""
+    axes.set_title(f"beside {FINETUNE}")
+    axes.set_ylabel("points more than plain fine-tuning, mean over the seeds")
+    axes.axhline(0, color="black", linewidth=0.8)
+    # A linear scale would compress all other methods if one is far below.
+    axes.set_yscale("symlog", linthresh=1, subs=(2, 5))
+    axes.yaxis.set_minor_formatter("{x:+g}")
+    axes.yaxis.set_major_formatter("{x:+g}")
 
 
 def _draw_curve(

@@ -1,0 +1,43 @@
+"""The images of a dataset at the size that the models see."""
+
+import functools
+
+from tl_keras.data.dataset import Dataset, ImageSet
+from tl_keras.data.fingerprints import DataFingerprints
+from tl_keras.distributed import cluster
+
+
+class Images:
+    """A dataset whose splits are read at first use and cached."""
+
+    def __init__(self, dataset: Dataset, image_size: int, seals: DataFingerprints):
+        """Prepare to read `dataset` with images of `image_size` pixels a side."""
+        self.dataset = dataset
+        self.image_size = image_size
+        self._seals = seals
+
+    @functools.cached_property
+    def train(self) -> ImageSet:
+        """The training split; DataError if it differs from that of the workdir's first run."""
+        return self._read("train")
+
+    @functools.cached_property
+    def test(self) -> ImageSet:
+        """The test split, with the same check; it is read after training."""
+        return self._read("test")
+
+    def check_test(self) -> None:
+        """Check the labels of the test split, unless an earlier command has read the whole split.
+
+        Raises:
+            DataError: labels are missing or outside the classes.
+        """
+        if not self._seals.contains(self.dataset.name, "test"):
+            self.dataset.check_test()
+
+    def _read(self, split: str) -> ImageSet:
+        images = self.dataset.read(split, self.image_size)
+        fingerprint = self._seals.check(self.dataset.name, split, images, self.dataset.class_names)
+        title = f"the {split} images of '{self.dataset.name}'"
+        cluster.current().check_same(title, fingerprint)
+        return images
