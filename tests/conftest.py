@@ -94,8 +94,8 @@ def source_file(finished_run: Path) -> Path:
 def rounds(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """A function that picks how much to try, of three amounts: few, many, and most.
 
-    `make test` tries few; `make test-all` tries many, too, in a test of its own; with --torture,
-    that one tries most.
+    `make test` runs `[few]`. `make test-all` runs `[many]` as well. With --torture, `[many]` takes
+    the third amount.
     """
     most = request.config.getoption("--torture")
     chosen = 0 if request.param == "few" else 2 if most else 1

@@ -203,8 +203,8 @@ def test_top_level_has_the_commands_and_rooms_alone() -> None:
 def test_room_says_what_is_in_it_and_what_it_may_import(room) -> None:
     docstring = ast.get_docstring(tree_of(room / "__init__.py")) or ""
     assert len(docstring.splitlines()) >= 3
-    told = docstring.rpartition("It may import ")[2]
-    assert set(re.findall(r"`(\w+)`", told)) == MAY_IMPORT[room.name]
+    imports = docstring.rpartition("It may import ")[2]
+    assert set(re.findall(r"`(\w+)`", imports)) == MAY_IMPORT[room.name]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

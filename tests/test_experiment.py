@@ -28,12 +28,16 @@ def run(workdir, **flags):
 
 
 @pytest.fixture(scope="module")
-def finished(finished_run):
-    """A finished experiment: its folder and its report."""
+def finished(finished_run, tmp_path_factory):
+    """A finished experiment: its folder, a copy of the shared one, and its report."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    shutil.copytree(finished_run, workdir)
+    report = run(workdir)
+    # The report names its workdir.
     first = json.loads((finished_run / "report.json").read_text())
-    report = run(finished_run)
+    first["config"]["workdir"] = str(workdir)
     assert json.loads(json.dumps(report)) == first, "the second call reports something else"
-    return finished_run, report
+    return workdir, report
 
 
 def test_experiment_reports_source_runs_and_summary(finished):
