@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_keras.data import picture_file
+from tl_keras.pictures import picture_file
 
 PICTURE, REFUSED, NO_PICTURE = GOOD = ("a picture", "refused", "not a picture")
 

@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 from tl_keras import main
-from tl_keras.data import catalog, folder, memory, picture_file, reading
+from tl_keras.data import catalog, folder, reading
 from tl_keras.data.dataset import Dataset
 from tl_keras.errors import DataError, UsageError
+from tl_keras.pictures import picture_file
+from tl_keras.storage import memory
 
 HANDWRITTEN = Path(__file__).resolve().parents[2] / "shared/data/image_folders/handwritten62"
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tl_keras.data import picture_file
+from tl_keras.pictures import picture_file
 
 RANDOM = np.random.default_rng(0)
 COLOUR = Image.fromarray(RANDOM.integers(0, 256, (24, 20, 3), dtype=np.uint8))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from tl_keras.data import embedded, images
+from tl_keras.data import embedded
+from tl_keras.pictures import images
 
 
 def digits_of_mnist(count: int) -> np.ndarray:

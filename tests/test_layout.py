@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tl_keras.data.layout import find_layout
 from tl_keras.errors import DataError
+from tl_keras.pictures.layout import Layout, find_layout
 
 LABELLED = ("train/a/0", "train/a/1", "train/b/2")
 
@@ -18,16 +18,19 @@ def make(root: Path, *files: str) -> Path:
     return root
 
 
-def names(split: dict[str, list[Path]]) -> dict[str, list[str]]:
-    return {label: [path.name for path in paths] for label, paths in split.items()}
+def names(found: Layout, split: str) -> dict[str, list[str]]:
+    named: dict[str, list[str]] = {}
+    files = found.splits[split]
+    for path, label in zip(files.paths, files.labels, strict=True):
+        named.setdefault(found.classes[label], []).append(Path(path).name)
+    return named
 
 
 def test_folders_are_classes(tmp_path: Path) -> None:
     found = find_layout(make(tmp_path, "b/0", "a/1", "a/2", "notes.txt"))
     assert found.classes == ["a", "b"] and not found.notes
-    assert {split: names(its) for split, its in found.splits.items()} == {
-        "train": {"a": ["1", "2"], "b": ["0"]}
-    }
+    assert set(found.splits) == {"train"}
+    assert names(found, "train") == {"a": ["1", "2"], "b": ["0"]}
 
 
 @pytest.mark.parametrize(
@@ -37,7 +40,7 @@ def test_splits_are_known_in_any_case(tmp_path: Path, train: str, test: str) -> 
     files = (f"{train}/a/0", f"{train}/b/1", f"{test}/b/2")
     found = find_layout(make(tmp_path, *files))
     assert found.classes == ["a", "b"] and set(found.splits) == {"train", "test"}
-    assert names(found.splits["test"]) == {"b": ["2"]}
+    assert names(found, "test") == {"b": ["2"]}
 
 
 @pytest.mark.parametrize("split", ["test", "Test", "val", "validation"])
@@ -63,23 +66,22 @@ def test_validation_folder_is_the_test_split_where_there_is_no_other(
     tmp_path: Path, name: str
 ) -> None:
     found = find_layout(make(tmp_path, *LABELLED, f"{name}/a/6"))
-    assert names(found.splits["test"]) == {"a": ["6"]}
+    assert names(found, "test") == {"a": ["6"]}
     assert found.notes == [f"{tmp_path / name} is the test split, as there is no other"]
 
 
-def test_validation_folder_beside_a_test_folder_is_told(tmp_path: Path) -> None:
+def test_validation_folder_beside_a_test_folder_validates(tmp_path: Path) -> None:
     found = find_layout(make(tmp_path, *LABELLED, "valid/a/6", "test/b/7"))
-    assert names(found.splits["test"]) == {"b": ["7"]} and set(found.splits) == {"train", "test"}
-    assert found.notes == [
-        f"{tmp_path / 'valid'} is not used. Validation images are taken from the training split"
-    ]
+    assert set(found.splits) == {"train", "validation", "test"} and not found.notes
+    assert names(found, "validation") == {"a": ["6"]}
+    assert names(found, "test") == {"b": ["7"]}
 
 
 def test_validation_folder_is_the_test_split_where_the_test_folder_has_no_labels(
     tmp_path: Path,
 ) -> None:
     found = find_layout(make(tmp_path, *LABELLED, "valid/a/6", "test/7"))
-    assert names(found.splits["test"]) == {"a": ["6"]}
+    assert names(found, "test") == {"a": ["6"]}
     assert len(found.notes) == 2
 
 
@@ -120,6 +122,6 @@ def test_names_that_look_the_same_are_one_class(tmp_path: Path) -> None:
     files = (f"train/{composed}/0", "train/tea/1", f"test/{decomposed}/2")
     found = find_layout(make(tmp_path / "splits", *files))
     assert found.classes == [composed, "tea"]
-    assert names(found.splits["test"]) == {composed: ["2"]}
+    assert names(found, "test") == {composed: ["2"]}
     found = find_layout(make(tmp_path / "both", f"{composed}/0", f"{decomposed}/1", "tea/2"))
-    assert names(found.splits["train"]) == {composed: ["0", "1"], "tea": ["2"]}
+    assert names(found, "train") == {composed: ["0", "1"], "tea": ["2"]}

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tl_keras.data import memory
 from tl_keras.errors import WriteError
+from tl_keras.storage import memory
 
 
 def test_allocate_maps_from_disk_what_memory_would_not_hold(

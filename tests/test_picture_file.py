@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_keras.data import picture_file
+from tl_keras.pictures import picture_file
 
 
 def save(path: Path, image: Image.Image | None = None, **options) -> Path:

@@ -54,7 +54,7 @@ def _opening(
 
 def made(count: int, size: int) -> ImageSet:
     """Return noise, where a reader of the program would have put it: in memory or in a file."""
-    from tl_keras.data.memory import allocate
+    from tl_keras.storage.memory import allocate
 
     images = allocate((count, size, size, 3))
     for start in range(0, count, _AT_A_TIME):

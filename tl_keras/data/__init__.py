@@ -4,5 +4,5 @@
 tensorflow-datasets. To add a dataset, add a row. If its files need a new reader, add a module and
 call it in `reading.open_dataset`.
 
-It may import `config`, `errors`, `runtime` and `storage`.
+It may import `config`, `errors`, `pictures`, `runtime` and `storage`.
 """

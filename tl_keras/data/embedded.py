@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tl_keras.data import catalog, images
+from tl_keras.data import catalog
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.held_out import choose_test
 from tl_keras.errors import DataError
+from tl_keras.pictures import images
 
 
 class _Published(NamedTuple):

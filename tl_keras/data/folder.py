@@ -30,11 +30,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tl_keras.data import catalog, images, memory, picture_file
+from tl_keras.data import catalog
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.held_out import choose_test
-from tl_keras.data.layout import find_layout
 from tl_keras.errors import DataError, UsageError
+from tl_keras.pictures import images, picture_file
+from tl_keras.pictures.layout import LabelledFiles, find_layout
+from tl_keras.storage import memory
 
 LOG = logging.getLogger(__name__)
 
@@ -116,7 +118,7 @@ def _find_pictures(root: Path, max_bad_images: int) -> tuple[list[str], dict[str
     classes, listed, notes = find_layout(root)
     for note in notes:
         LOG.info("%s", note)
-    pictures, all_grey = _scan_all(root, listed, classes, max_bad_images)
+    pictures, all_grey = _scan_all(root, listed, max_bad_images)
     missing = np.setdiff1d(np.arange(len(classes)), pictures["train"].labels)
     if missing.size:
         names = ", ".join(repr(classes[label]) for label in missing)
@@ -129,17 +131,14 @@ def _find_pictures(root: Path, max_bad_images: int) -> tuple[list[str], dict[str
 
 
 def _scan_all(
-    root: Path,
-    listed: dict[str, dict[str, list[Path]]],
-    classes: list[str],
-    max_bad_images: int,
+    root: Path, listed: dict[str, LabelledFiles], max_bad_images: int
 ) -> tuple[dict[str, _Pictures], bool]:
     """Check every file. Return the images of each split, and whether all are grey."""
     pictures, problems, ignored, all_grey = {}, [], 0, True
-    for split, by_class in listed.items():
-        labelled = [(path, classes.index(c)) for c, paths in by_class.items() for path in paths]
-        scans, good = _map_in_parallel(_scan, [path for path, _ in labelled]), []
-        for (path, label), scan in zip(labelled, scans, strict=True):
+    for split, files in listed.items():
+        paths = [Path(path) for path in files.paths]
+        scans, good = _map_in_parallel(_scan, paths), []
+        for path, label, scan in zip(paths, files.labels, scans, strict=True):
             if scan.problem is None:
                 good.append((path, label))
                 all_grey &= scan.is_grey

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tl_keras.data import catalog, images, tfds_prepare
+from tl_keras.data import catalog, tfds_prepare
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.held_out import choose_test
-from tl_keras.data.memory import allocate
 from tl_keras.data.tfds_examples import Source, read_examples, unreadable_error
 from tl_keras.errors import DataError, UsageError
+from tl_keras.pictures import images
+from tl_keras.storage.memory import allocate
 
 LOG = logging.getLogger(__name__)
 

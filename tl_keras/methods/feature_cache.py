@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tl_keras.data import memory
 from tl_keras.distributed import cluster
 from tl_keras.errors import DataError
 from tl_keras.runtime import interruption
-from tl_keras.storage import crash_points, files
+from tl_keras.storage import crash_points, files, memory
 
 LOG = logging.getLogger(__name__)
 

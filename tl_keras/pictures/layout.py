@@ -3,6 +3,7 @@
     PATH/CLASS/*                              a fixed fifth of each class is the test split
     PATH/train/CLASS/*  PATH/test/CLASS/*     the splits as they are
     PATH/train/CLASS/*  PATH/valid/CLASS/*    the validation folder is the test split
+    all three                                 the validation folder validates
 
 A split folder is known by its name in any case: train, training; test, testing; val, valid,
 validation, dev. It is never a class. A split folder of images without class folders has no labels:
@@ -15,6 +16,8 @@ import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from tl_keras.errors import DataError
 
 SPLITS = {
@@ -24,17 +27,32 @@ SPLITS = {
 }
 
 
+class LabelledFiles(NamedTuple):
+    """The files of one split, which may be no images.
+
+    Attributes:
+        paths: of the files.
+        labels: (files,) int64, indices into the classes.
+        groups: (files,) int64, equal for files that belong together, such as the photographs of one
+            patient; None if nothing is known.
+    """
+
+    paths: list[str]
+    labels: np.ndarray
+    groups: np.ndarray | None = None
+
+
 class Layout(NamedTuple):
-    """The files of a folder.
+    """The files of a dataset.
 
     Attributes:
         classes: names of the classes, sorted by their bytes, in the form NFC.
-        splits: files of each class, regular or not, by "train" and, if there is one, "test".
+        splits: by "train" and, if there are such, "validation" and "test".
         notes: lines for the log, on what is left out and why.
     """
 
     classes: list[str]
-    splits: dict[str, dict[str, list[Path]]]
+    splits: dict[str, LabelledFiles]
     notes: list[str]
 
 
@@ -67,7 +85,7 @@ def find_layout(root: Path) -> Layout:
         )
     notes = [_leave_unlabelled(root, name) for name in named]
     classes = _list_classes(root, root, others)
-    return Layout(_check_classes(root, list(classes)), {"train": classes}, notes)
+    return _make_layout(_check_classes(root, list(classes)), {"train": classes}, notes)
 
 
 ADVICE = (
@@ -98,21 +116,26 @@ def _find_splits(root: Path, by_split: dict[str, str], others: list[str]) -> Lay
     if "test" not in labelled and "validation" in labelled:
         labelled["test"] = labelled.pop("validation")
         notes.append(f"{root / by_split['validation']} is the test split, as there is no other")
-    elif "validation" in labelled:
-        del labelled["validation"]
-        notes.append(
-            f"{root / by_split['validation']} is not used. Validation images are taken from the"
-            " training split"
-        )
     classes = _check_classes(root, list(labelled["train"]))
-    untrained = [name for name in labelled.get("test", ()) if name not in classes]
-    if untrained:
-        tested = by_split.get("test") or by_split["validation"]
-        raise DataError(
-            f"{root / tested} has classes that {root / by_split['train']} lacks:"
-            f" {_quote(untrained)}"
-        )
-    return Layout(classes, labelled, notes)
+    for split, listed in labelled.items():
+        if untrained := [name for name in listed if name not in classes]:
+            name = by_split.get(split) or by_split["validation"]
+            raise DataError(
+                f"{root / name} has classes that {root / by_split['train']} lacks:"
+                f" {_quote(untrained)}"
+            )
+    return _make_layout(classes, labelled, notes)
+
+
+def _make_layout(
+    classes: list[str], labelled: dict[str, dict[str, list[str]]], notes: list[str]
+) -> Layout:
+    splits = {}
+    for split, listed in labelled.items():
+        labels = [np.full(len(paths), classes.index(name)) for name, paths in listed.items()]
+        paths = [path for listed_paths in listed.values() for path in listed_paths]
+        splits[split] = LabelledFiles(paths, np.concatenate(labels).astype(np.int64))
+    return Layout(classes, splits, notes)
 
 
 def _leave_unlabelled(root: Path, name: str) -> str:
@@ -141,9 +164,9 @@ def _check_classes(root: Path, classes: list[str]) -> list[str]:
     return classes
 
 
-def _list_classes(root: Path, folder: Path, names: list[str]) -> dict[str, list[Path]]:
+def _list_classes(root: Path, folder: Path, names: list[str]) -> dict[str, list[str]]:
     """Return the files of every class, regular or not, by the class's name."""
-    listed: dict[str, list[Path]] = {}
+    listed: dict[str, list[str]] = {}
     for name in names:
         files = list_visible(folder / name, root)
         nested = next((file.path for file in files if file.is_dir()), None)
@@ -153,9 +176,9 @@ def _list_classes(root: Path, folder: Path, names: list[str]) -> dict[str, list[
                 " PATH/train/CLASS and PATH/test/CLASS (both)"
             )
         own = listed.setdefault(unicodedata.normalize("NFC", name), [])
-        own += [Path(file.path) for file in files]
+        own += [file.path for file in files]
     return {
-        name: sorted(listed[name], key=lambda path: os.fsencode(path.name))
+        name: sorted(listed[name], key=lambda path: os.fsencode(os.path.basename(path)))
         for name in sorted(listed, key=os.fsencode)
     }
 

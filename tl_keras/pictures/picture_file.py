@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import BmpImagePlugin, IcoImagePlugin, Image, ImageOps, PngImagePlugin
 
-from tl_keras.data import images
+from tl_keras.pictures import images
 
 # Other formats of Pillow are rare in photography, and PostScript runs another program.
 FORMATS = (
