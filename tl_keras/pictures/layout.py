@@ -178,7 +178,7 @@ def _list_classes(root: Path, folder: Path, names: list[str]) -> dict[str, list[
         own = listed.setdefault(unicodedata.normalize("NFC", name), [])
         own += [file.path for file in files]
     return {
-        name: sorted(listed[name], key=lambda path: os.fsencode(os.path.basename(path)))
+        name: sorted(listed[name], key=lambda path: os.fsencode(path.rpartition(os.sep)[2]))
         for name in sorted(listed, key=os.fsencode)
     }
 
