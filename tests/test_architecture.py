@@ -27,14 +27,17 @@ MAY_IMPORT = {
     "pictures": {"config", "errors", "runtime", "storage"},
     "data": {"config", "errors", "pictures", "runtime", "storage"},
     "models": {"config", "errors", "runtime", "storage"},
-    "report": {"config", "errors", "storage"},
-    "training": {"config", "data", "distributed", "errors", "models", "runtime", "storage"},
+    "report": {"config", "errors", "pictures", "storage"},
+    "training": {
+        *("config", "data", "distributed", "errors", "models", "pictures", "runtime", "storage"),
+    },
     "methods": {
-        *("config", "data", "distributed", "errors", "models", "runtime", "storage", "training"),
+        *("config", "data", "distributed", "errors", "models", "pictures", "runtime", "storage"),
+        "training",
     },
     "experiment": {
-        *("config", "data", "distributed", "errors", "methods", "models", "report", "runtime"),
-        *("storage", "training"),
+        *("config", "data", "distributed", "errors", "methods", "models", "pictures", "report"),
+        *("runtime", "storage", "training"),
     },
     "cli": {
         *("config", "data", "distributed", "errors", "experiment", "methods", "models", "runtime"),

@@ -7,22 +7,31 @@ from typing import NamedTuple
 import numpy as np
 
 from tl_keras.config.augmentation import Augmentation
+from tl_keras.pictures.arrays import ImageArray, Images
 
 
 class ImageSet(NamedTuple):
     """The decoded images of one split.
 
     Attributes:
-        images: (examples, height, width, channels) uint8, in memory or mapped from disk.
+        images: (examples, height, width, channels) uint8, in memory, mapped from disk, or an
+            ImageArray that reads them when it is indexed.
         labels: (examples,) int64, indices into the dataset's class names.
+        groups: (examples,) int64, equal for examples that never stand on both sides of a split,
+            such as copies of one image; None if each is alone.
+        is_validation: (examples,) bool, the examples that validate; None if that is to be chosen.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
+    groups: np.ndarray | None = None
+    is_validation: np.ndarray | None = None
 
     def take(self, indices: np.ndarray) -> "ImageSet":
-        """Return the examples at `indices`, in that order."""
-        return ImageSet(self.images[indices], self.labels[indices])
+        """Return the images and labels at `indices`, in that order."""
+        images = self.images
+        chosen = images.select(indices) if isinstance(images, ImageArray) else images[indices]
+        return ImageSet(chosen, self.labels[indices])
 
 
 @dataclass(frozen=True)
@@ -32,11 +41,13 @@ class Dataset:
     Attributes:
         name: as given by the flag.
         class_names: in the order of the labels.
-        channels: 1 (grey) or 3 (red, green, blue).
+        channels: 1 (grey) or 3 (red, green, blue); 0 for files that are not decoded yet.
         size: side of the stored images in pixels; 0 if they differ.
         augment: the value of `--augment=auto`.
         read: `read(split, image_size)` with split "train" or "test" decodes that split. Stored
             images of different sizes are resized to `image_size` pixels.
+        decode: `decode(image_size)` checks and decodes all files, and returns the dataset with its
+            channels; None if there is nothing to do.
         check_test: checks the labels of the test split without decoding images. It raises DataError
             if they are missing or no class. `read` does so too, but the test split is read after
             training. It does nothing if opening the dataset has checked them.
@@ -49,3 +60,4 @@ class Dataset:
     augment: Augmentation
     read: Callable[[str, int], ImageSet]
     check_test: Callable[[], None] = lambda: None
+    decode: "Callable[[int], Dataset] | None" = None

@@ -1,32 +1,23 @@
-"""Read a folder of images: `folder:PATH`.
+"""A dataset of picture files: `folder:PATH`.
 
-`layout` finds the splits and the classes. Without a test split, a stratified fifth of each class,
-always the same (`held_out.choose_test`), is it. Classes are the names of folders, in any script.
-Names are sorted by their bytes, whatever the locale.
+The room `pictures` reads the files. Here they become splits: a folder without a test split gets a
+stratified fifth of each class, always the same (`held_out.choose_test`). Classes are the names of
+folders, in any script, sorted by their bytes, whatever the locale.
 
 - Hidden files and folders (a name that begins with a dot) are ignored. So are files that are no
   images, unless their extension is that of an image: then they are corrupt. The number of ignored
   files is logged. The content decides the format; a wrong extension does no harm, except for TGA.
-- Every image is decoded once when the folder is opened. Images that are corrupt, unreadable, of
-  floating point, or larger than picture_file.load allows (by the header, without decoding) are
-  listed. Up to `max_bad_images` of them are skipped and logged. More are an error.
-- Symbolic links that lead out of PATH are refused. PATH itself may be a link.
-- Transparency is composited on white. Palettes, CMYK and 16 bits become 8 bits per channel. Of an
+- Unusable images are listed: corrupt, unreadable, of floating point, or larger than --max_pixels.
+  Up to `max_bad_images` of them are left out and logged. More are an error.
+- Palettes, CMYK and more than 8 bits become 8 bits per channel, see `pictures.pixels`. Of an
   animation, the first frame is used. The EXIF orientation is applied.
 - A folder in which all images are grey, even if stored in colour, has 1 channel. Others have 3.
-- Images are resized to squares, antialiased. The aspect ratio is not kept. Framed images are not
-  resized.
 """
 
-import contextlib
+import hashlib
 import logging
 import os
-import stat
-import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,71 +25,58 @@ from tl_keras.data import catalog
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.held_out import choose_test
 from tl_keras.errors import DataError, UsageError
-from tl_keras.pictures import images, picture_file
-from tl_keras.pictures.layout import LabelledFiles, find_layout
-from tl_keras.storage import memory
+from tl_keras.pictures import images
+from tl_keras.pictures.arrays import StoredImages, StreamedImages
+from tl_keras.pictures.decode import PictureFormat
+from tl_keras.pictures.decoded_set import GOOD, NO_PICTURE
+from tl_keras.pictures.layout import Layout, find_layout
+from tl_keras.pictures.options import PictureOptions
+from tl_keras.pictures.picture_set import read_pictures
 
 LOG = logging.getLogger(__name__)
 
 _MAX_LISTED = 10
-_CHUNK_FILES = 1024
-# Bytes needed to decode an image of the maximum size; 0.9 GB were measured.
-_DECODE_BYTES = 1_000_000_000
-_STDERR = 2
+_TRAINING = ("train", "validation")
 
 
-class _Pictures(NamedTuple):
-    paths: list[Path]
-    labels: np.ndarray
-
-
-class _ScanResult(NamedTuple):
-    """The result of checking a file; `problem` is None for a good image, "" for no image."""
-
-    problem: str | None
-    is_grey: bool
-
-
-def open_dataset(name: str, framing: str, max_bad_images: int = 0) -> Dataset:
-    """Open `folder:PATH`, and check every image.
+def open_dataset(name: str, framing: str, options: PictureOptions) -> Dataset:
+    """Open `folder:PATH`: list its files. `Dataset.decode` checks and decodes them.
 
     Args:
         name: "folder:" and the path; `~` is the home folder.
         framing: "mnist" for images of single characters, "auto" or "none" for others.
-        max_bad_images: how many unusable images are skipped and logged.
+        options: the flags.
 
     Raises:
         UsageError: the path is empty.
-        DataError: there is no such folder, there are fewer than two classes, a class has no
-            training image, a test class has no training class, there is no test image, there are
-            more unusable images than `max_bad_images`, or a link leads out of the folder.
+        DataError: there is no such folder, or its layout cannot be understood, see
+            `layout.find_layout`.
     """
     path = name.removeprefix(catalog.FOLDER_PREFIX)
     if not path:
         raise UsageError(f"dataset '{name}' names no folder. Write folder:PATH")
     root = _find_folder(path)
+    layout = find_layout(root)
+    for note in layout.notes:
+        LOG.info("%s", note)
     framed = catalog.is_framed(catalog.find(name), framing)
-    classes, splits, all_grey = _find_pictures(root, max_bad_images)
-    channels = 1 if framed or all_grey else 3
+    # Bytes that are not UTF-8 would raise errors where the name is printed.
+    class_names = tuple(os.fsencode(c).decode("utf-8", "backslashreplace") for c in layout.classes)
 
-    def read(split: str, image_size: int = 0) -> ImageSet:
-        if not framed and image_size < 1:
-            raise ValueError(f"the images of '{name}' differ in size: image_size is needed")
-        size = images.FRAME_SIZE if framed else image_size
+    def decode(size: int) -> Dataset:
+        form = PictureFormat(images.FRAME_SIZE if framed else size, options.fit, framed)
+        pictures = _FolderPictures(root, layout, form, options)
+        augment = catalog.HANDWRITING if framed else catalog.find(name).augment
+        return Dataset(
+            name, class_names, pictures.channels, form.size, augment, pictures.read, decode=decode
+        )
 
-        def decode(path: Path) -> np.ndarray:
-            image = picture_file.load(path)
-            if framed:
-                return images.frame(image[None])[0]
-            return images.resize(picture_file.with_channels(image, channels), size)
-
-        return _read(splits[split], decode, (size, size, channels))
+    def read_undecoded(split: str, image_size: int = 0) -> ImageSet:
+        return decode(image_size).read(split, image_size)
 
     size = images.FRAME_SIZE if framed else 0
     augment = catalog.HANDWRITING if framed else catalog.find(name).augment
-    # Bytes that are not UTF-8 would raise errors where the name is printed.
-    class_names = tuple(os.fsencode(c).decode("utf-8", "backslashreplace") for c in classes)
-    return Dataset(name, class_names, channels, size, augment, read)
+    return Dataset(name, class_names, 0, size, augment, read_undecoded, decode=decode)
 
 
 def _find_folder(path: str) -> Path:
@@ -113,124 +91,108 @@ def _find_folder(path: str) -> Path:
     raise DataError(f"there is no folder {root}")
 
 
-def _find_pictures(root: Path, max_bad_images: int) -> tuple[list[str], dict[str, _Pictures], bool]:
-    """Return the classes, the images of both splits, and whether all of them are grey."""
-    classes, listed, notes = find_layout(root)
-    for note in notes:
-        LOG.info("%s", note)
-    pictures, all_grey = _scan_all(root, listed, max_bad_images)
-    missing = np.setdiff1d(np.arange(len(classes)), pictures["train"].labels)
-    if missing.size:
-        names = ", ".join(repr(classes[label]) for label in missing)
-        raise DataError(f"{root} has classes without a training image: {names}")
-    if "test" not in pictures:
-        pictures = _split(pictures["train"])
-    if not pictures["test"].paths:
-        raise DataError(f"{root} has no test image, and too few images for a test split")
-    return classes, pictures, all_grey
+class _FolderPictures:
+    """The good pictures of a folder, in splits.
 
-
-def _scan_all(
-    root: Path, listed: dict[str, LabelledFiles], max_bad_images: int
-) -> tuple[dict[str, _Pictures], bool]:
-    """Check every file. Return the images of each split, and whether all are grey."""
-    pictures, problems, ignored, all_grey = {}, [], 0, True
-    for split, files in listed.items():
-        paths = [Path(path) for path in files.paths]
-        scans, good = _map_in_parallel(_scan, paths), []
-        for path, label, scan in zip(paths, files.labels, scans, strict=True):
-            if scan.problem is None:
-                good.append((path, label))
-                all_grey &= scan.is_grey
-            elif scan.problem:
-                problems.append(f"{os.fspath(path.relative_to(root))!r} ({scan.problem})")
-            else:
-                ignored += 1
-        labels = np.array([label for _, label in good], np.int64)
-        pictures[split] = _Pictures([path for path, _ in good], labels)
-    _report_problems(root, problems, max_bad_images)
-    if ignored:
-        LOG.info("%s: %d files that are no images are ignored", root, ignored)
-    return pictures, all_grey
-
-
-def _report_problems(root: Path, problems: list[str], max_bad_images: int) -> None:
-    """Log the unusable images, or raise DataError if there are too many."""
-    more = f" and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
-    listed = f"({len(problems)} in all): {', '.join(problems[:_MAX_LISTED])}{more}"
-    if len(problems) > max_bad_images:
-        raise DataError(
-            f"{root} has unusable images {listed}. Repair or remove them, or skip them by"
-            f" --max_bad_images={len(problems)}"
-        )
-    if problems:
-        LOG.warning("%s: unusable images are skipped %s", root, listed)
-
-
-def _scan(path: Path) -> _ScanResult:
-    try:
-        # A pipe would block until something is written.
-        if not stat.S_ISREG(path.stat().st_mode):
-            return _ScanResult("", True)
-        return _ScanResult(None, picture_file.is_grey(picture_file.load(path)))
-    except picture_file.NotAPictureError:
-        return _ScanResult("", True)
-    except (picture_file.PictureError, OSError) as error:
-        return _ScanResult(str(error) or type(error).__name__, True)
-
-
-def _map_in_parallel(function: Callable[[Path], Any], paths: list[Path]) -> Iterator[Any]:
-    """Yield function(path) in order. A limited number of results is pending at any time."""
-
-    def call(path: Path) -> Any:
-        try:
-            return function(path)
-        except MemoryError as error:  # the image is good: another run could decode it
-            raise DataError(f"there is not enough memory to decode {path}") from error
-
-    max_threads = memory.available_memory() // _DECODE_BYTES
-    with _mute_stderr(), ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, max_threads))) as pool:
-        for start in range(0, len(paths), _CHUNK_FILES):
-            yield from pool.map(call, paths[start : start + _CHUNK_FILES])
-
-
-@contextlib.contextmanager
-def _mute_stderr() -> Iterator[None]:
-    """Suppress the warnings of Pillow and the console output of libtiff: problems are listed.
-
-    Both are process-wide, so this context encloses the thread pool.
+    Attributes:
+        channels: 1 if all pictures are grey, else 3.
     """
-    with warnings.catch_warnings(), Path(os.devnull).open("wb") as nowhere:
-        warnings.simplefilter("ignore")
-        console = os.dup(_STDERR)
-        os.dup2(nowhere.fileno(), _STDERR)
-        try:
-            yield
-        finally:
-            os.dup2(console, _STDERR)
-            os.close(console)
 
+    def __init__(self, root: Path, layout: Layout, form: PictureFormat, options: PictureOptions):
+        """Check and decode all files.
 
-def _split(pictures: _Pictures) -> dict[str, _Pictures]:
-    is_test = choose_test(pictures.labels)
-    splits = {}
-    for split, chosen in (("train", ~is_test), ("test", is_test)):
-        paths = [path for path, wanted in zip(pictures.paths, chosen, strict=True) if wanted]
-        splits[split] = _Pictures(paths, pictures.labels[chosen])
-    return splits
+        Raises:
+            DataError: there are more unusable pictures than `max_bad_images`, a class has no
+                training picture, or there is no test picture.
+        """
+        self._root = root
+        self._options = options
+        splits = layout.splits
+        paths = [path for files in splits.values() for path in files.paths]
+        split_of = np.repeat(list(splits), [len(files.paths) for files in splits.values()])
+        labels = np.concatenate([files.labels for files in splits.values()])
+        in_training = np.isin(split_of, _TRAINING)
+        self._set = read_pictures(paths, in_training, form, options)
+        self._report_problems(paths)
+        good = self._set.records["status"] == GOOD
+        self._paths = [path for path, is_good in zip(paths, good, strict=True) if is_good]
+        self._labels = labels[good]
+        self._split_of = split_of[good]
+        self._check_classes(layout.classes)
+        self._hold_out_test()
 
+    @property
+    def channels(self) -> int:
+        return self._set.channels
 
-def _read(
-    pictures: _Pictures, decode: Callable[[Path], np.ndarray], shape: tuple[int, int, int]
-) -> ImageSet:
-    decoded = memory.allocate((len(pictures.paths), *shape))
+    def read(self, split: str, image_size: int = 0) -> ImageSet:
+        """Return one split; see `Dataset.read`."""
+        size = self._set.form.size
+        if split not in ("train", "test"):
+            raise ValueError(f"split is 'train' or 'test', not {split!r}")
+        if image_size not in (0, size):
+            raise ValueError(f"the pictures were decoded to {size} pixels, not {image_size}")
+        wanted = _TRAINING if split == "train" else (split,)
+        rows = np.flatnonzero(np.isin(self._split_of, wanted))
+        is_validation = self._split_of[rows] == "validation"
+        return ImageSet(
+            self._images(rows),
+            self._labels[rows],
+            is_validation=is_validation if is_validation.any() else None,
+        )
 
-    def decode_named(path: Path) -> np.ndarray:
-        try:
-            return decode(path)
-        except picture_file.PictureError as error:
-            raise DataError(f"{path} has changed and cannot be used: {error}") from error
+    def _images(self, rows: np.ndarray) -> StoredImages | StreamedImages:
+        found = self._set
+        if found.table is not None:
+            return StoredImages(found.table, rows, self._digest(rows))
+        paths = [self._paths[row] for row in rows]
+        return StreamedImages(
+            paths, found.form, found.channels, self._digest(rows), self._options.max_pixels
+        )
 
-    for index, image in enumerate(_map_in_parallel(decode_named, pictures.paths)):
-        decoded[index] = image
-    return ImageSet(decoded, pictures.labels.copy())
+    def _digest(self, rows: np.ndarray) -> str:
+        """Return the sha256 of the pixels of some pictures, or else of their names and sizes."""
+        total = hashlib.sha256(repr((len(rows), self._set.form, self.channels)).encode())
+        if self._set.is_decoded:
+            records = self._set.records[self._set.records["status"] == GOOD]
+            total.update(np.ascontiguousarray(records["digest"][rows]).tobytes())
+        else:
+            for row in rows:
+                path = Path(self._paths[row])
+                total.update(
+                    os.fsencode(f"{path.relative_to(self._root)}\0{path.stat().st_size}\0")
+                )
+        return total.hexdigest()
+
+    def _hold_out_test(self) -> None:
+        if not (self._split_of == "test").any():
+            self._split_of = self._split_of.astype(object)
+            self._split_of[choose_test(self._labels)] = "test"
+        if not (self._split_of == "test").any():
+            raise DataError(f"{self._root} has no test image, and too few images for a test split")
+
+    def _check_classes(self, classes: list[str]) -> None:
+        trained = self._labels[self._split_of == "train"]
+        missing = np.setdiff1d(np.arange(len(classes)), trained)
+        if missing.size:
+            names = ", ".join(repr(classes[label]) for label in missing)
+            raise DataError(f"{self._root} has classes without a training image: {names}")
+
+    def _report_problems(self, paths: list[str]) -> None:
+        """Log the unusable images, or raise DataError if there are too many."""
+        problems = [
+            f"{os.fspath(Path(paths[index]).relative_to(self._root))!r} ({reason})"
+            for index, reason in sorted(self._set.problems.items())
+        ]
+        more = f" and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
+        listed = f"({len(problems)} in all): {', '.join(problems[:_MAX_LISTED])}{more}"
+        if len(problems) > self._options.max_bad_images:
+            raise DataError(
+                f"{self._root} has unusable images {listed}. Repair or remove them, or skip them by"
+                f" --max_bad_images={len(problems)}"
+            )
+        if problems:
+            LOG.warning("%s: unusable images are skipped %s", self._root, listed)
+        ignored = int((self._set.records["status"] == NO_PICTURE).sum())
+        if ignored:
+            LOG.info("%s: %d files that are no images are ignored", self._root, ignored)

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tl_keras.config.augmentation import Augmentation
 from tl_keras.data import augment, mixing
+from tl_keras.pictures.arrays import Images
 from tl_keras.runtime.seeds import derive
 
 NO_AUGMENTATION = Augmentation()
@@ -52,7 +53,7 @@ class Stream:
         num_classes: number of classes, for the labels of mixup and cutmix; 0 without them.
     """
 
-    inputs: np.ndarray
+    inputs: Images
     labels: np.ndarray
     batch_size: int
     seed: int
@@ -172,7 +173,7 @@ class Stream:
 
 
 def sequential_batches(
-    inputs: np.ndarray,
+    inputs: Images,
     batch_size: int,
     image_size: int,
     context: tf.distribute.InputContext = SINGLE_REPLICA,
@@ -249,14 +250,14 @@ def _map_batches(
     return mapped.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _make_gather(inputs: np.ndarray):  # type: ignore[no-untyped-def]
+def _make_gather(inputs: Images):  # type: ignore[no-untyped-def]
     """Return a function that gathers rows in a graph.
 
     Small inputs are copied into a tensor. Larger inputs stay where they are, in memory or in a
     file.
     """
     if inputs.nbytes <= MAX_COPY_BYTES:
-        table = tf.constant(inputs)
+        table = tf.constant(np.asarray(inputs))
         return lambda indices: tf.gather(table, indices)
 
     def gather(indices: tf.Tensor) -> tf.Tensor:

@@ -1,17 +1,26 @@
 """Open a dataset by its name. Light to import: the readers are imported when they are needed."""
 
+from typing import TYPE_CHECKING
+
 from tl_keras.data import catalog
 from tl_keras.data.dataset import Dataset
 from tl_keras.errors import UsageError
 
+if TYPE_CHECKING:
+    from tl_keras.pictures.options import PictureOptions
+
 
 def open_dataset(
-    name: str, *, framing: str = "auto", data_dir: str = "", max_bad_images: int = 0
+    name: str,
+    *,
+    framing: str = "auto",
+    data_dir: str = "",
+    pictures: "PictureOptions | None" = None,
 ) -> Dataset:
     """Open a dataset, without decoding its images yet.
 
-    A dataset of tensorflow-datasets is prepared if necessary. All images of a folder are checked,
-    so that a corrupt one is found before training.
+    A dataset of tensorflow-datasets is prepared if necessary. The files of a folder are listed;
+    `Dataset.decode` checks and decodes them.
 
     Args:
         name: a row of `catalog.DATASETS`, `folder:PATH`, or the name of an image classification set
@@ -21,8 +30,7 @@ def open_dataset(
             channel and 28x28 pixels.
         data_dir: the first folder to search for prepared datasets, before $TFDS_DATA_DIR and
             ~/tensorflow_datasets; empty for these alone.
-        max_bad_images: how many unusable images of a folder are skipped and logged. More raise a
-            DataError.
+        pictures: the flags of picture files; None for their defaults.
 
     Raises:
         UsageError: no dataset has that name, or it has no classified images.
@@ -36,8 +44,9 @@ def open_dataset(
     reader = catalog.find(name).reader
     if reader == "folder":
         from tl_keras.data import folder
+        from tl_keras.pictures.options import PictureOptions
 
-        return folder.open_dataset(name, framing, max_bad_images)
+        return folder.open_dataset(name, framing, pictures or PictureOptions())
     if reader == "embedded":
         from tl_keras.data import embedded
 

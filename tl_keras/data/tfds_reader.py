@@ -245,7 +245,7 @@ def _read_batches(
     """Yield images, (batch, size, size, channels) uint8, and labels, (batch,) int64."""
     for part, labels in read_examples(source, stored, chosen, size=size):
         if source.stored_channels in (2, 4):
-            part = images.composite_on_white(part)
+            part = images.composite(part[..., :-1], part[..., -1:])
         if source.entry.transposed:
             part = part.transpose(0, 2, 1, 3)
         yield (images.frame(part) if source.framed else part), labels

@@ -4,6 +4,6 @@
 weights (`source`), trains and tests each arm of each seed (`train_and_test`), and reports.
 `comparison` runs many methods at once.
 
-It may import `config`, `data`, `distributed`, `errors`, `methods`, `models`, `report`, `runtime`,
-`storage` and `training`.
+It may import `config`, `data`, `distributed`, `errors`, `methods`, `models`, `pictures`, `report`,
+`runtime`, `storage` and `training`.
 """

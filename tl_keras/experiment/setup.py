@@ -28,6 +28,7 @@ from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
 from tl_keras.models.precision import Precision, set_compute_dtype
 from tl_keras.models.weights import Origin, Weights
+from tl_keras.pictures.options import PictureOptions
 from tl_keras.runtime import seeds
 
 
@@ -236,6 +237,9 @@ def make_setup(
             " dataset as --source"
         )
     image_size = _choose_image_size(config, target, source, origin)
+    target_is_source = source is target
+    target = _decode(target, image_size)
+    source = target if target_is_source else source and _decode(source, image_size)
     channels = max(target.channels, source.channels if source else 1)
     if models.find(config.model).function:
         channels = 3
@@ -260,8 +264,13 @@ def _open_dataset(name: str, config: Config) -> Dataset:
         name,
         framing=config.framing,
         data_dir=config.data_dir,
-        max_bad_images=config.max_bad_images,
+        pictures=PictureOptions.from_config(config),
     )
+
+
+def _decode(dataset: Dataset, image_size: int) -> Dataset:
+    """Decode the files of a dataset, if it consists of such."""
+    return dataset.decode(image_size) if dataset.decode else dataset
 
 
 def _choose_image_size(

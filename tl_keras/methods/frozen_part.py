@@ -29,6 +29,7 @@ from tl_keras.models.colour import with_colour_input
 from tl_keras.models.folding import fold_norms
 from tl_keras.models.frozen_split import split_frozen
 from tl_keras.models.precision import set_compute_dtype
+from tl_keras.pictures.arrays import Images
 from tl_keras.training.optimizers import total_steps
 from tl_keras.training.prediction import Runner
 from tl_keras.training.task import ObjectiveOf, Task
@@ -92,7 +93,7 @@ class FrozenPart:
         channels = self._model.input.shape[-1]
         return self._model(pipeline.with_channels(images, channels), training=False)
 
-    def compute(self, images: np.ndarray, **augmented: Any) -> np.ndarray:
+    def compute(self, images: Images, **augmented: Any) -> np.ndarray:
         """Return the outputs, (examples, ...), of (examples, height, width, channels) uint8 images.
 
         Args:
@@ -156,7 +157,7 @@ class FrozenPart:
             return self._request_plain(stream.inputs, chosen)
         return self._request_augmented(stream, chosen)
 
-    def _request_plain(self, images: np.ndarray, indices: np.ndarray) -> _RowRequest:
+    def _request_plain(self, images: Images, indices: np.ndarray) -> _RowRequest:
         return self._make_request(
             self._get_cache(images), indices, lambda chosen: self.compute(images[chosen])
         )
@@ -189,7 +190,7 @@ class FrozenPart:
 
         return _RowRequest(cache, numbers, compute_padded)
 
-    def _get_cache(self, images: np.ndarray, **more: Any) -> FeatureCache:
+    def _get_cache(self, images: Images, **more: Any) -> FeatureCache:
         key = {**self._key, "images": _hash_once(images), **more}
         name = repr(key)
         if name not in self._caches:
@@ -197,7 +198,7 @@ class FrozenPart:
         return self._caches[name]
 
 
-def _hash_once(images: np.ndarray) -> str:
+def _hash_once(images: Images) -> str:
     """Return the hash of images, computed once per array."""
     entry = _FINGERPRINTS.get(id(images))
     if entry is None or entry[0]() is not images:

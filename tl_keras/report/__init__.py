@@ -1,4 +1,4 @@
 """Reports: metrics, confidence intervals, verdicts, tables, plots, and TensorBoard.
 
-It may import `config`, `errors` and `storage`.
+It may import `config`, `errors`, `pictures` and `storage`.
 """

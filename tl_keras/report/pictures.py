@@ -12,6 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from tl_keras.pictures.arrays import Images
+
 DOTS_PER_INCH = 100
 COLUMNS = 8
 MAX_PICTURES = 32
@@ -109,7 +111,7 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray
 
 
 def draw_mistakes(
-    images: np.ndarray,
+    images: Images,
     labels: np.ndarray,
     predictions: np.ndarray,
     class_names: Sequence[str],

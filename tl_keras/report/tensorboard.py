@@ -31,6 +31,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from tl_keras.pictures.arrays import Images
 from tl_keras.report import pictures
 from tl_keras.storage import files
 
@@ -121,7 +122,7 @@ class EventLog:
 
     def add_mistakes(
         self,
-        images: np.ndarray,
+        images: Images,
         labels: np.ndarray,
         predictions: np.ndarray,
         class_names: Sequence[str],

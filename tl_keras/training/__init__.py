@@ -3,5 +3,6 @@
 A `Task` describes what the loop trains; methods make tasks. New schedules and optimizers belong in
 `optimizers`.
 
-It may import `config`, `data`, `distributed`, `errors`, `models`, `runtime` and `storage`.
+It may import `config`, `data`, `distributed`, `errors`, `models`, `pictures`, `runtime` and
+`storage`.
 """

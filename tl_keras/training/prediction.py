@@ -9,12 +9,13 @@ import tensorflow as tf
 
 from tl_keras.data import pipeline
 from tl_keras.distributed import distribution
+from tl_keras.pictures.arrays import Images
 
 # Inference needs no gradients, so its batches can be larger. This bounds their memory.
 VALUES_PER_BATCH = 2**26
 
 
-def max_batch_size(inputs: np.ndarray, image_size: int = 0) -> int:
+def max_batch_size(inputs: Images, image_size: int = 0) -> int:
     """Return the number of examples per batch for inference."""
     side = image_size or inputs.shape[1]
     values = side * side * 3 if inputs.dtype == np.uint8 else int(np.prod(inputs.shape[1:]))
@@ -30,13 +31,13 @@ class Runner:
         self._strategy = strategy
         self._run = tf.function(self._replicas, reduce_retracing=True, autograph=False)
         # The pipeline of the last examples, because each validation of a run has the same ones.
-        self._last: tuple[np.ndarray, int, Any] | None = None
+        self._last: tuple[Images, int, Any] | None = None
 
     def _replicas(self, batch: tf.Tensor) -> Any:
         outputs = self._strategy.run(self._function, args=(batch,))
         return tf.nest.map_structure(lambda one: self._strategy.gather(one, axis=0), outputs)
 
-    def run(self, inputs: np.ndarray, image_size: int = 0, **augmented: Any) -> Any:
+    def run(self, inputs: Images, image_size: int = 0, **augmented: Any) -> Any:
         """Return the outputs of the function, concatenated over all examples of `inputs`.
 
         Args:
@@ -48,7 +49,7 @@ class Runner:
         parts = [tf.nest.map_structure(lambda one: one.numpy(), self._run(b)) for b in batches]
         return tf.nest.map_structure(lambda *ones: np.concatenate(ones)[: len(inputs)], *parts)
 
-    def _batches(self, inputs: np.ndarray, image_size: int, augmented: dict[str, Any]) -> Any:
+    def _batches(self, inputs: Images, image_size: int, augmented: dict[str, Any]) -> Any:
         last = self._last
         if last and last[0] is inputs and last[1] == image_size and not augmented:
             return last[2]
@@ -74,7 +75,7 @@ class Predictor:
 
         self._runner = Runner(logits, strategy)
 
-    def predict(self, inputs: np.ndarray, image_size: int = 0) -> np.ndarray:
+    def predict(self, inputs: Images, image_size: int = 0) -> np.ndarray:
         """Return the logits of `inputs`, (examples, classes) float32, in their order.
 
         Args:

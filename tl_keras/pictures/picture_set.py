@@ -1,0 +1,287 @@
+"""All pictures of a dataset, decoded once.
+
+Decoded pictures are kept on disk for later commands (`kept_sets`). A set that is too large for that
+is in memory, and one that is too large for memory is decoded anew whenever a picture is needed.
+"""
+
+import contextlib
+import logging
+import os
+import stat
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tl_keras.errors import DataError, WriteError
+from tl_keras.pictures import decode, decoded_set, kept_sets, picture_file, pixels
+from tl_keras.pictures.decode import Decoded, PictureFormat
+from tl_keras.pictures.decoded_set import (
+    GOOD,
+    NO_PICTURE,
+    RECORD,
+    UNUSABLE,
+    DecodedSet,
+    MemorySet,
+    to_channels,
+)
+from tl_keras.pictures.limits import NotAPictureError, PictureError
+from tl_keras.pictures.options import PictureOptions
+from tl_keras.pictures.pixels import Levels, Rendering
+from tl_keras.runtime import interruption
+from tl_keras.storage import memory
+
+LOG = logging.getLogger(__name__)
+
+_FILES_PER_CHUNK = 256
+# Bytes needed to decode a picture of a pixel; 0.9 GB were measured for 50 million.
+_BYTES_PER_PIXEL = 20
+_STDERR = 2
+_SECONDS_PER_LINE = 10.0
+
+
+class PictureSet(NamedTuple):
+    """The checked pictures of a dataset.
+
+    Attributes:
+        records: (files,) RECORD.
+        problems: why a file is unusable, by its index.
+        form: how the pictures are decoded.
+        channels: 1 if all pictures are grey, else 3.
+        table: (good pictures, size, size, channels) uint8; None if they are decoded when needed.
+        is_decoded: whether all pictures have been decoded, and not their headers alone.
+    """
+
+    records: np.ndarray
+    problems: dict[int, str]
+    form: PictureFormat
+    channels: int
+    table: np.ndarray | None
+    is_decoded: bool
+
+
+class _Outcome(NamedTuple):
+    """What became of a file."""
+
+    status: int
+    decoded: Decoded | None = None
+    problem: str = ""
+
+
+def read_pictures(
+    paths: Sequence[str], in_training: np.ndarray, form: PictureFormat, options: PictureOptions
+) -> PictureSet:
+    """Check and decode all files of a dataset, or read the pictures that an earlier command kept.
+
+    Args:
+        paths: of the files, in an order that is always the same.
+        in_training: (files,) bool. The rendering is chosen from these pictures.
+        form: the pictures that are wanted; its rendering is chosen here.
+        options: the flags.
+
+    Raises:
+        DataError: there is not enough memory for a picture.
+        StoppedError: a stop signal arrived. What is decoded is kept.
+    """
+    needed = len(paths) * form.size**2 * 3
+    folder = kept_sets.KeptSets.from_options(options)
+    streams = _streams(needed, folder, options)
+    check_headers = streams and options.check_pictures != "all"
+    key = kept_sets.make_key(paths, in_training, form, options.max_pixels, streams, check_headers)
+    work = _Work(paths, in_training, form, options.max_pixels, check_headers)
+    if streams or folder.has_room(needed):
+        try:
+            with folder.open(key, 0 if streams else form.size, 0 if streams else needed) as kept:
+                return work.complete(kept)
+        except WriteError as error:
+            LOG.warning("decoded pictures are not kept: %s", error)
+    return work.complete(MemorySet(0 if streams else form.size, len(paths)))
+
+
+def _streams(needed: int, folder: kept_sets.KeptSets, options: PictureOptions) -> bool:
+    if options.stream_pictures != "auto":
+        return options.stream_pictures == "always"
+    in_memory = needed <= memory.MEMORY_SHARE * memory.available_memory()
+    return not in_memory and not folder.has_room(needed)
+
+
+class _Work(NamedTuple):
+    """The files to check and decode, see `read_pictures`."""
+
+    paths: Sequence[str]
+    in_training: np.ndarray
+    form: PictureFormat
+    max_pixels: int
+    check_headers: bool
+
+    def complete(self, target: DecodedSet) -> PictureSet:
+        """Decode what `target` lacks, and return the whole set."""
+        problems = self._append_missing(target)
+        rendering = _choose_rendering(target.records[self.in_training])
+        stale = target.find_damaged()
+        if target.done is None or target.done["rendering"] != list(rendering):
+            stale = np.union1d(stale, _find_rendered(target.records, rendering))
+        form = self.form._replace(rendering=rendering)
+        if target.keeps_rows:
+            self._decode_again(target, stale, form)
+        if target.done is None or len(stale):
+            target.finish({"problems": problems, "rendering": list(rendering)})
+        rows = target.rows() if target.keeps_rows else None
+        return PictureSet(
+            target.records, problems, form, target.channels, rows, not self.check_headers
+        )
+
+    def _append_missing(self, target: DecodedSet) -> dict[int, str]:
+        """Decode the files after the last record of `target`. Return the problems of all files."""
+        first, count = len(target.records), len(self.paths)
+        if target.done is not None and first == count:
+            return {int(index): text for index, text in target.done["problems"].items()}
+        # A process that was killed before has not stored their problems.
+        unusable = np.flatnonzero(target.records["status"] == UNUSABLE).tolist()
+        again = self._decode([self.paths[index] for index in unusable], self.form)
+        problems = {i: outcome.problem for i, outcome in zip(unusable, again, strict=True)}
+        progress = _Progress("checking" if self.check_headers else "decoding", first, count)
+        for start in range(first, count, _FILES_PER_CHUNK):
+            found = self._decode(self.paths[start : start + _FILES_PER_CHUNK], self.form)
+            decoded = [outcome.decoded for outcome in found if outcome.decoded]
+            if target.channels == 1 and not all(one.is_grey for one in decoded):
+                target.widen()
+            target.append(
+                _make_records(found, target.channels),
+                [to_channels(one.image, target.channels) for one in decoded],
+            )
+            numbered = enumerate(found, start)
+            problems |= {i: outcome.problem for i, outcome in numbered if outcome.problem}
+            progress.log(start + len(found))
+            if interruption.stop_requested():
+                raise interruption.stopped_error()
+        return problems
+
+    def _decode_again(self, target: DecodedSet, indices: np.ndarray, form: PictureFormat) -> None:
+        """Decode some good pictures again, and replace their rows.
+
+        Raises:
+            DataError: one of them cannot be decoded any more.
+        """
+        row_of = np.cumsum(target.records["status"] == GOOD) - 1
+        for start in range(0, len(indices), _FILES_PER_CHUNK):
+            chunk = indices[start : start + _FILES_PER_CHUNK].tolist()
+            found = self._decode([self.paths[index] for index in chunk], form)
+            for index, outcome in zip(chunk, found, strict=True):
+                if outcome.decoded is None:
+                    path = self.paths[index]
+                    raise DataError(f"{path!r} has changed while it was read: {outcome.problem}")
+                [record] = _make_records([outcome], target.channels)
+                image = to_channels(outcome.decoded.image, target.channels)
+                target.overwrite(index, int(row_of[index]), record, image)
+
+    def _decode(self, paths: Sequence[str], form: PictureFormat) -> list[_Outcome]:
+        """Decode files in parallel, or check their headers."""
+        if not paths:
+            return []
+        max_threads = memory.available_memory() // (_BYTES_PER_PIXEL * self.max_pixels)
+        threads = max(1, min(os.cpu_count() or 1, max_threads))
+        one = _check_header if self.check_headers else decode.decode
+        with _mute_stderr(), ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda path: _try(one, path, form, self.max_pixels), paths))
+
+
+class _Progress:
+    """Log lines of work that takes longer than some seconds."""
+
+    def __init__(self, verb: str, done: int, count: int):
+        """Begin after `done` of `count` files."""
+        self._verb, self._count = verb, count
+        self._time = time.monotonic()
+        if done < count:
+            LOG.info("%s %d of %d pictures", verb, count - done, count)
+
+    def log(self, done: int) -> None:
+        """Log how many files are done, at most every 10 seconds."""
+        if time.monotonic() - self._time >= _SECONDS_PER_LINE:
+            LOG.info("%s: %d of %d pictures", self._verb, done, self._count)
+            self._time = time.monotonic()
+
+
+def _find_rendered(records: np.ndarray, rendering: Rendering) -> np.ndarray:
+    """Return the indices of the pictures that `rendering` changes, (n,) int64."""
+    if rendering == Rendering():
+        return np.empty(0, np.int64)
+    rendered = records["is_deep"] | (records["opaque"] >= 0)
+    return np.flatnonzero(rendered & (records["status"] == GOOD))
+
+
+def _choose_rendering(records: np.ndarray) -> Rendering:
+    good = records[records["status"] == GOOD]
+    special = good[good["is_deep"] | (good["opaque"] >= 0)]
+    return pixels.choose_rendering(
+        [Levels(*(record[name].item() for name in Levels._fields)) for record in special]
+    )
+
+
+def _make_records(outcomes: Sequence[_Outcome], channels: int) -> np.ndarray:
+    records = np.zeros(len(outcomes), RECORD)
+    records["opaque"] = -1
+    for record, outcome in zip(records, outcomes, strict=True):
+        record["status"] = outcome.status
+        if outcome.decoded:
+            for name, value in outcome.decoded.levels._asdict().items():
+                record[name] = value
+            record["is_grey"] = outcome.decoded.is_grey
+            record["digest"] = decoded_set.digest_row(outcome.decoded.image, channels)
+    return decoded_set.seal(records)
+
+
+def _check_header(path: str, form: PictureFormat, max_pixels: int) -> Decoded:
+    """Check the header of a picture. It is decoded if it belongs to those that need a rendering.
+
+    Returns:
+        An empty image of 1 channel if the file stores grey, else of 3.
+    """
+    del form
+    with picture_file.open_picture(path, max_pixels) as (picture, file):
+        levels = Levels()
+        if picture.format not in ("JPEG", "MPO") and pixels.needs_rendering(picture):
+            levels = pixels.measure(picture_file.load_raster(picture, file))
+        channels = 1 if picture.mode in pixels.GREY_MODES else 3
+    return Decoded(np.empty((0, 0, channels), np.uint8), channels == 1, levels)
+
+
+def _try(
+    function: Callable[[str, PictureFormat, int], Decoded],
+    path: str,
+    form: PictureFormat,
+    max_pixels: int,
+) -> _Outcome:
+    try:
+        # A pipe would block until something is written.
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            return _Outcome(NO_PICTURE)
+        return _Outcome(GOOD, function(path, form, max_pixels))
+    except NotAPictureError:
+        return _Outcome(NO_PICTURE)
+    except (PictureError, OSError) as error:
+        return _Outcome(UNUSABLE, problem=str(error) or type(error).__name__)
+    except MemoryError as error:  # the image is good: another run could decode it
+        raise DataError(f"there is not enough memory to decode {path}") from error
+
+
+@contextlib.contextmanager
+def _mute_stderr() -> Iterator[None]:
+    """Suppress the warnings of Pillow and the console output of libtiff: problems are listed.
+
+    Both are process-wide, so this context encloses the thread pool.
+    """
+    with warnings.catch_warnings(), Path(os.devnull).open("wb") as nowhere:
+        warnings.simplefilter("ignore")
+        console = os.dup(_STDERR)
+        os.dup2(nowhere.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(console, _STDERR)
+            os.close(console)
