@@ -1,6 +1,9 @@
 """What all tests share: a quiet TensorFlow, strict warnings, and the data that lie beside us."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,9 @@ LONGEST_FIRST = (
 
 # Read when TensorFlow and Keras are imported, by the tests and by the programs they start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Decoded pictures are kept here, and not in the home of whoever runs the tests.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tl_keras_tests_")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 for variable, folder in (("TFDS_DATA_DIR", "tfds"), ("KERAS_HOME", "keras_home")):
     if (SHARED_DATA / folder).is_dir():
         os.environ.setdefault(variable, str(SHARED_DATA / folder))

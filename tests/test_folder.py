@@ -8,23 +8,32 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tl_keras import main
+from tl_keras.config.pictures import PictureOptions
 from tl_keras.data import catalog, folder, reading
 from tl_keras.data.dataset import Dataset
 from tl_keras.errors import DataError, UsageError
-from tl_keras.pictures import picture_file
+from tl_keras.pictures import decode, decoded_set, picture_file
 from tl_keras.storage import memory
 
 HANDWRITTEN = Path(__file__).resolve().parents[2] / "shared/data/image_folders/handwritten62"
 
 
-def open_folder(root: Path, framing: str = "auto", max_bad_images: int = 0) -> Dataset:
-    return reading.open_dataset(f"folder:{root}", framing=framing, max_bad_images=max_bad_images)
+def open_folder(root: Path, framing: str = "auto", *, size: int = 6, **options) -> Dataset:
+    pictures = PictureOptions(**options)
+    found = reading.open_dataset(f"folder:{root}", framing=framing, pictures=pictures)
+    assert found.decode and found.channels == 0
+    return found.decode(size)
+
+
+def images_of(dataset: Dataset, split: str) -> np.ndarray:
+    return np.asarray(dataset.read(split).images)
 
 
 @pytest.fixture
@@ -57,29 +66,41 @@ def make_splits(root: Path, *names: str) -> Path:
 
 def test_folder_with_train_and_test_keeps_them(tmp_path: Path) -> None:
     make_splits(tmp_path, "b", "a")
-    make_classes(tmp_path / "val", "a", "b")
     (tmp_path / "LICENSE").write_text("MIT")
-    dataset = open_folder(tmp_path)
+    dataset = open_folder(tmp_path, size=4)
     assert dataset.class_names == ("a", "b")
-    assert (dataset.channels, dataset.size) == (1, 0)
-    train, test = dataset.read("train", 6), dataset.read("test", 4)
-    assert train.images.shape == (10, 6, 6, 1)
-    assert train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4] * 2
+    assert (dataset.channels, dataset.size) == (1, 4)
+    train, test = dataset.read("train"), dataset.read("test")
+    assert train.images.shape == (10, 4, 4, 1)
+    assert images_of(dataset, "train")[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4] * 2
     assert train.labels.tolist() == [0] * 5 + [1] * 5
+    assert train.is_validation is None
     assert test.images.shape == (4, 4, 4, 1)
     assert test.labels.tolist() == [0, 0, 1, 1]
 
 
+def test_folder_with_validation_marks_it_in_the_training_split(tmp_path: Path) -> None:
+    make_splits(tmp_path, "b", "a")
+    make_classes(tmp_path / "Valid", "a", "b", count=2)
+    dataset = open_folder(tmp_path)
+    train = dataset.read("train")
+    assert images_of(dataset, "train")[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4] * 2 + [0, 1] * 2
+    assert train.is_validation is not None
+    assert train.is_validation.tolist() == [False] * 10 + [True] * 4
+    assert len(dataset.read("test").labels) == 4
+
+
 def test_folder_of_classes_is_split_the_same_always_and_class_by_class(tmp_path: Path) -> None:
     make_classes(tmp_path, "a", "b", count=10)
-    splits = [open_folder(tmp_path).read(split, 6) for split in ("train", "test", "train")]
+    splits = [open_folder(tmp_path).read(split) for split in ("train", "test", "train")]
     train, test, again = splits
+    values = [np.asarray(split.images)[:, 0, 0, 0] for split in splits]
     assert np.bincount(train.labels).tolist() == [8, 8]
     assert np.bincount(test.labels).tolist() == [2, 2]
     np.testing.assert_array_equal(train.images, again.images)
     for label in (0, 1):
-        values = [part.images[part.labels == label, 0, 0, 0].tolist() for part in (train, test)]
-        assert sorted(values[0] + values[1]) == list(range(10))
+        parts = [values[i][part.labels == label].tolist() for i, part in enumerate((train, test))]
+        assert sorted(parts[0] + parts[1]) == list(range(10))
 
 
 def test_folder_sorts_names_of_any_script_by_bytes(tmp_path: Path) -> None:
@@ -95,9 +116,10 @@ def test_folder_sorts_names_the_same_in_any_locale(locale: str, tmp_path: Path) 
     names = ["b", "a", "Z", "é", "10", "9", "\uff21", os.fsdecode(b"\xff")]
     make_classes(tmp_path, *names)
     code = (
-        "import sys; from tl_keras.data import reading;"
+        "import sys; import numpy as np; from tl_keras.data import reading;"
         "found = reading.open_dataset('folder:' + sys.argv[1]);"
-        "print(ascii(found.class_names), found.read('train', 6).images[:, 0, 0, 0].tolist())"
+        "images = np.asarray(found.read('train', 6).images);"
+        "print(ascii(found.class_names), images[:, 0, 0, 0].tolist())"
     )
     # Python would else mend a locale that knows no more than ASCII.
     environment = {**os.environ, "LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -107,7 +129,7 @@ def test_folder_sorts_names_the_same_in_any_locale(locale: str, tmp_path: Path) 
         cwd=Path(__file__).parents[1],
     )  # fmt: skip
     dataset = open_folder(tmp_path)
-    values = dataset.read("train", 6).images[:, 0, 0, 0].tolist()
+    values = images_of(dataset, "train")[:, 0, 0, 0].tolist()
     assert (done.stdout, done.stderr) == (f"{ascii(dataset.class_names)} {values}\n", "")
 
 
@@ -118,7 +140,7 @@ def test_folder_takes_names_that_are_no_text(tmp_path: Path) -> None:
         save(tmp_path / odd / f"{index}{odd}.png", Image.new("L", (6, 6), 70 + index))
     dataset = open_folder(tmp_path)
     assert dataset.class_names == ("a", "\\xff")
-    images = np.concatenate([dataset.read(split, 6).images for split in ("train", "test")])
+    images = np.concatenate([images_of(dataset, split) for split in ("train", "test")])
     assert sorted(images[:, 0, 0, 0].tolist()) == [0, 1, 2, 3, 4, 70, 71, 72, 73, 74]
     (tmp_path / odd / f"bad{odd}.png").write_text("x")
     with pytest.raises(DataError, match=r"'\\udcff/bad\\udcff\.png' \(not a picture") as raised:
@@ -144,31 +166,31 @@ def test_folder_counts_pictures_without_colour_as_grey(
 ) -> None:
     make_splits(tmp_path, "a", "b")
     save(tmp_path / "train" / "a" / "00.png", image)
-    dataset = open_folder(tmp_path)
+    dataset = open_folder(tmp_path, size=4)
     assert dataset.channels == 1
-    assert (dataset.read("train", 4).images[1] == value).all()
+    assert (images_of(dataset, "train")[1] == value).all()
 
 
 def test_folder_with_one_coloured_picture_has_three_channels(tmp_path: Path) -> None:
     make_splits(tmp_path, "a", "b")
     save(tmp_path / "test" / "b" / "0.jpg", Image.new("CMYK", (5, 5), (255, 0, 0, 0)))
-    dataset = open_folder(tmp_path)
+    dataset = open_folder(tmp_path, size=5)
     assert dataset.channels == 3
     assert dataset.augment == catalog.PHOTOGRAPHS
-    cyan = dataset.read("test", 5).images[2, 2, 2]
+    cyan = images_of(dataset, "test")[2, 2, 2]
     assert cyan[0] < 20
     assert cyan[1:].min() > 150
-    assert dataset.read("train", 5).images.shape == (10, 5, 5, 3)
+    assert images_of(dataset, "train").shape == (10, 5, 5, 3)
     framed = open_folder(tmp_path, "mnist")
     assert (framed.channels, framed.size, framed.augment) == (1, 28, catalog.HANDWRITING)
-    assert framed.read("test", 0).images.shape == (5, 28, 28, 1)
+    assert images_of(framed, "test").shape == (5, 28, 28, 1)
 
 
 def test_folder_takes_a_picture_of_another_format_than_its_extension(tmp_path: Path) -> None:
     make_splits(tmp_path, "a", "b")
     for name in ("00.jpg", "01.txt", "02"):
         save(tmp_path / "train" / "a" / name, Image.new("L", (6, 6), 200), format="PNG")
-    values = open_folder(tmp_path).read("train", 6).images[:, 0, 0, 0]
+    values = images_of(open_folder(tmp_path), "train")[:, 0, 0, 0]
     assert np.count_nonzero(values == 200) == 3
 
 
@@ -185,7 +207,7 @@ def test_folder_ignores_what_is_no_regular_file(
             os.mknod(a / "device.png", 0o600 | 0o020000, os.makedev(1, 5))  # as /dev/zero
         except PermissionError:
             assert os.getuid() != 0
-        assert len(open_folder(tmp_path).read("train", 6).images) == 10
+        assert len(images_of(open_folder(tmp_path), "train")) == 10
 
 
 def test_folder_ignores_hidden_files_and_files_that_are_no_pictures(
@@ -200,7 +222,7 @@ def test_folder_ignores_hidden_files_and_files_that_are_no_pictures(
     os.mkfifo(tmp_path / "train" / "a" / "pipe.png")
     dataset = open_folder(tmp_path)
     assert dataset.class_names == ("a", "b")
-    assert len(dataset.read("train", 6).images) == 10
+    assert len(images_of(dataset, "train")) == 10
     assert logged == [f"{tmp_path}: 3 files that are no images are ignored"]
 
 
@@ -254,15 +276,15 @@ def test_folder_leaves_out_as_many_corrupt_pictures_as_it_may_and_logs_them(
     for allowed in (0, 2):
         with pytest.raises(DataError, match=r"unusable images \(3 in all\): .*--max_bad_images=3$"):
             open_folder(tmp_path, max_bad_images=allowed)
-    assert logged == []
     for allowed in (3, 100):
         logged.clear()
         dataset = open_folder(tmp_path, max_bad_images=allowed)
-        train, test = dataset.read("train", 6), dataset.read("test", 6)
-        assert train.images[:, 0, 0, 0].tolist() == [0, 2, 3, 4, 0, 1, 2, 3, 4]
+        train, test = dataset.read("train"), dataset.read("test")
+        values = [np.asarray(part.images)[:, 0, 0, 0].tolist() for part in (train, test)]
+        assert values == [[0, 2, 3, 4, 0, 1, 2, 3, 4], [0, 1, 1]]
         assert train.labels.tolist() == [0] * 4 + [1] * 5
-        assert (test.images[:, 0, 0, 0].tolist(), test.labels.tolist()) == ([0, 1, 1], [0, 0, 1])
-        (message,) = logged
+        assert test.labels.tolist() == [0, 0, 1]
+        (message,) = (line for line in logged if not line.startswith("decoding"))
         assert message.startswith(
             f"{tmp_path}: unusable images are skipped (3 in all): 'train/a/1.png'"
             " (not a picture, by its content), 'train/b/huge.png' ("
@@ -272,10 +294,10 @@ def test_folder_leaves_out_as_many_corrupt_pictures_as_it_may_and_logs_them(
 
 def test_folder_splits_the_same_with_a_corrupt_picture_and_without_it(tmp_path: Path) -> None:
     make_classes(tmp_path, "a", "b", count=10)
-    before = open_folder(tmp_path).read("train", 6)
+    before = open_folder(tmp_path).read("train")
     bad = tmp_path / "a" / "3bad.png"
     bad.write_text("x")
-    after = open_folder(tmp_path, max_bad_images=1).read("train", 6)
+    after = open_folder(tmp_path, max_bad_images=1).read("train")
     np.testing.assert_array_equal(before.images, after.images)
     np.testing.assert_array_equal(before.labels, after.labels)
 
@@ -301,11 +323,11 @@ def test_folder_refuses_a_class_of_which_all_training_pictures_are_corrupt(tmp_p
 def test_folder_never_leaves_out_a_picture_for_want_of_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path) -> None:
+    def full(*_) -> None:
         raise MemoryError
 
     make_splits(tmp_path, "a", "b")
-    monkeypatch.setattr(picture_file, "load", full)
+    monkeypatch.setattr(decode, "decode", full)
     with pytest.raises(DataError, match=r"not enough memory to decode .*/train/a/0\.png$"):
         open_folder(tmp_path, max_bad_images=100)
 
@@ -321,7 +343,7 @@ def test_folder_lets_no_library_write_about_pictures_to_the_console(
     with pytest.raises(picture_file.PictureError):
         picture_file.load(damaged)
     assert "LZMADecode" in capfd.readouterr().err
-    open_folder(tmp_path, max_bad_images=1).read("train", 6)
+    open_folder(tmp_path, max_bad_images=1).read("train")
     os.write(2, b"heard again")
     assert capfd.readouterr().err == "heard again"
     assert not recwarn.list
@@ -332,18 +354,28 @@ def test_folder_lets_no_library_write_about_pictures_to_the_console(
 def test_folder_larger_than_memory_is_read_into_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = open_folder(make_splits(tmp_path, "a", "b"))
+    allocated = []
+
+    def allocate(shape: tuple[int, ...]) -> np.ndarray:
+        allocated.append(memory.allocate(shape))
+        return allocated[-1]
+
     monkeypatch.setattr(memory, "available_memory", lambda: 0)
-    images = dataset.read("train", 6).images
-    assert images.base is not None
-    assert images[:, 3, 3, 0].tolist() == [0, 1, 2, 3, 4] * 2
+    monkeypatch.setattr(decoded_set, "memory", SimpleNamespace(allocate=allocate))
+    dataset = open_folder(
+        make_splits(tmp_path, "a", "b"), picture_cache_gb=0, stream_pictures="never"
+    )
+    assert [type(one) for one in allocated] == [np.memmap]
+    assert images_of(dataset, "train")[:, 3, 3, 0].tolist() == [0, 1, 2, 3, 4] * 2
 
 
-def test_folder_names_a_picture_that_goes_missing_later(tmp_path: Path) -> None:
-    dataset = open_folder(make_splits(tmp_path, "a", "b"))
+def test_folder_names_a_streamed_picture_that_goes_missing_later(tmp_path: Path) -> None:
+    dataset = open_folder(make_splits(tmp_path, "a", "b"), stream_pictures="always")
+    train = dataset.read("train")
     (tmp_path / "train" / "b" / "3.png").unlink()
-    with pytest.raises(DataError, match=r"b/3\.png has changed"):
-        dataset.read("train", 6)
+    assert train.images[0].tolist() == np.zeros((6, 6, 1)).tolist()
+    with pytest.raises(DataError, match=r"b/3\.png' cannot be decoded: No such file"):
+        np.asarray(train.images)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +401,7 @@ def test_folder_accepts_a_class_that_is_trained_and_not_tested(tmp_path: Path) -
     make_classes(tmp_path / "train", "a", "b")
     make_classes(tmp_path / "test", "b")
     dataset = open_folder(tmp_path)
-    assert set(dataset.read("test", 6).labels.tolist()) == {1}
+    assert set(dataset.read("test").labels.tolist()) == {1}
 
 
 def test_folder_refuses_a_class_without_a_training_picture(tmp_path: Path) -> None:
@@ -463,7 +495,7 @@ def test_folder_refuses_links_that_lead_out_and_takes_others(tmp_path: Path) -> 
     root = make_splits(tmp_path / "root", "a", "b")
     (root / "train" / "b" / "inside.png").symlink_to(root / "train" / "a" / "0.png")
     (tmp_path / "link").symlink_to(root)
-    assert len(open_folder(tmp_path / "link").read("train", 6).images) == 11
+    assert len(images_of(open_folder(tmp_path / "link"), "train")) == 11
     for link, target in ((root / "train" / "a" / "out.png", outside), (root / "c", outside.parent)):
         link.symlink_to(target)
         with pytest.raises(DataError, match="leads out of"):
@@ -487,8 +519,9 @@ def test_folder_reads_real_scans_and_frames_them_white_on_black() -> None:
     dataset = open_folder(HANDWRITTEN, "mnist")
     assert len(dataset.class_names) == 62
     assert set(dataset.class_names) == set(catalog.BYCLASS)
-    test = dataset.read("test", 0)
+    test = dataset.read("test")
     assert test.images.shape == (1116, 28, 28, 1)
     assert np.bincount(test.labels).tolist() == [18] * 62
-    assert np.median(test.images) == 0
-    assert (test.images.max(axis=(1, 2, 3)) > 200).mean() > 0.9
+    images = np.asarray(test.images)
+    assert np.median(images) == 0
+    assert (images.max(axis=(1, 2, 3)) > 200).mean() > 0.9

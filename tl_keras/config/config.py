@@ -16,6 +16,7 @@ from tl_keras.config.options import (
     to_plain,
 )
 from tl_keras.config.pace import Pace
+from tl_keras.config.pictures import PictureOptions
 from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.config.shots import format_shots, parse_shots
 from tl_keras.config.terms import Names, Term, Terms
@@ -51,7 +52,7 @@ NOT_PART_OF_THE_EXPERIMENT = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(PictureOptions):
     """All settings of an experiment; see each field's help."""
 
     source: str = option(
@@ -204,50 +205,6 @@ class Config:
         DATA,
         rare=True,
     )
-
-    fit: str = option(
-        "crop",
-        "how pictures of different sizes become squares: crop cuts out the centre, as ImageNet"
-        " weights were trained with; pad adds black borders; stretch changes the aspect ratio",
-        DATA, choices=("crop", "pad", "stretch"),
-    )  # fmt: skip
-    max_bad_images: int = option(
-        0,
-        "folder:PATH: limit of corrupt images that are left out and named in the log. More of them"
-        " are an error",
-        DATA, unit="images", low=0, high=1e9,
-        rare=True,
-    )  # fmt: skip
-
-    max_pixels: int = option(
-        50_000_000,
-        "folder:PATH: limit of the pixels of a picture, which bounds the memory for decoding it",
-        DATA, unit="pixels", low=1, high=4e9, rare=True,
-    )  # fmt: skip
-    check_pictures: str = option(
-        "auto",
-        "folder:PATH: what is checked before training. all decodes every picture; headers reads the"
-        " headers alone; auto: headers if pictures are streamed, else all",
-        DATA, choices=("auto", "all", "headers"), rare=True,
-    )  # fmt: skip
-    stream_pictures: str = option(
-        "auto",
-        "folder:PATH: decode pictures during training. auto: only if they fit neither into"
-        " --picture_cache_gb nor into half of the memory. The results are the same",
-        DATA, choices=("auto", "always", "never"), rare=True,
-    )  # fmt: skip
-    picture_cache: str = option(
-        "",
-        "folder of decoded pictures, which later commands with any workdir read in place of the"
-        " files; empty: $XDG_CACHE_HOME/tl_keras/pictures or ~/.cache/tl_keras/pictures",
-        DATA, rare=True,
-    )  # fmt: skip
-    picture_cache_gb: float = option(
-        20.0,
-        "limit of --picture_cache. The pictures that were not used for longest are removed. 0: keep"
-        " no decoded pictures",
-        DATA, unit="gigabytes", low=0, high=1e6, rare=True,
-    )  # fmt: skip
 
     training: Training = Training()
     # With a constant learning rate the last step's weights vary; an average reduces that. A

@@ -1,6 +1,7 @@
 """The settings of one training; source, target and scratch each have their own."""
 
 import dataclasses
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -176,12 +177,15 @@ class Training:
 def named_options(config: Any) -> Iterator[tuple[str, Option, Any]]:
     """Yield (flag name, option, value) for every setting, in the order of `--help`.
 
+    Settings of a base class come after those of the class itself.
+
     The value of a --scratch_ flag is None if it inherits the target's.
 
     Args:
         config: a Config, or another dataclass of options.
     """
-    for field in dataclasses.fields(config):
+    own = inspect.get_annotations(type(config))
+    for field in sorted(dataclasses.fields(config), key=lambda field: field.name not in own):
         value = getattr(config, field.name)
         if field.name in TRAININGS:
             yield from _training_options(*TRAININGS[field.name], value)

@@ -58,6 +58,6 @@ class Dataset:
     channels: int
     size: int
     augment: Augmentation
-    read: Callable[[str, int], ImageSet]
+    read: Callable[..., ImageSet]
     check_test: Callable[[], None] = lambda: None
     decode: "Callable[[int], Dataset] | None" = None

@@ -11,6 +11,8 @@ from tl_keras.pictures.arrays import ImageArray, Images
 from tl_keras.storage import files
 
 _CHUNK = 4096
+# Begins the hash of images whose files were not decoded: it covers names, sizes and times.
+FILES = "files"
 
 
 class DataFingerprints:
@@ -46,10 +48,20 @@ class DataFingerprints:
         """
         total = hashlib.sha256("\n".join(class_names).encode(errors="surrogatepass"))
         total.update(np.ascontiguousarray(images.labels).data)
-        total.update(hash_images(images.images).encode())
+        hashed = hash_images(images.images)
+        total.update(hashed.encode())
+        kind = FILES if hashed.startswith(FILES) else "pixels"
         sha256 = total.hexdigest()
         found = {"images": len(images.labels), "sha256": sha256}
+        if kind == FILES:
+            found["kind"] = kind
         before = self._fingerprints.setdefault(f"{name} {split}", found)
+        if before.get("kind", "pixels") != kind:
+            checks = "headers" if kind == "pixels" else "all"
+            raise DataError(
+                f"{self._path.parent} was started with --check_pictures={checks} for '{name}'. Give"
+                " it again, or choose another --workdir"
+            )
         if before != found:
             raise DataError(
                 f"the {split} images of '{name}' are not those that {self._path.parent} was"

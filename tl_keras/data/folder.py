@@ -21,8 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tl_keras.config.pictures import PictureOptions
 from tl_keras.data import catalog
 from tl_keras.data.dataset import Dataset, ImageSet
+from tl_keras.data.fingerprints import FILES
 from tl_keras.data.held_out import choose_test
 from tl_keras.errors import DataError, UsageError
 from tl_keras.pictures import images
@@ -30,7 +32,6 @@ from tl_keras.pictures.arrays import StoredImages, StreamedImages
 from tl_keras.pictures.decode import PictureFormat
 from tl_keras.pictures.decoded_set import GOOD, NO_PICTURE
 from tl_keras.pictures.layout import Layout, find_layout
-from tl_keras.pictures.options import PictureOptions
 from tl_keras.pictures.picture_set import read_pictures
 
 LOG = logging.getLogger(__name__)
@@ -151,7 +152,9 @@ class _FolderPictures:
         )
 
     def _digest(self, rows: np.ndarray) -> str:
-        """Return the sha256 of the pixels of some pictures, or else of their names and sizes."""
+        """Return the sha256 of the pixels of some pictures, or else of their files' names, sizes
+        and times.
+        """
         total = hashlib.sha256(repr((len(rows), self._set.form, self.channels)).encode())
         if self._set.is_decoded:
             records = self._set.records[self._set.records["status"] == GOOD]
@@ -162,7 +165,7 @@ class _FolderPictures:
                 total.update(
                     os.fsencode(f"{path.relative_to(self._root)}\0{path.stat().st_size}\0")
                 )
-        return total.hexdigest()
+        return total.hexdigest() if self._set.is_decoded else f"{FILES}:{total.hexdigest()}"
 
     def _hold_out_test(self) -> None:
         if not (self._split_of == "test").any():

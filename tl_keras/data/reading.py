@@ -7,7 +7,7 @@ from tl_keras.data.dataset import Dataset
 from tl_keras.errors import UsageError
 
 if TYPE_CHECKING:
-    from tl_keras.pictures.options import PictureOptions
+    from tl_keras.config.pictures import PictureOptions
 
 
 def open_dataset(
@@ -43,8 +43,8 @@ def open_dataset(
         )
     reader = catalog.find(name).reader
     if reader == "folder":
+        from tl_keras.config.pictures import PictureOptions
         from tl_keras.data import folder
-        from tl_keras.pictures.options import PictureOptions
 
         return folder.open_dataset(name, framing, pictures or PictureOptions())
     if reader == "embedded":

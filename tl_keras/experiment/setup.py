@@ -28,7 +28,6 @@ from tl_keras.models import building, weights
 from tl_keras.models import catalog as models
 from tl_keras.models.precision import Precision, set_compute_dtype
 from tl_keras.models.weights import Origin, Weights
-from tl_keras.pictures.options import PictureOptions
 from tl_keras.runtime import seeds
 
 
@@ -264,7 +263,7 @@ def _open_dataset(name: str, config: Config) -> Dataset:
         name,
         framing=config.framing,
         data_dir=config.data_dir,
-        pictures=PictureOptions.from_config(config),
+        pictures=config,
     )
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import filelock
 import numpy as np
 
+from tl_keras.config.pictures import PictureOptions
 from tl_keras.pictures.decode import PictureFormat
 from tl_keras.pictures.decoded_set import FileSet
-from tl_keras.pictures.options import PictureOptions
 from tl_keras.runtime import interruption
 from tl_keras.storage import files
 

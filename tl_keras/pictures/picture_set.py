@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tl_keras.config.pictures import PictureOptions
 from tl_keras.errors import DataError, WriteError
 from tl_keras.pictures import decode, decoded_set, kept_sets, picture_file, pixels
 from tl_keras.pictures.decode import Decoded, PictureFormat
@@ -30,7 +31,6 @@ from tl_keras.pictures.decoded_set import (
     to_channels,
 )
 from tl_keras.pictures.limits import NotAPictureError, PictureError
-from tl_keras.pictures.options import PictureOptions
 from tl_keras.pictures.pixels import Levels, Rendering
 from tl_keras.runtime import interruption
 from tl_keras.storage import memory

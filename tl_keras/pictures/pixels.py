@@ -78,18 +78,18 @@ class Levels(NamedTuple):
 def choose_rendering(levels: Sequence[Levels]) -> Rendering:
     """Choose the rendering of a dataset from the levels of its training pictures.
 
-    The range of deep pictures is that of their values. It begins at 0 and ends at a power of 2 if
-    that wastes no more than three quarters of it: 12 bits are 0 to 4095 whatever their brightest
-    pixel is. The background is white unless more than 1 % of the transparent pictures are light.
+    The range of deep pictures is 16 bits, or fewer if the two highest bits are 0 in all of them: 12
+    bits are 0 to 4095 whatever their brightest pixel is. It is that of their values if these use
+    less than a quarter of it, or are negative. The background is white unless more than 1 % of the transparent pictures are light.
     Then it is black, or grey if more than 1 % are dark.
     """
     deep = [level for level in levels if level.is_deep]
     low, high = 0, 65535
     if deep:
         low, high = min(level.low for level in deep), max(level.high for level in deep)
-        if 0 <= low < (high + 1) / 4:
-            low, high = 0, max(255, (1 << int(high).bit_length()) - 1)
-        high = max(high, low + 1)
+        if low >= 0 and (low == high or 4 * (high - low + 1) > high + 1):
+            bits = max(8, int(high).bit_length())
+            low, high = 0, (1 << (16 if bits == 15 else bits)) - 1
     opaque = np.array([level.opaque for level in levels if level.opaque >= 0])
     background = WHITE
     if opaque.size and (opaque >= _LIGHT).mean() > _RARE:
