@@ -86,19 +86,21 @@ def format_classes(counts: class_counts.Counts, shots: int | None) -> str:
         counts: from `class_counts.count`, with the labels of one number of labels per class.
         shots: that number, None for all.
     """
-    few = class_counts.format_few(counts)
+    heading = "Images of a class, with " + (
+        "all labels" if shots is None else f"{shots} label{'s' * (shots != 1)} a class"
+    )
     if even := class_counts.format_even(counts):
-        parts = [f"Images of a class, at {format_shots(shots)}: {even}.", few]
+        parts = [f"{heading}: {even}."]
     elif len(counts) <= class_counts.MAX_LISTED:
         rows = [
             [cell.replace("|", "\\|") for cell in row] for row in class_counts.list_rows(counts)
         ]
-        parts = [f"Images of a class, at {format_shots(shots)}:", _format_table(rows), few]
+        parts = [f"{heading}:", _format_table(rows)]
     else:
         lines = [f"- {s}: {class_counts.format_split(counts, s)}" for s in class_counts.SPLITS]
-        heading = f"{len(counts)} classes; images of a class, at {format_shots(shots)}:"
-        parts = [heading, "\n".join(lines), few]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        parts = [f"{heading}, {len(counts)} classes:", "\n".join(lines)]
+    few = class_counts.format_few(counts)
+    return "\n\n".join(parts + ([few] if few else [])) + "\n"
 
 
 def _format_differences(
