@@ -176,6 +176,19 @@ def _group_balanced(records: Sequence[Mapping[str, Any]]) -> curves.Balanced:
     return found
 
 
+def _format_notes(comparison_config: ComparisonConfig, records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the paragraphs on what limits the comparison."""
+    notes = [
+        f"Left out: {name}, because {reason}."
+        for name, reason in comparison_config.left_out.items()
+    ]
+    if unfinished := _list_unconverged(records):
+        notes.append(f"Not converged: {', '.join(unfinished)}.")
+    if alone := _list_unpaired_penalties(comparison_config):
+        notes.append(f"Scratch has no penalty: {', '.join(alone)} regularise their own line alone.")
+    return "".join(f"\n{note}\n" for note in notes)
+
+
 def _report(
     setup: ExperimentSetup,
     workdir: Workdir,
@@ -212,12 +225,7 @@ def _report(
     balanced = _group_balanced(records) if class_counts.is_uneven(counts[shown]) else None
     text = curves.format_markdown(title, correct, shots, accuracy, balanced)
     text += f"\n{curves.format_classes(counts[shown], shown)}"
-    for name, reason in comparison_config.left_out.items():
-        text += f"\nLeft out: {name}, because {reason}.\n"
-    if unfinished := _list_unconverged(records):
-        text += f"\nNot converged: {', '.join(unfinished)}.\n"
-    if alone := _list_unpaired_penalties(comparison_config):
-        text += f"\nScratch has no penalty: {', '.join(alone)} regularise their own line alone.\n"
+    text += _format_notes(comparison_config, records)
     picture = curves.plot(
         title, correct, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
     )
