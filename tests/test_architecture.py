@@ -105,6 +105,7 @@ TEST_FILES = {
     "experiment/cleanup": "test_experiment.py",
     "experiment/train_and_test": "test_experiment.py",
     "experiment/source": "test_experiment.py",
+    "experiment/target_classes": "test_class_counts.py",
     "report/conclusion": "test_summary.py",
     "data/catalog": "test_reading.py",
     "data/dataset": "test_reading.py",

@@ -57,6 +57,21 @@ def test_comparison_leaves_table_plot_and_record(finished):
     assert (root / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_comparison_reports_the_images_of_each_class_for_each_number_of_labels(finished):
+    root, text = finished
+    report = json.loads((root / "comparison.json").read_text())
+    counts = report["class_counts"]
+    assert list(counts) == ["2", "all"]
+    assert [images["train"] for images in counts["2"].values()] == [2] * 10
+    assert sum(images["train"] + images["validation"] for images in counts["all"].values()) == 1000
+    for of in counts.values():
+        assert sum(images["test"] for images in of.values()) == 797
+    assert all(0 < run["test"]["balanced_accuracy"] < 1 for run in report["runs"])
+    # The digits are even: no table.
+    assert "Images of a class, with all labels: 10 classes, each with " in text
+    assert "Balanced" not in text
+
+
 def test_source_is_trained_once_and_each_run_lies_by_its_name(finished):
     root, _ = finished
     assert len(list(root.glob("**/source.weights.h5"))) == 1

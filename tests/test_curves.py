@@ -58,6 +58,51 @@ def test_missing_runs_are_told_by_a_dash():
     assert "| bss            | 70.00 ± 0.00 (0.65) | -                   |" in text
 
 
+def test_table_of_uneven_classes_is_followed_by_the_balanced_accuracies():
+    balanced = {"scratch": {5: {0: 0.4, 1: 0.5}}, "l2": {5: {0: 0.625}, None: {0: 0.75}}}
+    text = curves.format_markdown("", FOUND, (5, None), None, balanced)
+    accuracies, table = text.split("Difference from")[0].split("Balanced accuracy in %")
+    assert "| finetune " in accuracies
+    assert table.splitlines()[2:] == [
+        "| labels a class | 5            | all   |",
+        "| -------------- | ------------ | ----- |",
+        "| scratch        | 45.00 ± 7.07 | -     |",
+        "| l2             | 62.50        | 75.00 |",
+        "",
+    ]
+    assert "Balanced" not in curves.format_markdown("", FOUND, (5, None), None)
+
+
+def counts_of(train, test):
+    return {
+        f"c|{number}": {"train": count, "validation": 0, "test": test[number]}
+        for number, count in enumerate(train)
+    }
+
+
+def test_classes_are_a_sentence_a_table_or_a_list():
+    assert curves.format_classes(counts_of([5, 5], [20, 21]), 5) == (
+        "Images of a class, with 5 labels a class: 2 classes, each with 5 train, 0 validation and"
+        " 20-21 test images.\n"
+    )
+    assert curves.format_classes(counts_of([1, 40], [0, 12]), None).split("\n") == [
+        "Images of a class, with all labels:",
+        "",
+        "| train | validation | test | class |",
+        "| ----- | ---------- | ---- | ----- |",
+        "| 1     | 0          | 0    | c\\|0  |",
+        "| 40    | 0          | 12   | c\\|1  |",
+        "",
+        "Fewer than 5 test images: c|0 (none).",
+        "",
+    ]
+    many = curves.format_classes(counts_of([1] * 21, range(5, 26)), 1)
+    assert many == (
+        "Images of a class, with 1 label a class, 21 classes:\n\n- train: 1 each\n"
+        "- validation: none\n- test: 5 (c|0) to 25 (c|20), median 15\n"
+    )
+
+
 def test_difference_of_seeds_that_agree_is_not_sure_on_a_few_images():
     found = {
         name: {5: {seed: np.arange(20) < number for seed in range(3)}}

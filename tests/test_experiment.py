@@ -70,6 +70,29 @@ def test_experiment_reports_source_runs_and_summary(finished):
     assert report["looks"] == [[0, 1]]
 
 
+def test_experiment_reports_the_images_of_each_class_and_the_balanced_accuracy(finished):
+    workdir, report = finished
+    test = np.bincount(open_dataset("digits").read("test", 28).labels, minlength=10)
+    assert report["class_counts"] == {
+        str(digit): {"train": 5, "validation": 0, "test": count}
+        for digit, count in enumerate(test.tolist())
+    }
+    for one in report["runs"]:
+        recalls = [row["accuracy"] for row in one["test"]["per_class"].values()]
+        assert one["test"]["balanced_accuracy"] == pytest.approx(np.mean(recalls), abs=1e-12)
+        folder = workdir / f"{one['arm']}-{one['seed']}"
+        stored = files.read_state(folder / "result.json")
+        assert "balanced_accuracy" not in stored["test"], "it would change finished runs"
+    text = (workdir / "report.txt").read_text()
+    sizes = f"{test.min()}-{test.max()}"
+    assert f"10 classes, each with 5 train, 0 validation and {sizes} test images\n" in text
+    assert " balanced " not in text
+    log = (workdir / "log.txt").read_text()
+    # The log is of two calls.
+    for line in ("train, seed 0: 5 each", "validation, seed 0: none", f"test: 0: {test[0]}, 1: "):
+        assert log.count(f"images of a class, {line}") == 2
+
+
 def test_experiment_leaves_models_that_say_what_the_report_says(finished):
     workdir, report = finished
     digits = open_dataset("digits").read("test", 28)
@@ -86,7 +109,7 @@ def test_experiment_leaves_the_predictions_of_each_run(finished):
     for one in report["runs"]:
         folder = workdir / f"{one['arm']}-{one['seed']}"
         assert one["files"]["predictions.npz"] == files.sha256(folder / "predictions.npz")
-        assert predictions.read_correct(folder).mean() == pytest.approx(one["test"]["accuracy"])
+        assert predictions.read(folder).correct.mean() == pytest.approx(one["test"]["accuracy"])
         with np.load(folder / "predictions.npz") as kept:
             np.testing.assert_array_equal(kept["labels"], labels)
     assert (workdir / "source" / "predictions.npz").is_file()

@@ -50,6 +50,31 @@ def test_classification_record_survives_json():
     assert set(record) == {"accuracy", "loss", "per_class"}
 
 
+@pytest.mark.parametrize(
+    ("labels", "predicted", "expected"),
+    [
+        # Recalls 3/4 and 1/2; the accuracy is 4/6.
+        ([0, 0, 0, 0, 1, 1], [0, 0, 0, 2, 1, 0], 0.625),
+        # A class without images does not count, whether it is predicted or not.
+        ([0, 0, 0, 3], [0, 1, 2, 3], (1 / 3 + 1) / 2),
+        ([2, 2], [2, 2], 1.0),
+        ([5], [0], 0.0),
+        ([0] * 99 + [1], [0] * 100, 0.5),
+    ],
+)
+def test_balanced_accuracy_is_the_mean_recall_of_the_classes_that_have_images(
+    labels, predicted, expected
+):
+    found = metrics.balanced_accuracy(np.array(labels), np.array(predicted))
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_balanced_accuracy_equals_the_accuracy_where_classes_have_equally_many_images():
+    labels, predicted = np.repeat(np.arange(4), 25), np.random.default_rng(3).integers(0, 4, 100)
+    expected = pytest.approx(np.mean(labels == predicted), abs=1e-12)
+    assert metrics.balanced_accuracy(labels, predicted) == expected
+
+
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 def test_classification_refuses_a_model_that_diverged(broken):
     logits = np.zeros((3, 3))

@@ -15,7 +15,9 @@ PREDICTED = np.array([0, 2, 2, 1], np.int32)
 
 def test_predictions_are_read_back_as_right_and_wrong(tmp_path):
     predictions.write(tmp_path, LABELS, PREDICTED)
-    assert predictions.read_correct(tmp_path).tolist() == [True, False, True, True]
+    assert predictions.read(tmp_path).correct.tolist() == [True, False, True, True]
+    found = predictions.read(tmp_path)
+    assert (found.labels.tolist(), found.predicted.tolist()) == ([0, 1, 2, 1], [0, 2, 2, 1])
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as kept:
         assert set(kept) == {"labels", "predicted"}
         assert kept["labels"].dtype == kept["predicted"].dtype == np.int64
@@ -38,7 +40,7 @@ def test_predictions_have_the_same_bytes_each_time(tmp_path):
 def test_predictions_that_are_damaged_are_refused(tmp_path, data):
     (tmp_path / "predictions.npz").write_bytes(data)
     with pytest.raises(DataError, match="predictions.npz is damaged.*Remove it"):
-        predictions.read_correct(tmp_path)
+        predictions.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +55,12 @@ def test_predictions_that_are_damaged_are_refused(tmp_path, data):
 def test_predictions_that_do_not_fit_are_refused(tmp_path, arrays):
     np.savez(tmp_path / "predictions.npz", **arrays)
     with pytest.raises(DataError, match="predictions.npz is damaged"):
-        predictions.read_correct(tmp_path)
+        predictions.read(tmp_path)
 
 
 def test_predictions_that_are_missing_are_told(tmp_path):
     with pytest.raises(DataError, match="predictions.npz cannot be read: No such file"):
-        predictions.read_correct(tmp_path)
+        predictions.read(tmp_path)
 
 
 def test_predictions_that_cannot_be_written_are_told(tmp_path):

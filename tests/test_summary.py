@@ -334,6 +334,48 @@ def test_table_fits_a_terminal():
         assert max(map(len, text.splitlines())) <= 100
 
 
+UNEVEN = {
+    "cat": {"train": 40, "validation": 10, "test": 1900},
+    "dog": {"train": 5, "validation": 1, "test": 100},
+}
+EVEN = {name: {"train": 5, "validation": 0, "test": n} for name, n in (("a", 900), ("b", 1100))}
+
+
+def with_balanced(runs, values):
+    return [
+        {**one, "test": {**one["test"], "balanced_accuracy": value}}
+        for one, value in zip(runs, values, strict=True)
+    ]
+
+
+def test_table_of_uneven_classes_has_the_mean_balanced_accuracy_of_each_arm():
+    runs = with_balanced(BETTER, (0.7, 0.8, 0.87, 0.5, 0.5, 0.5))
+    text = told(runs, images=10_000, more={"class_counts": UNEVEN})
+    heading = next(line for line in text.splitlines() if line.startswith("test "))
+    end = heading.index("balanced") + len("balanced")
+    for arm, cell in (("transfer", "79.00 %"), ("scratch", "50.00 %")):
+        row = line_of(text, arm)
+        assert row[:end].endswith(f" {cell}") and len(row) == len(heading)
+    assert max(map(len, text.splitlines())) <= 100
+    # The gain stands under the accuracy, whose difference it is.
+    plus = next(line for line in text.splitlines() if line.startswith("gain "))
+    assert plus.index("+4.50") + 5 == heading.index("accuracy") + len("accuracy %") - 4
+    assert text.splitlines()[2:6] == [
+        "",
+        "train   validation   test   class",
+        "   40           10   1900   cat",
+        "    5            1    100   dog",
+    ]
+    assert verdict_of(text) == verdict_of(told(BETTER, images=10_000))
+
+
+def test_table_of_even_classes_has_one_line_more_and_no_column():
+    lines = told(with_balanced(BETTER, (0.9,) * 6), more={"class_counts": EVEN}).splitlines()
+    wanted = "2 classes, each with 5 train, 0 validation and 900-1100 test images"
+    assert lines[2] == wanted
+    assert lines[:2] + lines[3:] == told(BETTER).splitlines()
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0.04, "0.0 s"), (99.9, "99.9 s"), (125, "2 min 05 s"), (7325, "2 h 02 min")],

@@ -17,16 +17,16 @@ import numpy as np
 
 from tl_keras.config import Config
 from tl_keras.config.comparison import ComparedMethod, ComparisonConfig
-from tl_keras.config.shots import format_shots
+from tl_keras.config.shots import format_shots, parse_shots
 from tl_keras.config.terms import Term
 from tl_keras.distributed import cluster
-from tl_keras.experiment import experiment
+from tl_keras.experiment import experiment, target_classes
 from tl_keras.experiment.arm import run_arm
 from tl_keras.experiment.cleanup import release_models
 from tl_keras.experiment.setup import ExperimentSetup
 from tl_keras.experiment.source import Sources
 from tl_keras.methods import catalog as methods
-from tl_keras.report import curves, summary
+from tl_keras.report import class_counts, curves, summary
 from tl_keras.storage import files, finished_runs
 from tl_keras.storage.workdir import (
     Workdir,
@@ -62,6 +62,8 @@ def run(comparison_config: ComparisonConfig) -> str:
             refuse_other_settings(folder / "config.json", config)
         configs = [config for _, _, config in cells]
         setup, sources = experiment.set_up(common, workdir, configs)
+        shown = dataclasses.replace(common, shots=_choose_shown(comparison_config.shots))
+        target_classes.log_training_images(dataclasses.replace(setup, config=shown))
         records: list[dict[str, Any]] = []
         correct: dict[str, dict[int | None, dict[int, np.ndarray]]] = {}
         for folder, name, config in cells:
@@ -70,9 +72,12 @@ def run(comparison_config: ComparisonConfig) -> str:
             runs = [_run(cell_setup, folder, sources, name, seed) for seed in common.seeds]
             cell = finished_runs.collect(folder, runs)
             about = {"method": name, "shots": config.flat()["shots"]}
-            records += [{**record, **about} for record in cell.records]
+            cell_records = target_classes.add_balanced_accuracy(cell)
+            records += [{**record, **about} for record in cell_records]
             correct.setdefault(name, {})[config.shots] = cell.correct[_choose_arm(name)]
-        return _report(setup, workdir, sources, comparison_config, records, correct)
+            test_labels = target_classes.get_test_labels(cell)
+        counts = _count_images(setup, comparison_config.shots, records, test_labels)
+        return _report(setup, workdir, sources, comparison_config, records, correct, counts)
 
 
 def _default_name(common: Config) -> str:
@@ -139,6 +144,51 @@ def _list_unconverged(records: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def _choose_shown(shots: Sequence[int | None]) -> int | None:
+    """Return the largest number of labels per class, whose class counts are logged and shown."""
+    return None if None in shots else max(number for number in shots if number is not None)
+
+
+def _count_images(
+    setup: ExperimentSetup,
+    shots: Sequence[int | None],
+    records: Sequence[Mapping[str, Any]],
+    test_labels: np.ndarray,
+) -> dict[int | None, dict[str, dict[str, int]]]:
+    """Return the images of each class by number of labels, in the split of the first seed."""
+    seed = min(record["seed"] for record in records)
+    found = {}
+    for number in shots:
+        config = dataclasses.replace(setup.config, shots=number)
+        one = dataclasses.replace(setup, config=config)
+        found[number] = target_classes.count_images(one, seed, test_labels)
+    target_classes.log_test_images(found[shots[0]])
+    return found
+
+
+def _group_balanced(records: Sequence[Mapping[str, Any]]) -> curves.Balanced:
+    """Return the balanced accuracies by method, labels per class and seed."""
+    found: dict[str, dict[int | None, dict[int, float]]] = {}
+    for record in records:
+        by_shots = found.setdefault(record["method"], {})
+        by_seed = by_shots.setdefault(parse_shots(str(record["shots"])), {})
+        by_seed[record["seed"]] = record["test"]["balanced_accuracy"]
+    return found
+
+
+def _format_notes(comparison_config: ComparisonConfig, records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the paragraphs on what limits the comparison."""
+    notes = [
+        f"Left out: {name}, because {reason}."
+        for name, reason in comparison_config.left_out.items()
+    ]
+    if unfinished := _list_unconverged(records):
+        notes.append(f"Not converged: {', '.join(unfinished)}.")
+    if alone := _list_unpaired_penalties(comparison_config):
+        notes.append(f"Scratch has no penalty: {', '.join(alone)} regularise their own line alone.")
+    return "".join(f"\n{note}\n" for note in notes)
+
+
 def _report(
     setup: ExperimentSetup,
     workdir: Workdir,
@@ -146,6 +196,7 @@ def _report(
     comparison_config: ComparisonConfig,
     records: list[dict[str, Any]],
     correct: curves.Correct,
+    counts: Mapping[int | None, class_counts.Counts],
 ) -> str:
     common, shots = setup.config, comparison_config.shots
     source_records, zero_shots = [], []
@@ -163,19 +214,18 @@ def _report(
         "source": source_records[0] if source_records and not sources.are_paired else None,
         "sources": source_records if sources.are_paired else [],
         "zero_shot": None if accuracy is None else {"accuracy": accuracy},
+        "class_counts": {format_shots(number): found for number, found in counts.items()},
         "runs": records,
     }
     title = f"{summary.describe_source(report)} -> {common.target}, {common.model}"
     # Bytes of a path that are not UTF-8 become surrogates, which no font can draw.
     title = title.encode(errors="backslashreplace").decode()
     labels = setup.target.train.labels
-    text = curves.format_markdown(title, correct, shots, accuracy)
-    for name, reason in comparison_config.left_out.items():
-        text += f"\nLeft out: {name}, because {reason}.\n"
-    if unfinished := _list_unconverged(records):
-        text += f"\nNot converged: {', '.join(unfinished)}.\n"
-    if alone := _list_unpaired_penalties(comparison_config):
-        text += f"\nScratch has no penalty: {', '.join(alone)} regularise their own line alone.\n"
+    shown = _choose_shown(shots)
+    balanced = _group_balanced(records) if class_counts.is_uneven(counts[shown]) else None
+    text = curves.format_markdown(title, correct, shots, accuracy, balanced)
+    text += f"\n{curves.format_classes(counts[shown], shown)}"
+    text += _format_notes(comparison_config, records)
     picture = curves.plot(
         title, correct, shots, float(np.mean(np.bincount(labels)[np.unique(labels)])), accuracy
     )

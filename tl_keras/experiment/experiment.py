@@ -17,6 +17,7 @@ from tl_keras.config import Config
 from tl_keras.distributed import cluster, distribution, joining
 from tl_keras.errors import DataError
 from tl_keras.experiment import source as source_module
+from tl_keras.experiment import target_classes
 from tl_keras.experiment.arm import list_arms, run_arm
 from tl_keras.experiment.cleanup import release_models
 from tl_keras.experiment.setup import ExperimentSetup, make_setup
@@ -55,6 +56,7 @@ def run(config: Config) -> Report:
     check(config)
     with open_workdir(config) as workdir:
         setup, sources = set_up(config, workdir)
+        target_classes.log_training_images(setup)
         records = []
         for seed in config.seeds:
             source = sources.for_seed(seed)
@@ -180,25 +182,26 @@ def _report(
     setup: ExperimentSetup, workdir: Workdir, sources: Sources, records: list[dict[str, Any]]
 ) -> Report:
     collected = finished_runs.collect(workdir.root, records)
-    source_records = []
-    for record in collected.records:
+    runs, source_records = target_classes.add_balanced_accuracy(collected), []
+    for record in runs:
         if record["arm"] == "transfer":
             seed = record["seed"]
             record["zero_shot"] = measure_zero_shot(setup, workdir, sources, seed)
             source_records += [one for one in [sources.record(seed)] if one]
     config = setup.config.flat()
-    pairs = (
-        collected.correct.get("transfer", {}).keys() & collected.correct.get("scratch", {}).keys()
-    )
+    correct = collected.correct
+    pairs = correct.get("transfer", {}).keys() & correct.get("scratch", {}).keys()
+    test_labels = target_classes.get_test_labels(collected)
+    counts = target_classes.count_images(setup, runs[0]["seed"], test_labels)
+    target_classes.log_test_images(counts)
     report = {
         "config": config,
         **workdir.history,
         "source": source_records[0] if source_records and not sources.are_paired else None,
         "sources": source_records if sources.are_paired else [],
-        "runs": collected.records,
-        "summary": summary.summarise(
-            collected.records, collected.correct, summary.describe_coverage(config)
-        ),
+        "class_counts": counts,
+        "runs": runs,
+        "summary": summary.summarise(runs, correct, summary.describe_coverage(config)),
         "looks": looks.record(workdir.root, sorted(pairs)),
     }
     text = summary.format_table(report)

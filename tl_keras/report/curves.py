@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tl_keras.config.shots import format_shots
+from tl_keras.report import class_counts
 from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
 
 SCRATCH, FINETUNE = "scratch", "finetune"
@@ -21,10 +22,16 @@ MARKS = {"positive": "▲", "negative": "▼", "inconclusive": ""}
 # (images,) bool, whether a run has each test image right, by method, labels a class (None for all)
 # and seed. The mean is the accuracy of the run.
 Correct = Mapping[str, Mapping[int | None, Mapping[int, np.ndarray]]]
+# The balanced accuracy of a run, 0 to 1, by the same keys.
+Balanced = Mapping[str, Mapping[int | None, Mapping[int, float]]]
 
 
 def format_markdown(
-    title: str, found: Correct, shots: Sequence[int | None], zero_shot: float | None
+    title: str,
+    found: Correct,
+    shots: Sequence[int | None],
+    zero_shot: float | None,
+    balanced: Balanced | None = None,
 ) -> str:
     """Return the tables as Markdown.
 
@@ -33,6 +40,7 @@ def format_markdown(
         found: correct test images, with the methods in the order of the rows.
         shots: labels per class, in the order of the columns.
         zero_shot: accuracy of the source's model before any training on the target, or None.
+        balanced: balanced accuracies for a second table, or None to leave it out.
     """
     seeds = sorted({s for shot in found.values() for by_seed in shot.values() for s in by_seed})
     head = ["labels a class", *(format_shots(number) for number in shots)]
@@ -48,11 +56,51 @@ def format_markdown(
     ]
     if zero_shot is not None:
         parts.insert(2, f"Before any training on the target: {100 * zero_shot:.2f} %.")
+    if balanced is not None:
+        parts += _format_balanced(balanced, head, shots)
     for yardstick in YARDSTICKS:
         others = [name for name in found if name != yardstick]
         if yardstick in found and others and len(seeds) > 1:
             parts += _format_differences(found, yardstick, others, shots)
     return "\n\n".join(parts) + "\n"
+
+
+def _format_balanced(
+    balanced: Balanced, head: Sequence[str], shots: Sequence[int | None]
+) -> list[str]:
+    rows = [
+        [name, *(_format_spread(by_shots.get(n, {}).values()) for n in shots)]
+        for name, by_shots in balanced.items()
+    ]
+    return [
+        "Balanced accuracy in %, the mean over the classes that have test images, because the"
+        " classes are uneven:",
+        _format_table([head, *rows]),
+    ]
+
+
+def format_classes(counts: class_counts.Counts, shots: int | None) -> str:
+    """Return the images of each class as Markdown.
+
+    Args:
+        counts: from `class_counts.count`, with the labels of one number of labels per class.
+        shots: that number, None for all.
+    """
+    heading = "Images of a class, with " + (
+        "all labels" if shots is None else f"{shots} label{'s' * (shots != 1)} a class"
+    )
+    if even := class_counts.format_even(counts):
+        parts = [f"{heading}: {even}."]
+    elif len(counts) <= class_counts.MAX_LISTED:
+        rows = [
+            [cell.replace("|", "\\|") for cell in row] for row in class_counts.list_rows(counts)
+        ]
+        parts = [f"{heading}:", _format_table(rows)]
+    else:
+        lines = [f"- {s}: {class_counts.format_split(counts, s)}" for s in class_counts.SPLITS]
+        parts = [f"{heading}, {len(counts)} classes:", "\n".join(lines)]
+    few = class_counts.format_few(counts)
+    return "\n\n".join(parts + ([few] if few else [])) + "\n"
 
 
 def _format_differences(
@@ -91,9 +139,16 @@ def _format_gain(gain: Mapping[str, Any] | None) -> str:
 def _format_cell(by_seed: Mapping[int, np.ndarray]) -> str:
     if not by_seed:
         return "-"
-    mean, deviation, _ = spread(correct.mean() for correct in by_seed.values())
-    text = f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+    text = _format_spread([correct.mean() for correct in by_seed.values()])
     return f"{text} ({100 * standard_error(by_seed):.2f})"
+
+
+def _format_spread(accuracies: Collection[float]) -> str:
+    """Return mean ± standard deviation in %, or a dash without accuracies."""
+    if not accuracies:
+        return "-"
+    mean, deviation, _ = spread(accuracies)
+    return f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
 
 
 def _format_seeds(seeds: Sequence[int]) -> str:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import log_softmax
 from scipy.stats import t as student_t
-from sklearn.metrics import accuracy_score, confusion_matrix
+from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 
 from tl_keras.errors import DivergedError
 
@@ -81,6 +81,23 @@ def classify(labels: np.ndarray, logits: np.ndarray, class_names: Sequence[str])
         per_class=per_class,
         confusion=confusion.astype(np.int64),
     )
+
+
+def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean recall of the classes that have images (Brodersen et al. 2010).
+
+    It equals scikit-learn's balanced_accuracy_score, which warns if a class is predicted that has
+    no images.
+
+    Args:
+        labels: (images,) int, the true classes, of at least one image.
+        predicted: (images,) int, the predicted classes.
+
+    Returns:
+        0 to 1.
+    """
+    present = np.unique(labels)
+    return float(recall_score(labels, predicted, labels=present, average="macro"))
 
 
 def _check(labels: np.ndarray, logits: np.ndarray, num_classes: int) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from tl_keras.config import PAIRED
 from tl_keras.config.shots import ALL
+from tl_keras.report import class_counts
 from tl_keras.report.conclusion import conclude
 from tl_keras.report.metrics import paired_gain, spread, standard_error, verdict
 from tl_keras.storage.finished_runs import ARMS
@@ -70,16 +71,19 @@ def format_table(report: Mapping[str, Any]) -> str:
             differed in earlier calls, in words), "source" ({"dataset", "test"} or None) or
             "sources" (a list of those, one for each seed), "runs" (see `summarise`, with "steps",
             "seconds", "images_per_second", "zero_shot" and "converged" (bool or None) too),
-            "summary", and "looks" (lists of seeds that the comparison was read with). "changes",
-            "sources", "converged" and "looks" may be left out.
+            "summary", "looks" (lists of seeds that the comparison was read with), and
+            "class_counts" (see `class_counts`). "changes", "sources", "converged", "looks" and
+            "class_counts" may be left out. With uneven classes in the test split, see
+            `class_counts.is_uneven`, each "test" has its "balanced_accuracy".
 
     Returns:
         Lines of up to 100 characters, unless a name is long. Accuracies are in %, gains in points.
     """
+    counts = report.get("class_counts", {})
     parts = [
-        _format_task(report),
+        _format_task(report) + (class_counts.format_counts(counts) if counts else []),
         _format_source(report),
-        _format_arms(report["runs"], report["summary"]),
+        _format_arms(report["runs"], report["summary"], class_counts.is_uneven(counts)),
         _format_seed_table(report["runs"]),
         conclude(report["runs"], report["summary"], report.get("looks", ())),
     ]
@@ -167,30 +171,40 @@ def _format_mean(accuracies: Sequence[float]) -> str:
     return _format_percent(mean) + ("" if std is None else f" ± {100 * std:.2f}") + " %"
 
 
-def _format_arms(runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[str]:
-    heading = ("test", "accuracy", "std (seeds)", "se (images)", "converged", "steps")
-    rows = [(*heading, "time a run", "images/s")]
+def _format_arms(
+    runs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], is_uneven: bool
+) -> list[str]:
+    """Return the table of the arms, with the balanced accuracy of uneven classes, and the gain."""
+    heading = ["test", "accuracy", "std (seeds)", "se (images)"]
+    heading += ["balanced"] if is_uneven else []
+    rows = [[*heading, "converged", "steps", "time a run", "images/s"]]
     for arm in ARMS:
         if summary[arm]:
             mean, std = summary[arm]["mean"], summary[arm]["std"]
             own = [run for run in runs if run["arm"] == arm]
-            rows.append(
-                (
-                    arm,
-                    f"{_format_percent(mean)} %",
-                    "-" if std is None else f"{100 * std:.2f}",
-                    f"{100 * summary[arm]['se_images']:.2f}",
-                    _format_converged([run.get("converged") for run in own]),
-                    _format_steps([run["steps"] for run in own]),
-                    _format_duration(float(np.mean([run["seconds"] for run in own]))),
-                    _format_rate([run["images_per_second"] for run in own]),
-                )
-            )
+            cells = [
+                arm,
+                f"{_format_percent(mean)} %",
+                "-" if std is None else f"{100 * std:.2f}",
+                f"{100 * summary[arm]['se_images']:.2f}",
+            ]
+            if is_uneven:
+                balanced = spread(run["test"]["balanced_accuracy"] for run in own)
+                cells.append(f"{_format_percent(balanced.mean)} %")
+            cells += [
+                _format_converged([run.get("converged") for run in own]),
+                _format_steps([run["steps"] for run in own]),
+                _format_duration(float(np.mean([run["seconds"] for run in own]))),
+                _format_rate([run["images_per_second"] for run in own]),
+            ]
+            rows.append(cells)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for name, *cells in rows:
         right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("   ".join([f"{name:9}", *right]))
+        # With one more column, narrower gaps keep the lines within 100 characters.
+        gap = "  " if is_uneven else "   "
+        lines.append(f"{name:9}   {gap.join(right)}")
     return lines + _format_gain(summary["gain"])
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tl_keras.storage import predictions, results
-from tl_keras.storage.predictions import PREDICTIONS
+from tl_keras.storage.predictions import PREDICTIONS, Predictions
 
 LOG = logging.getLogger(__name__)
 
@@ -21,11 +21,19 @@ class FinishedRuns(NamedTuple):
 
     Attributes:
         records: the result.json of each run.
-        correct: arm -> seed -> (images,) bool, whether the run has each test image right.
+        predictions: arm -> seed -> the predictions for the test images.
     """
 
     records: list[dict[str, Any]]
-    correct: dict[str, dict[int, np.ndarray]]
+    predictions: dict[str, dict[int, Predictions]]
+
+    @property
+    def correct(self) -> dict[str, dict[int, np.ndarray]]:
+        """Arm -> seed -> (images,) bool, whether the run has each test image right."""
+        return {
+            arm: {seed: found.correct for seed, found in by_seed.items()}
+            for arm, by_seed in self.predictions.items()
+        }
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -70,11 +78,10 @@ def collect(root: Path, records: Iterable[Mapping[str, Any]]) -> FinishedRuns:
                 *(arm, seed, folder, PREDICTIONS),
             )
     order = sorted(known, key=lambda key: (key[1], ARMS.index(key[0])))
-    correct: dict[str, dict[int, np.ndarray]] = {}
+    found: dict[str, dict[int, Predictions]] = {}
     for arm, seed in order:
-        found = predictions.read_correct(root / f"{arm}-{seed}")
-        correct.setdefault(arm, {})[seed] = found
-    return FinishedRuns([known[key] for key in order], correct)
+        found.setdefault(arm, {})[seed] = predictions.read(root / f"{arm}-{seed}")
+    return FinishedRuns([known[key] for key in order], found)
 
 
 def _folders(root: Path) -> list[tuple[str, int, Path]]:

@@ -6,6 +6,7 @@ images. Its bytes depend on these two arrays alone.
 
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,23 @@ from tl_keras.errors import DataError
 from tl_keras.storage import files
 
 PREDICTIONS = "predictions.npz"
+
+
+class Predictions(NamedTuple):
+    """The predictions of a run.
+
+    Attributes:
+        labels: (images,) int64, the true classes, in the order of the test images.
+        predicted: (images,) int64, the predicted classes.
+    """
+
+    labels: np.ndarray
+    predicted: np.ndarray
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(images,) bool, whether the run has each test image right."""
+        return self.labels == self.predicted
 
 
 def write(folder: Path, labels: np.ndarray, predicted: np.ndarray) -> str:
@@ -35,8 +53,8 @@ def write(folder: Path, labels: np.ndarray, predicted: np.ndarray) -> str:
     return files.write_bytes(folder / PREDICTIONS, content.getvalue())
 
 
-def read_correct(folder: Path) -> np.ndarray:
-    """Return (images,) bool, whether the run in `folder` has each test image right.
+def read(folder: Path) -> Predictions:
+    """Return the predictions of the run in `folder`.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -56,4 +74,4 @@ def read_correct(folder: Path) -> np.ndarray:
             f"{path} is damaged: labels are {labels.shape} and predicted {predicted.shape}, not"
             " both (images,). Remove it, or its folder"
         )
-    return labels == predicted
+    return Predictions(labels, predicted)
