@@ -196,7 +196,7 @@ OTHER = {
 FREE = {
     *("workdir", "data_dir", "debug", "seeds", "baseline", "source_weights_sha256"),
     *("cache_gb", "checkpoint_every", "allow_changed", "deterministic", "max_bad_images"),
-    *("strategy", "replicas", "startup_timeout"),
+    *("strategy", "replicas", "startup_timeout", "follow_links"),
 }
 
 

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 from tl_keras.config import preprocessing
+from tl_keras.config.csv_columns import CsvColumns
 from tl_keras.config.options import (
     format_auto_number,
     option,
@@ -17,6 +18,7 @@ from tl_keras.config.options import (
 )
 from tl_keras.config.pace import Pace
 from tl_keras.config.preprocessing import Preprocessing
+from tl_keras.config.resume import NOT_PART_OF_THE_EXPERIMENT
 from tl_keras.config.shots import format_shots, parse_shots
 from tl_keras.config.terms import Names, Term, Terms
 from tl_keras.config.trainable import Trainable
@@ -34,18 +36,6 @@ RUNNING = "Running"
 
 # A value of --source_seed: a separate pretraining for each of --seeds, with the same seed.
 PAIRED = "paired"
-
-# Settings that may change when a workdir is continued: they do not affect the results of a run.
-NOT_PART_OF_THE_EXPERIMENT = (
-    *("workdir", "data_dir", "debug", "seeds", "baseline", "source_weights_sha256"),
-    *("checkpoint_every", "allow_changed", "deterministic"),
-    # Cached and recomputed features are equal.
-    "cache_gb",
-    # Results do not depend on the number of replicas, up to floating-point rounding.
-    *("strategy", "replicas", "startup_timeout"),
-    # It is a limit: the images that are left out are always those that cannot be decoded.
-    "max_bad_images",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +67,8 @@ class Config:
     )  # fmt: skip
     target: str = option(
         "digits",
-        "dataset to learn: a catalog name, folder:PATH, or any image classification set of tfds",
+        "dataset to learn: a catalog name, folder:PATH, csv:FILE, or any image classification set of"
+        " tfds",
         TASK,
     )
     shots: int | None = option(
@@ -205,11 +196,22 @@ class Config:
 
     max_bad_images: int = option(
         0,
-        "folder:PATH: limit of corrupt images that are left out and named in the log. More of them"
+        "folder:PATH, csv:FILE: limit of corrupt images that are left out and named in the log. More of them"
         " are an error",
         DATA, unit="images", low=0, high=1e9,
         rare=True,
     )  # fmt: skip
+    csv_file_column: str = option("file", "csv:FILE: column of file names", DATA, rare=True)
+    csv_label_column: str = option("label", "csv:FILE: column of labels", DATA, rare=True)
+    csv_split_column: str = option(
+        "", "csv:FILE: column of splits; empty: split, if there is one", DATA, rare=True
+    )
+    csv_group_column: str = option(
+        "", "csv:FILE: column of groups of images; empty: group, if there is one", DATA, rare=True
+    )
+    follow_links: bool = option(
+        False, "folder:PATH, csv:FILE: read files outside of the folder too", DATA, rare=True
+    )
 
     training: Training = Training()
     # With a constant learning rate the last step's weights vary; an average reduces that. A
@@ -295,6 +297,11 @@ class Config:
         """All training settings, by the prefix of their flags."""
         scratch = {SCRATCH_PREFIX: self.scratch_training} if self.scratch_training else {}
         return {"": self.training, SOURCE_PREFIX: self.source_training, **scratch}
+
+    def csv_columns(self) -> CsvColumns:
+        """Return the columns of csv:FILE, or raise UsageError if two are the same."""
+        roles = ("file", "label", "split", "group")
+        return CsvColumns(*(getattr(self, f"csv_{role}_column") for role in roles))
 
     def flat(self) -> dict[str, Any]:
         """Return every setting by flag name, as a number or as the flag's text."""

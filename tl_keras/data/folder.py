@@ -30,12 +30,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tl_keras.config.csv_columns import CsvColumns
 from tl_keras.data import catalog
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.held_out import choose_test
 from tl_keras.errors import DataError, UsageError
 from tl_keras.pictures import images, picture_file
-from tl_keras.pictures.layout import LabelledFiles, find_layout
+from tl_keras.pictures.csv_layout import find_csv_layout
+from tl_keras.pictures.layout import LabelledFiles, Layout, find_layout
 from tl_keras.storage import memory
 
 LOG = logging.getLogger(__name__)
@@ -59,13 +61,21 @@ class _ScanResult(NamedTuple):
     is_grey: bool
 
 
-def open_dataset(name: str, framing: str, max_bad_images: int = 0) -> Dataset:
-    """Open `folder:PATH`, and check every image.
+def open_dataset(
+    name: str,
+    framing: str,
+    max_bad_images: int = 0,
+    columns: CsvColumns = CsvColumns(),
+    follow_links: bool = False,
+) -> Dataset:
+    """Open `folder:PATH` or `csv:FILE`, and check every image.
 
     Args:
-        name: "folder:" and the path; `~` is the home folder.
+        name: "folder:" or "csv:" and the path; `~` is the home folder.
         framing: "mnist" for images of single characters, "auto" or "none" for others.
         max_bad_images: how many unusable images are skipped and logged.
+        columns: of a CSV file.
+        follow_links: read files outside of the folder too.
 
     Raises:
         UsageError: the path is empty.
@@ -73,12 +83,9 @@ def open_dataset(name: str, framing: str, max_bad_images: int = 0) -> Dataset:
             training image, a test class has no training class, there is no test image, there are
             more unusable images than `max_bad_images`, or a link leads out of the folder.
     """
-    path = name.removeprefix(catalog.FOLDER_PREFIX)
-    if not path:
-        raise UsageError(f"dataset '{name}' names no folder. Write folder:PATH")
-    root = _find_folder(path)
+    root, layout = _find_layout(name, columns, follow_links)
     framed = catalog.is_framed(catalog.find(name), framing)
-    classes, splits, all_grey = _find_pictures(root, max_bad_images)
+    classes, splits, all_grey = _find_pictures(root, layout, max_bad_images)
     channels = 1 if framed or all_grey else 3
 
     def read(split: str, image_size: int = 0) -> ImageSet:
@@ -113,9 +120,29 @@ def _find_folder(path: str) -> Path:
     raise DataError(f"there is no folder {root}")
 
 
-def _find_pictures(root: Path, max_bad_images: int) -> tuple[list[str], dict[str, _Pictures], bool]:
+def _find_layout(name: str, columns: CsvColumns, follow_links: bool) -> tuple[Path, Layout]:
+    """Return the folder of a dataset, and its layout."""
+    if name.startswith(catalog.CSV_PREFIX):
+        path = name.removeprefix(catalog.CSV_PREFIX)
+        if not path:
+            raise UsageError(f"dataset '{name}' names no file. Write csv:FILE")
+        try:
+            file = Path(path).expanduser()
+        except RuntimeError as error:  # an unknown user
+            raise DataError(f"there is no file {path}: {error}") from error
+        return file.parent, find_csv_layout(file, columns, follow_links=follow_links)
+    path = name.removeprefix(catalog.FOLDER_PREFIX)
+    if not path:
+        raise UsageError(f"dataset '{name}' names no folder. Write folder:PATH")
+    root = _find_folder(path)
+    return root, find_layout(root, follow_links)
+
+
+def _find_pictures(
+    root: Path, layout: Layout, max_bad_images: int
+) -> tuple[list[str], dict[str, _Pictures], bool]:
     """Return the classes, the images of both splits, and whether all of them are grey."""
-    classes, listed, notes = find_layout(root)
+    classes, listed, notes = layout
     for note in notes:
         LOG.info("%s", note)
     pictures, all_grey = _scan_all(root, listed, max_bad_images)
@@ -143,7 +170,7 @@ def _scan_all(
                 good.append((path, label))
                 all_grey &= scan.is_grey
             elif scan.problem:
-                problems.append(f"{os.fspath(path.relative_to(root))!r} ({scan.problem})")
+                problems.append(f"{os.path.relpath(path, root)!r} ({scan.problem})")
             else:
                 ignored += 1
         labels = np.array([label for _, label in good], np.int64)

@@ -1,12 +1,19 @@
 """Open a dataset by its name. Light to import: the readers are imported when they are needed."""
 
+from tl_keras.config.csv_columns import CsvColumns
 from tl_keras.data import catalog
 from tl_keras.data.dataset import Dataset
 from tl_keras.errors import UsageError
 
 
 def open_dataset(
-    name: str, *, framing: str = "auto", data_dir: str = "", max_bad_images: int = 0
+    name: str,
+    *,
+    framing: str = "auto",
+    data_dir: str = "",
+    max_bad_images: int = 0,
+    csv_columns: CsvColumns = CsvColumns(),
+    follow_links: bool = False,
 ) -> Dataset:
     """Open a dataset, without decoding its images yet.
 
@@ -14,8 +21,8 @@ def open_dataset(
     so that a corrupt one is found before training.
 
     Args:
-        name: a row of `catalog.DATASETS`, `folder:PATH`, or the name of an image classification set
-            of tensorflow-datasets, such as `beans` or `colorectal_histology`.
+        name: a row of `catalog.DATASETS`, `folder:PATH`, `csv:FILE`, or the name of an image
+            classification set of tensorflow-datasets, such as `beans` or `colorectal_histology`.
         framing: "auto": the catalog's choice; "none": unchanged images; "mnist": `images.frame` is
             applied unless the dataset is published with MNIST's framing. Framed images have 1
             channel and 28x28 pixels.
@@ -23,6 +30,9 @@ def open_dataset(
             ~/tensorflow_datasets; empty for these alone.
         max_bad_images: how many unusable images of a folder are skipped and logged. More raise a
             DataError.
+        csv_columns: columns of `csv:FILE`.
+        follow_links: read files outside of the folder too, by links or by their paths in a CSV
+            file.
 
     Raises:
         UsageError: no dataset has that name, or it has no classified images.
@@ -37,7 +47,7 @@ def open_dataset(
     if reader == "folder":
         from tl_keras.data import folder
 
-        return folder.open_dataset(name, framing, max_bad_images)
+        return folder.open_dataset(name, framing, max_bad_images, csv_columns, follow_links)
     if reader == "embedded":
         from tl_keras.data import embedded
 

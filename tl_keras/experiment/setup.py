@@ -261,6 +261,8 @@ def _open_dataset(name: str, config: Config) -> Dataset:
         framing=config.framing,
         data_dir=config.data_dir,
         max_bad_images=config.max_bad_images,
+        csv_columns=config.csv_columns(),
+        follow_links=config.follow_links,
     )
 
 
