@@ -67,8 +67,8 @@ class Config:
     )  # fmt: skip
     target: str = option(
         "digits",
-        "dataset to learn: a catalog name, folder:PATH, csv:FILE, or any image classification set of"
-        " tfds",
+        "dataset to learn: a catalog name, folder:PATH, csv:FILE, or any image classification set"
+        " of tfds",
         TASK,
     )
     shots: int | None = option(
@@ -196,8 +196,8 @@ class Config:
 
     max_bad_images: int = option(
         0,
-        "folder:PATH, csv:FILE: limit of corrupt images that are left out and named in the log. More of them"
-        " are an error",
+        "folder:PATH, csv:FILE: limit of corrupt images that are left out and named in the log."
+        " More of them are an error",
         DATA, unit="images", low=0, high=1e9,
         rare=True,
     )  # fmt: skip

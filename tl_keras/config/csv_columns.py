@@ -39,3 +39,6 @@ class CsvColumns:
                     " two different ones"
                 )
             roles[column] = role
+
+
+DEFAULT_COLUMNS = CsvColumns()

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tl_keras.config.csv_columns import CsvColumns
+from tl_keras.config.csv_columns import DEFAULT_COLUMNS, CsvColumns
 from tl_keras.data import catalog
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.held_out import choose_test
@@ -65,7 +65,7 @@ def open_dataset(
     name: str,
     framing: str,
     max_bad_images: int = 0,
-    columns: CsvColumns = CsvColumns(),
+    columns: CsvColumns = DEFAULT_COLUMNS,
     follow_links: bool = False,
 ) -> Dataset:
     """Open `folder:PATH` or `csv:FILE`, and check every image.

@@ -1,6 +1,6 @@
 """Open a dataset by its name. Light to import: the readers are imported when they are needed."""
 
-from tl_keras.config.csv_columns import CsvColumns
+from tl_keras.config.csv_columns import DEFAULT_COLUMNS, CsvColumns
 from tl_keras.data import catalog
 from tl_keras.data.dataset import Dataset
 from tl_keras.errors import UsageError
@@ -12,7 +12,7 @@ def open_dataset(
     framing: str = "auto",
     data_dir: str = "",
     max_bad_images: int = 0,
-    csv_columns: CsvColumns = CsvColumns(),
+    csv_columns: CsvColumns = DEFAULT_COLUMNS,
     follow_links: bool = False,
 ) -> Dataset:
     """Open a dataset, without decoding its images yet.

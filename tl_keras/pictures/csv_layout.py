@@ -4,9 +4,9 @@
     left/0.png,cat,train,owner 1
     left/1.png,dog,test,owner 2
 
-`csv_table` reads the file; see there for its form. The columns may have other names (`CsvColumns`),
-and further columns are ignored. Without the split column, all files are the training split, of which
-the caller holds out a part.
+`csv_table` reads the file; see there for its form. The columns may have other names, which
+`CsvColumns` gives, and further columns are ignored. Without the split column, all files are the
+training split, of which the caller holds out a part.
 
 - Names of files are relative to the folder of the CSV file, or absolute. Files outside of that
   folder are refused without --follow_links. If none of the names is that of a file, and with the
@@ -25,12 +25,13 @@ import numpy as np
 
 from tl_keras.config.csv_columns import CsvColumns
 from tl_keras.errors import DataError
-from tl_keras.pictures.csv_table import Coded, Table, list_names, read_table
+from tl_keras.pictures.csv_table import Coded, Table, read_table
 from tl_keras.pictures.layout import (
     LabelledFiles,
     Layout,
     check_classes,
     check_trained,
+    list_names,
     use_validation_as_test,
 )
 from tl_keras.pictures.links import Links

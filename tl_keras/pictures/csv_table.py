@@ -1,9 +1,9 @@
 """Read the columns of a CSV file: files, labels, and perhaps splits and groups.
 
 The first line that is not blank is the header. Fields are separated by the comma, semicolon or tab
-with which the header has the columns. They may be quoted, as in RFC 4180. The text is UTF-8, with or
-without a byte order mark. Lines end in LF, CRLF or CR. Blanks around fields, and lines whose fields
-are all blank, are ignored. Anything else is an error that names the line.
+with which the header has the columns. They may be quoted, as in RFC 4180. The text is UTF-8, with
+or without a byte order mark. Lines end in LF, CRLF or CR. Blanks around fields, and lines whose
+fields are all blank, are ignored. Anything else is an error that names the line.
 """
 
 import csv
@@ -12,7 +12,7 @@ import os
 import stat
 import unicodedata
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -20,13 +20,11 @@ import numpy as np
 
 from tl_keras.config.csv_columns import CsvColumns
 from tl_keras.errors import DataError
-from tl_keras.pictures.layout import SPLITS
+from tl_keras.pictures.layout import SPLITS, list_names
 
 DELIMITERS = ",;\t"
 # Characters of a line, which is read as a whole. A path has at most 4,096 bytes.
 MAX_LINE = 1 << 20
-_MAX_LISTED = 10
-_MAX_SHOWN = 100
 
 
 class Coded(NamedTuple):
@@ -76,15 +74,6 @@ def read_table(path: Path, columns: CsvColumns) -> Table:
             return _read_rows(path, file, columns)
     except (OSError, ValueError) as error:  # a name with a null is a ValueError
         raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
-
-
-def list_names(names: Sequence[str]) -> str:
-    """Return up to ten names with their quotes, and how many more there are."""
-    shown = [
-        repr(name[:_MAX_SHOWN]) + "..." * (len(name) > _MAX_SHOWN) for name in names[:_MAX_LISTED]
-    ]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
 def _read_rows(path: Path, file: IO[str], columns: CsvColumns) -> Table:
@@ -214,13 +203,13 @@ class _TableBuilder:
         if not text:
             raise ValueError("it has no label. Give one, or remove the line")
         if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in text):
-            raise ValueError(f"the label {text[:_MAX_SHOWN]!r} has control characters")
+            raise ValueError(f"the label {list_names([text])} has control characters")
         return _to_file_name(unicodedata.normalize("NFC", text))
 
     def _parse_split(self, text: str) -> str:
         if text.lower() not in SPLITS:
             raise ValueError(
-                f"the split {text[:_MAX_SHOWN]!r} is none of {', '.join(SPLITS)}. Correct it, or"
+                f"the split {list_names([text])} is none of {', '.join(SPLITS)}. Correct it, or"
                 " rename the column if it is about something else"
             )
         return SPLITS[text.lower()]

@@ -11,13 +11,13 @@ it is left for prediction, and said in the log. Names that look the same are one
 their accents are written in one character or in two (Unicode NFC and NFD).
 
 A link may lead to another place in the folder. One that leads out of it is an error, or is followed
-with --follow_links. One that leads nowhere, or in a circle, is an error. If it stands in a class, it
-may be an image that is gone: the reader of the images names it.
+with --follow_links. One that leads in a circle, or nowhere, is an error. If it leads nowhere and
+stands in a class, it may be an image that is gone: the reader of the images names it.
 """
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,8 @@ SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
 }
+_MAX_LISTED = 10
+_MAX_SHOWN = 100
 
 
 class LabelledFiles(NamedTuple):
@@ -90,7 +92,7 @@ def find_layout(root: Path, follow_links: bool = False) -> Layout:
         return _find_splits(links, by_split, others)
     if not others:
         raise DataError(
-            f"{root} has {_quote(folders)} and no train folder. {ADVICE}"
+            f"{root} has {list_names(folders)} and no train folder. {ADVICE}"
             if folders
             else f"{root} has no class. {ADVICE}"
         )
@@ -159,7 +161,7 @@ def check_trained(
 ) -> None:
     """Raise DataError for classes of one split, at `place`, that the training split lacks."""
     if missing := sorted(set(classes).difference(trained), key=os.fsencode):
-        raise DataError(f"{place} has classes that {train_place} lacks: {_quote(missing)}")
+        raise DataError(f"{place} has classes that {train_place} lacks: {list_names(missing)}")
 
 
 def _make_layout(
@@ -212,5 +214,10 @@ def _list_classes(links: Links, folder: Path, names: list[str]) -> dict[str, lis
     }
 
 
-def _quote(names: list[str]) -> str:
-    return ", ".join(map(repr, names))
+def list_names(names: Sequence[str]) -> str:
+    """Return up to ten names with their quotes, and how many more there are."""
+    shown = [
+        repr(name[:_MAX_SHOWN]) + "..." * (len(name) > _MAX_SHOWN) for name in names[:_MAX_LISTED]
+    ]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")

@@ -1,4 +1,4 @@
-"""Find the files that a CSV file lists. Each folder is read once: this is faster than 10^6 stats."""
+"""Find the files that a CSV file lists. Each folder is read once, and no file by itself."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tl_keras.errors import DataError
-from tl_keras.pictures.csv_table import list_names
+from tl_keras.pictures.layout import list_names
 from tl_keras.pictures.links import Links
 from tl_keras.pictures.picture_file import EXTENSIONS
 
@@ -91,7 +91,7 @@ class _Folders:
     def read(self, name: str) -> _Folder:
         """Return a folder by its name in the list, "" or with a separator at the end."""
         if name not in self._by_name:
-            path = os.path.join(self.links.root, name)
+            path = str(self.links.root / name).rstrip(os.sep) + os.sep
             target = self.links.check(path).rstrip(os.sep) + os.sep
             folder = _Folder(path, target, set(), set(), set())
             self._fill(folder)
