@@ -141,7 +141,7 @@ def _find_members(path: Path, splits: Coded | None, rows: np.ndarray) -> dict[st
     """Return the rows of each split, or raise DataError if there is no training split."""
     if splits is None:
         return {"train": rows}
-    members = {
+    members: dict[str, np.ndarray] = {
         name: rows[splits.codes[rows] == splits.values.index(name)]
         for name in ("train", "validation", "test")
         if name in splits.values
