@@ -592,7 +592,12 @@ def make_tree(draw: random.Random, root: Path) -> None:
     """Make a folder of few files, folders, links and pipes."""
     root.mkdir()
     if draw.random() < 0.7:
-        touch(root, *draw.choice((GOOD_FILES, ("train/cat/0", "train/dog/1"), ("cat/0", "dog/1"))))
+        touch(
+            root,
+            *draw.choice(
+                (GOOD_FILES, GOOD_FILES, ("train/cat/0", "train/dog/1"), ("cat/0", "dog/1"))
+            ),
+        )
     for _ in range(draw.randrange(8)):
         path = root / draw.choice(ENTRIES)
         kind = draw.random()
@@ -678,7 +683,7 @@ def test_random_files_and_folders_are_read_or_refused(
     good = found.count("read") + found.count("refused")
     tally("CSV files and folders, read or refused", good, len(found))
     assert good == len(found), bad[:3]
-    assert found.count("read") > count // 10
+    assert found.count("read") > count // 20
     # Far less than the devices and pipes hold that a list may name.
     assert peak < 50_000_000
 
