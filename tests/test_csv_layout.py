@@ -360,7 +360,8 @@ def test_path_that_leaves_the_folder_needs_a_flag(tmp_path: Path, outside: Path,
         (root / "b.png").symlink_to(outside / "b.png")
     (root / "linked").symlink_to(outside)
     told = refused(path)
-    assert "leads out of" in told and told.endswith("or give --follow_links")
+    assert told.startswith(f"{path}, line 3: ") and f"leads out of {root}, to '{outside}" in told
+    assert told.endswith("or give --follow_links")
     files = find_csv_layout(path, CsvColumns(), follow_links=True).splits["train"]
     assert [os.path.realpath(one) for one in files.paths] == [
         str(root / "a.png"),
@@ -585,6 +586,7 @@ PIECES = (
 )
 ENTRIES = ("a.png", "b.png", "x/b.png", "x/a.jpg", "train/cat/0", "test/dog/1", "val/2", "é/0", "0")
 GOOD_FILES = ("a.png", "b.png", "x/b.png")
+GOOD_TREES = (GOOD_FILES, GOOD_FILES, ("train/cat/0", "train/dog/1"), ("cat/0", "dog/1"))
 LINKS = ("nowhere", "loop", ".", "..", "x", "../outside", "/dev", "a.png", "../outside/o.png")
 
 
@@ -592,12 +594,7 @@ def make_tree(draw: random.Random, root: Path) -> None:
     """Make a folder of few files, folders, links and pipes."""
     root.mkdir()
     if draw.random() < 0.7:
-        touch(
-            root,
-            *draw.choice(
-                (GOOD_FILES, GOOD_FILES, ("train/cat/0", "train/dog/1"), ("cat/0", "dog/1"))
-            ),
-        )
+        touch(root, *draw.choice(GOOD_TREES))
     for _ in range(draw.randrange(8)):
         path = root / draw.choice(ENTRIES)
         kind = draw.random()

@@ -15,6 +15,7 @@ from tl_keras.pictures.picture_file import EXTENSIONS
 
 # The folder does not exist.
 _NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+_FILE, _FOLDER, _NOTHING = "file", "folder", "nothing"
 
 
 class FoundFiles(NamedTuple):
@@ -41,6 +42,14 @@ class _Folder(NamedTuple):
     folders: set[str]
 
 
+class _List(NamedTuple):
+    """Names of files with their lines, of the CSV file at `path`."""
+
+    path: Path
+    names: Sequence[str]
+    lines: np.ndarray
+
+
 class _Missing(NamedTuple):
     """Indices of names without a file, and of names of folders."""
 
@@ -61,21 +70,21 @@ def find_files(csv_path: Path, names: Sequence[str], lines: np.ndarray, links: L
         DataError: a file is missing, is a folder, or leads out of the folder and may not; or the
             names lack their extension, and several would do.
     """
-    folders = _Folders(links)
-    found, missing = _find(names, "", folders)
+    listed, folders = _List(csv_path, names, lines), _Folders(links)
+    found, missing = _find(listed, "", folders)
     if len(missing.nothing) + len(missing.folders) < len(names):
-        _refuse_missing(csv_path, names, lines, links, missing)
+        _refuse_missing(listed, links, missing)
         return found
     extensions = _list_extensions(names[0], folders)
-    fitting = [one for one in extensions if not any(_find(names, one, folders, True)[1])]
+    fitting = [one for one in extensions if not any(_find(listed, one, folders, True)[1])]
     if not fitting:
-        _refuse_missing(csv_path, names, lines, links, missing)
+        _refuse_missing(listed, links, missing)
     if len(fitting) > 1:
         raise DataError(
             f"{csv_path} names files without an extension, and there are files with each of"
             f" {list_names(fitting)}. Give the names in full"
         )
-    found, _ = _find(names, fitting[0], folders)
+    found, _ = _find(listed, fitting[0], folders)
     note = f"{csv_path} names files without an extension: those with {fitting[0]!r} are read"
     return found._replace(notes=[note])
 
@@ -98,6 +107,21 @@ class _Folders:
             self._by_name[name] = folder
         return self._by_name[name]
 
+    def look_up(self, name: str, extension: str) -> tuple[str, str, str]:
+        """Return the path of a name with an extension, the same without links, and what it is."""
+        last = name.rpartition(os.sep)[2]
+        folder = self.read(name[: len(name) - len(last)])
+        last += extension
+        path = folder.path + last
+        if last in folder.files:
+            return path, folder.target + last, _FILE
+        if last in folder.links:
+            target = self.links.check(path, refuse_broken=True)
+            return path, target, _FOLDER if Path(target).is_dir() else _FILE
+        is_folder = last in folder.folders or last in (os.curdir, os.pardir)
+        is_folder = is_folder or (not last and Path(path).is_dir())
+        return path, folder.target + last, _FOLDER if is_folder else _NOTHING
+
     def _fill(self, folder: _Folder) -> None:
         try:
             with os.scandir(folder.path) as entries:
@@ -116,26 +140,19 @@ class _Folders:
 
 
 def _find(
-    names: Sequence[str], extension: str, folders: _Folders, stop: bool = False
+    listed: _List, extension: str, folders: _Folders, stop: bool = False
 ) -> tuple[FoundFiles, _Missing]:
     """Find names with an extension added; with `stop`, up to the first that is missing."""
     found, missing = FoundFiles([], [], []), _Missing([], [])
-    for index, name in enumerate(names):
-        last = name.rpartition(os.sep)[2]
-        folder = folders.read(name[: len(name) - len(last)])
-        last += extension
-        path = folder.path + last
-        target = folder.target + last
-        if last in folder.links:
-            target = folders.links.check(path, refuse_broken=True)
-            if Path(target).is_dir():
-                missing.folders.append(index)
-        elif last not in folder.files:
-            is_folder = last in folder.folders or last in (os.curdir, os.pardir)
-            is_folder = is_folder or (not last and Path(path).is_dir())
-            (missing.folders if is_folder else missing.nothing).append(index)
-        if stop and any(missing):
-            break
+    for index, name in enumerate(listed.names):
+        try:
+            path, target, kind = folders.look_up(name, extension)
+        except DataError as error:
+            raise DataError(f"{listed.path}, line {listed.lines[index]}: {error}") from error
+        if kind != _FILE:
+            (missing.folders if kind == _FOLDER else missing.nothing).append(index)
+            if stop:
+                break
         found.paths.append(path)
         found.targets.append(target)
     return found, missing
@@ -149,10 +166,9 @@ def _list_extensions(name: str, folders: _Folders) -> list[str]:
     return sorted(end for end in ends if end.lower() in EXTENSIONS)
 
 
-def _refuse_missing(
-    csv_path: Path, names: Sequence[str], lines: np.ndarray, links: Links, missing: _Missing
-) -> None:
+def _refuse_missing(listed: _List, links: Links, missing: _Missing) -> None:
     """Raise DataError if a file is missing."""
+    csv_path, names, lines = listed
     if missing.nothing:
         gone = [names[index] for index in missing.nothing]
         are = "file that is" if len(gone) == 1 else "files that are"
