@@ -138,6 +138,7 @@ def test_semicolons_in_labels_do_not_hide_the_commas(tmp_path: Path) -> None:
         (b"file,label\n,\n\n", "has a header and no rows"),
         (b"file,label\na.png,cat\nb.png\nc.png,cat", "line 3: it has 1 fields, and the header 2"),
         (b"file,label\na.png,cat,x\n", "line 2: it has 3 fields, and the header 2"),
+        (b"\n\nfile,label\na.png,cat\n\nb.png\n", "line 6: it has 1 fields"),
         (b"file,label\na.png,cat\nb.png, \n", "line 3: it has no label"),
         (b"file,label\n ,cat\n", "line 2: it names no file"),
         (b"file,label\na.png,ca\0t\n", "line 2: it has a NUL byte"),
