@@ -125,3 +125,99 @@ def test_names_that_look_the_same_are_one_class(tmp_path: Path) -> None:
     assert names(found, "test") == {composed: ["2"]}
     found = find_layout(make(tmp_path / "both", f"{composed}/0", f"{decomposed}/1", "tea/2"))
     assert names(found, "train") == {composed: ["0", "1"], "tea": ["2"]}
+
+
+# Links
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder with a class and a split, outside of the folder that is read."""
+    return make(tmp_path / "outside", "c/4", "c/5", "split/a/6")
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "split", "expected"),
+    [
+        ("train/a/4", "c/4", "train", {"a": ["0", "1", "4"], "b": ["2"]}),
+        ("train/c", "c", "train", {"a": ["0", "1"], "b": ["2"], "c": ["4", "5"]}),
+        ("Test", "split", "test", {"a": ["6"]}),
+    ],
+    ids=["file", "class", "split"],
+)
+def test_link_out_of_the_folder_is_followed_with_the_flag_alone(
+    tmp_path: Path,
+    outside: Path,
+    link: str,
+    target: str,
+    split: str,
+    expected: dict[str, list[str]],
+) -> None:
+    root = make(tmp_path / "root", *LABELLED)
+    (root / link).symlink_to(outside / target)
+    with pytest.raises(DataError) as raised:
+        find_layout(root)
+    assert str(raised.value) == (
+        f"{str(root / link)!r} leads out of {root}, to {str(outside / target)!r}. Put the files"
+        " into that folder, or give --follow_links"
+    )
+    found = find_layout(root, follow_links=True)
+    assert names(found, split) == expected
+    assert all(Path(path).is_relative_to(root) for path in found.splits[split].paths)
+
+
+def test_link_within_the_folder_and_to_the_folder_needs_no_flag(tmp_path: Path) -> None:
+    root = make(tmp_path / "root", *LABELLED)
+    (root / "train" / "c").symlink_to("b")
+    (root / "train" / "a" / "3").symlink_to(root / "train" / "b" / "2")
+    (tmp_path / "link").symlink_to(root)
+    found = find_layout(tmp_path / "link")
+    assert names(found, "train") == {"a": ["0", "1", "3"], "b": ["2"], "c": ["2"]}
+
+
+def test_link_to_a_folder_whose_name_begins_the_same_leads_out(tmp_path: Path) -> None:
+    root = make(tmp_path / "root", *LABELLED)
+    (root / "train" / "c").symlink_to(make(tmp_path / "root2", "4"))
+    with pytest.raises(DataError, match="leads out of"):
+        find_layout(root)
+
+
+def test_links_of_linked_folders_are_followed_too(tmp_path: Path, outside: Path) -> None:
+    root = make(tmp_path / "root", *LABELLED)
+    (outside / "c" / "6").symlink_to(make(tmp_path / "third", "7") / "7")
+    (root / "train" / "c").symlink_to(outside / "c")
+    assert names(find_layout(root, follow_links=True), "train")["c"] == ["4", "5", "6"]
+
+
+@pytest.mark.parametrize("follow_links", [False, True])
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("train/a/x", "x"),
+        ("train/x", "x"),
+        ("Test", "Test"),
+        ("train/x", "nowhere"),
+        ("test", "nowhere"),
+    ],
+)
+def test_link_in_a_circle_or_to_nowhere_is_refused_by_name(
+    tmp_path: Path, link: str, target: str, follow_links: bool
+) -> None:
+    (make(tmp_path, *LABELLED) / link).symlink_to(target)
+    with pytest.raises(DataError, match=f"{link}' is a link that leads nowhere: "):
+        find_layout(tmp_path, follow_links)
+
+
+@pytest.mark.parametrize("follow_links", [False, True])
+@pytest.mark.parametrize(("link", "target"), [("train/a/x", ".."), ("train/x", "../train")])
+def test_link_to_a_folder_above_it_is_refused(
+    tmp_path: Path, link: str, target: str, follow_links: bool
+) -> None:
+    (make(tmp_path, *LABELLED) / link).symlink_to(target)
+    with pytest.raises(DataError, match="is a folder inside a class"):
+        find_layout(tmp_path, follow_links)
+
+
+def test_image_that_is_a_link_to_nowhere_is_listed_for_its_reader(tmp_path: Path) -> None:
+    (make(tmp_path, *LABELLED) / "train" / "a" / "x").symlink_to("nowhere")
+    assert names(find_layout(tmp_path), "train")["a"] == ["0", "1", "x"]

@@ -196,7 +196,8 @@ OTHER = {
 FREE = {
     *("workdir", "data_dir", "debug", "seeds", "baseline", "source_weights_sha256"),
     *("cache_gb", "checkpoint_every", "allow_changed", "deterministic", "max_bad_images"),
-    *("strategy", "replicas", "startup_timeout"),
+    *("max_pixels", "check_pictures", "stream_pictures", "picture_cache", "picture_cache_gb"),
+    *("strategy", "replicas", "startup_timeout", "follow_links"),
 }
 
 

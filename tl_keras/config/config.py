@@ -18,6 +18,7 @@ from tl_keras.config.options import (
 from tl_keras.config.pace import Pace
 from tl_keras.config.pictures import PictureOptions
 from tl_keras.config.preprocessing import Preprocessing
+from tl_keras.config.resume import NOT_PART_OF_THE_EXPERIMENT
 from tl_keras.config.shots import format_shots, parse_shots
 from tl_keras.config.terms import Names, Term, Terms
 from tl_keras.config.trainable import Trainable
@@ -35,20 +36,6 @@ RUNNING = "Running"
 
 # A value of --source_seed: a separate pretraining for each of --seeds, with the same seed.
 PAIRED = "paired"
-
-# Settings that may change when a workdir is continued: they do not affect the results of a run.
-NOT_PART_OF_THE_EXPERIMENT = (
-    *("workdir", "data_dir", "debug", "seeds", "baseline", "source_weights_sha256"),
-    *("checkpoint_every", "allow_changed", "deterministic"),
-    # Cached and recomputed features are equal.
-    "cache_gb",
-    # Results do not depend on the number of replicas, up to floating-point rounding.
-    *("strategy", "replicas", "startup_timeout"),
-    # It is a limit: the images that are left out are always those that cannot be decoded.
-    *("max_bad_images", "max_pixels", "check_pictures"),
-    # A picture is the same whenever it is decoded.
-    *("stream_pictures", "picture_cache", "picture_cache_gb"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +67,8 @@ class Config(PictureOptions):
     )  # fmt: skip
     target: str = option(
         "digits",
-        "dataset to learn: a catalog name, folder:PATH, or any image classification set of tfds",
+        "dataset to learn: a catalog name, folder:PATH, csv:FILE, or any image classification set"
+        " of tfds",
         TASK,
     )
     shots: int | None = option(

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
+from tl_keras.config.csv_columns import CsvColumns
 from tl_keras.config.options import option
 
-PICTURES = "Pictures in files (folder:PATH)"
+PICTURES = "Pictures in files (folder:PATH and csv:FILE)"
 
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """How the files of `folder:PATH` are read; see each field's help."""
+    """How the files of `folder:PATH` and `csv:FILE` are read; see each field's help."""
 
     fit: str = option(
         "crop",
@@ -51,3 +52,24 @@ class PictureOptions:
         " no decoded pictures",
         PICTURES, unit="gigabytes", low=0, high=1e6, rare=True,
     )  # fmt: skip
+    follow_links: bool = option(
+        False,
+        "read files outside of the folder too, by links or by their paths in a CSV file",
+        PICTURES, rare=True,
+    )  # fmt: skip
+    csv_file_column: str = option("file", "csv:FILE: column of file names", PICTURES, rare=True)
+    csv_label_column: str = option("label", "csv:FILE: column of labels", PICTURES, rare=True)
+    csv_split_column: str = option(
+        "", "csv:FILE: column of splits; empty: split, if there is one", PICTURES, rare=True
+    )
+    csv_group_column: str = option(
+        "",
+        "csv:FILE: column of groups of pictures that belong together, such as those of a patient;"
+        " empty: group, if there is one",
+        PICTURES, rare=True,
+    )  # fmt: skip
+
+    def csv_columns(self) -> CsvColumns:
+        """Return the columns of csv:FILE, or raise UsageError if two are the same."""
+        roles = ("file", "label", "split", "group")
+        return CsvColumns(*(getattr(self, f"csv_{role}_column") for role in roles))

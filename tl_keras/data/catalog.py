@@ -77,12 +77,13 @@ DATASETS = {
 }
 
 FOLDER_PREFIX = "folder:"
+CSV_PREFIX = "csv:"
 FRAMINGS = ("auto", "mnist", "none")
 
 
 def find(name: str) -> Entry:
     """Return the entry of a dataset; a name that is not listed is a dataset of tfds."""
-    if name.startswith(FOLDER_PREFIX):
+    if name.startswith((FOLDER_PREFIX, CSV_PREFIX)):
         return Entry("folder")
     return DATASETS.get(name, Entry("tfds"))
 

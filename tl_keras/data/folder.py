@@ -1,4 +1,4 @@
-"""A dataset of picture files: `folder:PATH`.
+"""A dataset of picture files: `folder:PATH` or `csv:FILE`.
 
 The room `pictures` reads the files. Here they become splits: a folder without a test split gets a
 stratified fifth of each class, always the same (`held_out.choose_test`). Classes are the names of
@@ -14,6 +14,7 @@ folders, in any script, sorted by their bytes, whatever the locale.
 - A folder in which all images are grey, even if stored in colour, has 1 channel. Others have 3.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -29,6 +30,7 @@ from tl_keras.data.held_out import choose_test
 from tl_keras.errors import DataError, UsageError
 from tl_keras.pictures import images
 from tl_keras.pictures.arrays import StoredImages, StreamedImages
+from tl_keras.pictures.csv_layout import find_csv_layout
 from tl_keras.pictures.decode import PictureFormat
 from tl_keras.pictures.decoded_set import GOOD, NO_PICTURE
 from tl_keras.pictures.layout import Layout, find_layout
@@ -41,23 +43,19 @@ _TRAINING = ("train", "validation")
 
 
 def open_dataset(name: str, framing: str, options: PictureOptions) -> Dataset:
-    """Open `folder:PATH`: list its files. `Dataset.decode` checks and decodes them.
+    """Open `folder:PATH` or `csv:FILE`: list its files. `Dataset.decode` checks and decodes them.
 
     Args:
-        name: "folder:" and the path; `~` is the home folder.
+        name: "folder:" or "csv:" and the path; `~` is the home folder.
         framing: "mnist" for images of single characters, "auto" or "none" for others.
         options: the flags.
 
     Raises:
         UsageError: the path is empty.
         DataError: there is no such folder, or its layout cannot be understood, see
-            `layout.find_layout`.
+            `layout.find_layout` and `csv_layout.find_csv_layout`.
     """
-    path = name.removeprefix(catalog.FOLDER_PREFIX)
-    if not path:
-        raise UsageError(f"dataset '{name}' names no folder. Write folder:PATH")
-    root = _find_folder(path)
-    layout = find_layout(root)
+    root, layout = _find_layout(name, options)
     for note in layout.notes:
         LOG.info("%s", note)
     framed = catalog.is_framed(catalog.find(name), framing)
@@ -90,6 +88,25 @@ def _find_folder(path: str) -> Path:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"there is no folder {path}: {reason}") from error
     raise DataError(f"there is no folder {root}")
+
+
+def _find_layout(name: str, options: PictureOptions) -> tuple[Path, Layout]:
+    """Return the folder of a dataset, and its layout."""
+    if name.startswith(catalog.CSV_PREFIX):
+        path = name.removeprefix(catalog.CSV_PREFIX)
+        if not path:
+            raise UsageError(f"dataset '{name}' names no file. Write csv:FILE")
+        try:
+            file = Path(path).expanduser()
+        except RuntimeError as error:  # an unknown user
+            raise DataError(f"there is no file {path}: {error}") from error
+        columns = options.csv_columns()
+        return file.parent, find_csv_layout(file, columns, follow_links=options.follow_links)
+    path = name.removeprefix(catalog.FOLDER_PREFIX)
+    if not path:
+        raise UsageError(f"dataset '{name}' names no folder. Write folder:PATH")
+    root = _find_folder(path)
+    return root, find_layout(root, options.follow_links)
 
 
 class _FolderPictures:
@@ -152,20 +169,20 @@ class _FolderPictures:
         )
 
     def _digest(self, rows: np.ndarray) -> str:
-        """Return the sha256 of the pixels of some pictures, or else of their files' names, sizes
-        and times.
-        """
+        """Return a sha256 of the pixels of some pictures, or else of their names, sizes, times."""
         total = hashlib.sha256(repr((len(rows), self._set.form, self.channels)).encode())
         if self._set.is_decoded:
             records = self._set.records[self._set.records["status"] == GOOD]
             total.update(np.ascontiguousarray(records["digest"][rows]).tobytes())
-        else:
-            for row in rows:
-                path = Path(self._paths[row])
-                total.update(
-                    os.fsencode(f"{path.relative_to(self._root)}\0{path.stat().st_size}\0")
-                )
-        return total.hexdigest() if self._set.is_decoded else f"{FILES}:{total.hexdigest()}"
+            return total.hexdigest()
+        for row in rows:
+            path, size, time = self._paths[row], 0, 0
+            with contextlib.suppress(OSError):  # decoding will name a file that is missing
+                status = os.stat(path)  # noqa: PTH116
+                size, time = status.st_size, status.st_mtime_ns
+            name = os.path.relpath(path, self._root)
+            total.update(os.fsencode(f"{name}\0{size}\0{time}\0"))
+        return f"{FILES}:{total.hexdigest()}"
 
     def _hold_out_test(self) -> None:
         if not (self._split_of == "test").any():
@@ -184,7 +201,7 @@ class _FolderPictures:
     def _report_problems(self, paths: list[str]) -> None:
         """Log the unusable images, or raise DataError if there are too many."""
         problems = [
-            f"{os.fspath(Path(paths[index]).relative_to(self._root))!r} ({reason})"
+            f"{os.path.relpath(paths[index], self._root)!r} ({reason})"
             for index, reason in sorted(self._set.problems.items())
         ]
         more = f" and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""

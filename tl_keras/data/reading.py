@@ -23,8 +23,8 @@ def open_dataset(
     `Dataset.decode` checks and decodes them.
 
     Args:
-        name: a row of `catalog.DATASETS`, `folder:PATH`, or the name of an image classification set
-            of tensorflow-datasets, such as `beans` or `colorectal_histology`.
+        name: a row of `catalog.DATASETS`, `folder:PATH`, `csv:FILE`, or the name of an image
+            classification set of tensorflow-datasets, such as `beans` or `colorectal_histology`.
         framing: "auto": the catalog's choice; "none": unchanged images; "mnist": `images.frame` is
             applied unless the dataset is published with MNIST's framing. Framed images have 1
             channel and 28x28 pixels.

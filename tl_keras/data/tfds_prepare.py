@@ -120,8 +120,8 @@ def _unknown_dataset_error(name: str) -> UsageError:
     close = difflib.get_close_matches(name, sorted(known), n=3)
     hint = f"did you mean {' or '.join(close)}? Choose" if close else "choose"
     return UsageError(
-        f"dataset '{name}' is not known: {hint} one of {', '.join(listed)}, folder:PATH, or a"
-        " tensorflow-datasets name"
+        f"dataset '{name}' is not known: {hint} one of {', '.join(listed)}, folder:PATH,"
+        " csv:FILE, or a tensorflow-datasets name"
     )
 
 

@@ -15,8 +15,9 @@ def check(config: Config) -> None:
     for prefix, training in config.trainings.items():
         _check_training(prefix, training)
     models.find(config.model)
+    config.csv_columns()
     if not config.target:
-        raise UsageError("--target is empty. Name a dataset, or folder:PATH")
+        raise UsageError("--target is empty. Name a dataset, folder:PATH, or csv:FILE")
     if not config.source:
         raise UsageError("--source is empty. Name a dataset, imagenet, or none")
     if config.shots == 0:

@@ -44,8 +44,12 @@ class ImageArray:
         """Return (n, height, width, channels) uint8, or one image for an integer.
 
         Args:
-            key: an index, a slice, (n,) integers or (images,) bool.
+            key: an index, a slice, (n,) integers or (images,) bool; or a tuple of such a key and of
+                keys for the pixels.
         """
+        if isinstance(key, tuple):
+            images = self[key[0]]
+            return images[(*[slice(None)] * (images.ndim - 3), *key[1:])]
         chosen = np.arange(len(self))[key]
         images = self.take(np.atleast_1d(chosen))
         return images if chosen.ndim else images[0]

@@ -9,22 +9,30 @@ A split folder is known by its name in any case: train, training; test, testing;
 validation, dev. It is never a class. A split folder of images without class folders has no labels:
 it is left for prediction, and said in the log. Names that look the same are one class, whether
 their accents are written in one character or in two (Unicode NFC and NFD).
+
+A link may lead to another place in the folder. One that leads out of it is an error, or is followed
+with --follow_links. One that leads in a circle, or nowhere, is an error. If it leads nowhere and
+stands in a class, it may be an image that is gone: the reader of the images names it.
 """
 
 import os
 import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tl_keras.errors import DataError
+from tl_keras.pictures.links import Links
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
 }
+_MAX_LISTED = 10
+_MAX_SHOWN = 100
 
 
 class LabelledFiles(NamedTuple):
@@ -56,15 +64,20 @@ class Layout(NamedTuple):
     notes: list[str]
 
 
-def find_layout(root: Path) -> Layout:
+def find_layout(root: Path, follow_links: bool = False) -> Layout:
     """List the classes and files of a folder.
+
+    Args:
+        root: the folder, which may be a link.
+        follow_links: follow links that lead out of the folder, instead of refusing them.
 
     Raises:
         DataError: there are fewer than two classes, a split folder has images where classes are
             expected, a test class has no training class, folders are nested too deeply, a folder
-            cannot be read, or a link leads out of the folder.
+            cannot be read, or a link leads nowhere, in a circle, or out of the folder.
     """
-    folders = [entry.name for entry in list_visible(root, root) if entry.is_dir()]
+    links = Links(root, follow_links)
+    folders = links.list_folders(root)
     named = {name: SPLITS[name.lower()] for name in folders if name.lower() in SPLITS}
     others = [name for name in folders if name not in named]
     for split in sorted(set(named.values())):
@@ -76,16 +89,16 @@ def find_layout(root: Path) -> Layout:
             )
     by_split = {split: name for name, split in named.items()}
     if "train" in by_split:
-        return _find_splits(root, by_split, others)
+        return _find_splits(links, by_split, others)
     if not others:
         raise DataError(
-            f"{root} has {_quote(folders)} and no train folder. {ADVICE}"
+            f"{root} has {list_names(folders)} and no train folder. {ADVICE}"
             if folders
             else f"{root} has no class. {ADVICE}"
         )
-    notes = [_leave_unlabelled(root, name) for name in named]
-    classes = _list_classes(root, root, others)
-    return _make_layout(_check_classes(root, list(classes)), {"train": classes}, notes)
+    notes = [_leave_unlabelled(links, name) for name in named]
+    classes = _list_classes(links, root, others)
+    return _make_layout(check_classes(root, list(classes), ADVICE), {"train": classes}, notes)
 
 
 ADVICE = (
@@ -93,38 +106,62 @@ ADVICE = (
 )
 
 
-def _find_splits(root: Path, by_split: dict[str, str], others: list[str]) -> Layout:
+def _find_splits(links: Links, by_split: dict[str, str], others: list[str]) -> Layout:
     """Return the layout of a folder with a train folder."""
+    root = links.root
     if others:
         raise DataError(
             f"{root} has folders beside train and test: {', '.join(sorted(others))}. Move them"
             " away, or use one folder for each class instead of train and test"
         )
-    notes, labelled = [], {}
+    notes: list[str] = []
+    labelled: dict[str, dict[str, list[str]]] = {}
     for split in sorted(by_split, key=("train", "test", "validation").index):
         name = by_split[split]
-        names = [entry.name for entry in list_visible(root / name, root) if entry.is_dir()]
-        if names:
-            labelled[split] = _list_classes(root, root / name, names)
+        if names := links.list_folders(root / name):
+            labelled[split] = _list_classes(links, root / name, names)
         elif split == "train":
             raise DataError(
                 f"{root / name} has no class folders. {name!r} is the name of a split and no"
                 f" class. {ADVICE}"
             )
         else:
-            notes.append(_leave_unlabelled(root, name))
-    if "test" not in labelled and "validation" in labelled:
-        labelled["test"] = labelled.pop("validation")
-        notes.append(f"{root / by_split['validation']} is the test split, as there is no other")
-    classes = _check_classes(root, list(labelled["train"]))
+            notes.append(_leave_unlabelled(links, name))
+    notes += use_validation_as_test(labelled, root / by_split.get("validation", ""))
+    classes = check_classes(root, list(labelled["train"]), ADVICE)
     for split, listed in labelled.items():
-        if untrained := [name for name in listed if name not in classes]:
-            name = by_split.get(split) or by_split["validation"]
-            raise DataError(
-                f"{root / name} has classes that {root / by_split['train']} lacks:"
-                f" {_quote(untrained)}"
-            )
+        place = root / (by_split.get(split) or by_split["validation"])
+        check_trained(classes, listed, place, root / by_split["train"])
     return _make_layout(classes, labelled, notes)
+
+
+def use_validation_as_test(splits: dict[str, Any], place: object) -> list[str]:
+    """Make the validation split the test split if there is no other, and return notes on it.
+
+    Args:
+        splits: anything by the name of the split. It is changed.
+        place: where the validation split is, for the note.
+    """
+    if "test" in splits or "validation" not in splits:
+        return []
+    splits["test"] = splits.pop("validation")
+    return [f"{place} is the test split, as there is no other"]
+
+
+def check_classes(place: object, classes: list[str], advice: str) -> list[str]:
+    """Return the classes, or raise a DataError with advice if there are fewer than two."""
+    if len(classes) < 2:
+        found = f"only the class {classes[0]!r}" if classes else "no class"
+        raise DataError(f"{place} has {found}. {advice}")
+    return classes
+
+
+def check_trained(
+    trained: Iterable[str], classes: Iterable[str], place: object, train_place: object
+) -> None:
+    """Raise DataError for classes of one split, at `place`, that the training split lacks."""
+    if missing := sorted(set(classes).difference(trained), key=os.fsencode):
+        raise DataError(f"{place} has classes that {train_place} lacks: {list_names(missing)}")
 
 
 def _make_layout(
@@ -138,13 +175,14 @@ def _make_layout(
     return Layout(classes, splits, notes)
 
 
-def _leave_unlabelled(root: Path, name: str) -> str:
+def _leave_unlabelled(links: Links, name: str) -> str:
     """Return the note on a split folder without labels.
 
     Raises:
         DataError: there are class folders in it, and no train folder beside it.
     """
-    entries = list_visible(root / name, root)
+    root = links.root
+    entries = links.list_visible(root / name)
     if not entries:
         raise DataError(f"{root / name} is empty. Remove it, or put images of each class into it")
     if any(entry.is_dir() for entry in entries):
@@ -157,18 +195,11 @@ def _leave_unlabelled(root: Path, name: str) -> str:
     )
 
 
-def _check_classes(root: Path, classes: list[str]) -> list[str]:
-    if len(classes) < 2:
-        found = f"only the class {classes[0]!r}" if classes else "no class"
-        raise DataError(f"{root} has {found}. {ADVICE}")
-    return classes
-
-
-def _list_classes(root: Path, folder: Path, names: list[str]) -> dict[str, list[str]]:
+def _list_classes(links: Links, folder: Path, names: list[str]) -> dict[str, list[str]]:
     """Return the files of every class, regular or not, by the class's name."""
     listed: dict[str, list[str]] = {}
     for name in names:
-        files = list_visible(folder / name, root)
+        files = links.list_visible(folder / name)
         nested = next((file.path for file in files if file.is_dir()), None)
         if nested:
             raise DataError(
@@ -183,28 +214,10 @@ def _list_classes(root: Path, folder: Path, names: list[str]) -> dict[str, list[
     }
 
 
-def list_visible(folder: Path, root: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder that are not hidden, sorted by the bytes of their names.
-
-    Raises:
-        DataError: the folder cannot be read, or a link in it leads nowhere or out of `root`.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"the folder {folder} cannot be read: {error.strerror}") from error
-    for entry in found:
-        if entry.is_symlink():
-            try:
-                target = Path(entry.path).resolve()
-                entry.is_dir()  # raises for circular links in some versions of Python
-            except (OSError, RuntimeError) as error:
-                raise DataError(f"{entry.path!r} is a link that leads nowhere") from error
-            if not target.is_relative_to(root.resolve()):
-                raise DataError(f"{entry.path!r} is a link that leads out of {root}, to {target}")
-    return sorted(found, key=lambda entry: os.fsencode(entry.name))
-
-
-def _quote(names: list[str]) -> str:
-    return ", ".join(map(repr, names))
+def list_names(names: Sequence[str]) -> str:
+    """Return up to ten names with their quotes, and how many more there are."""
+    shown = [
+        repr(name[:_MAX_SHOWN]) + "..." * (len(name) > _MAX_SHOWN) for name in names[:_MAX_LISTED]
+    ]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")

@@ -80,8 +80,8 @@ def choose_rendering(levels: Sequence[Levels]) -> Rendering:
 
     The range of deep pictures is 16 bits, or fewer if the two highest bits are 0 in all of them: 12
     bits are 0 to 4095 whatever their brightest pixel is. It is that of their values if these use
-    less than a quarter of it, or are negative. The background is white unless more than 1 % of the transparent pictures are light.
-    Then it is black, or grey if more than 1 % are dark.
+    less than a quarter of it, or are negative. The background is white unless more than 1 % of the
+    transparent pictures are light. Then it is black, or grey if more than 1 % are dark.
     """
     deep = [level for level in levels if level.is_deep]
     low, high = 0, 65535
