@@ -114,6 +114,7 @@ TEST_FILES = {
     "report/conclusion": "test_summary.py",
     "data/catalog": "test_reading.py",
     "data/dataset": "test_reading.py",
+    "data/draws": "test_augment.py",
     "data/tfds_examples": "test_reading.py",
     "data/tfds_reader": "test_reading.py",
     "methods/bss": "test_penalties.py",

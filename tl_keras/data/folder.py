@@ -148,7 +148,7 @@ class _FolderPictures:
         size = self._set.form.size
         if split not in ("train", "test"):
             raise ValueError(f"split is 'train' or 'test', not {split!r}")
-        if image_size not in (0, size):
+        if image_size not in (0, size) and not self._set.form.framed:
             raise ValueError(f"the pictures were decoded to {size} pixels, not {image_size}")
         wanted = _TRAINING if split == "train" else (split,)
         rows = np.flatnonzero(np.isin(self._split_of, wanted))

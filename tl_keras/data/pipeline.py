@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tl_keras.config.augmentation import Augmentation
 from tl_keras.data import augment, mixing
+from tl_keras.data.draws import draw_bits
 from tl_keras.pictures.arrays import Images
 from tl_keras.runtime.seeds import derive
 
@@ -106,7 +107,7 @@ class Stream:
         seed = tf.fill(tf.shape(places), tf.constant(derive(self.seed, which), tf.int64))
         # The shuffle uses the low bits of each seed number, 8 bits for few examples. Consecutive
         # numbers such as epochs would give similar and repeated orders.
-        keys = augment.draw_bits(tf.stack([seed, epochs, tf.zeros_like(epochs)], axis=1), 3)
+        keys = draw_bits(tf.stack([seed, epochs, tf.zeros_like(epochs)], axis=1), 3)
         # Not tf.random.experimental.index_shuffle, which pads per-index seeds at the wrong end.
         indices = tf.raw_ops.RandomIndexShuffle(
             index=places % self.count,
@@ -142,7 +143,7 @@ class Stream:
         def augment_rows(indices: tf.Tensor, epochs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             keys = self.keys(indices, epochs)
             turn = tf.gather_nd(places, tf.stack([epochs % len(turns), indices], axis=1))
-            return augment.augment(rows(turn), keys, self.augmentation), keys
+            return augment.augment(rows(turn), keys, self.augmentation, self.image_size), keys
 
         def make_batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             step, replica = number // replicas, number % replicas
@@ -205,7 +206,7 @@ def sequential_batches(
         indices = tf.minimum(number * size + tf.range(size, dtype=tf.int64), last)
         images = rows(indices)
         if table is not None:
-            images = augment.augment(images, tf.gather(table, indices), augmentation)
+            images = augment.augment(images, tf.gather(table, indices), augmentation, image_size)
         return resize(images, image_size)
 
     return _map_batches(_batch_numbers(context, 0, rounds), make_batch)

@@ -1,6 +1,7 @@
 """The setup of an experiment: data and shapes, checked against the flags before training."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,9 +237,11 @@ def make_setup(
             " dataset as --source"
         )
     image_size = _choose_image_size(config, target, source, origin)
-    target_is_source = source is target
-    target = _decode(target, image_size)
-    source = target if target_is_source else source and _decode(source, image_size)
+    same = source is target
+    target_size = _choose_stored_size(target, image_size, config)
+    target = _decode(target, target_size)
+    source_size = _choose_stored_size(source, image_size, config) if source else 0
+    source = target if same else source and _decode(source, source_size)
     channels = max(target.channels, source.channels if source else 1)
     if models.find(config.model).function:
         channels = 3
@@ -252,8 +255,8 @@ def make_setup(
         precision,
         root / "features",
         seals,
-        Images(target, image_size, seals),
-        Images(source, image_size, seals) if source else None,
+        Images(target, image_size, seals, target_size),
+        Images(source, image_size, seals, source_size) if source else None,
         preprocessing,
     )
 
@@ -270,6 +273,15 @@ def _open_dataset(name: str, config: Config) -> Dataset:
 def _decode(dataset: Dataset, image_size: int) -> Dataset:
     """Decode the files of a dataset, if it consists of such."""
     return dataset.decode(image_size) if dataset.decode else dataset
+
+
+def _choose_stored_size(dataset: Dataset, image_size: int, config: Config) -> int:
+    """Return the side of the decoded images of a dataset whose images differ in size.
+
+    It is that of the model, or more if an augmentation uses more.
+    """
+    augmentations = (choose_augmentation(dataset, one) for one in config.trainings.values())
+    return math.ceil(image_size * max(one.enlargement for one in augmentations))
 
 
 def _choose_image_size(
