@@ -18,13 +18,10 @@ Names are sorted by their bytes, whatever the locale.
   resized.
 """
 
-import contextlib
 import logging
 import os
 import stat
-import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,15 +33,12 @@ from tl_keras.data.held_out import choose_test
 from tl_keras.errors import DataError, UsageError
 from tl_keras.pictures import images, picture_file
 from tl_keras.pictures.layout import LabelledFiles, find_layout
+from tl_keras.pictures.parallel import map_in_parallel
 from tl_keras.storage import memory
 
 LOG = logging.getLogger(__name__)
 
 _MAX_LISTED = 10
-_CHUNK_FILES = 1024
-# Bytes needed to decode an image of the maximum size; 0.9 GB were measured.
-_DECODE_BYTES = 1_000_000_000
-_STDERR = 2
 
 
 class _Pictures(NamedTuple):
@@ -180,7 +174,7 @@ def _scan(path: Path) -> _ScanResult:
 
 
 def _map_in_parallel(function: Callable[[Path], Any], paths: list[Path]) -> Iterator[Any]:
-    """Yield function(path) in order. A limited number of results is pending at any time."""
+    """Yield function(path) in order."""
 
     def call(path: Path) -> Any:
         try:
@@ -188,27 +182,7 @@ def _map_in_parallel(function: Callable[[Path], Any], paths: list[Path]) -> Iter
         except MemoryError as error:  # the image is good: another run could decode it
             raise DataError(f"there is not enough memory to decode {path}") from error
 
-    max_threads = memory.available_memory() // _DECODE_BYTES
-    with _mute_stderr(), ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, max_threads))) as pool:
-        for start in range(0, len(paths), _CHUNK_FILES):
-            yield from pool.map(call, paths[start : start + _CHUNK_FILES])
-
-
-@contextlib.contextmanager
-def _mute_stderr() -> Iterator[None]:
-    """Suppress the warnings of Pillow and the console output of libtiff: problems are listed.
-
-    Both are process-wide, so this context encloses the thread pool.
-    """
-    with warnings.catch_warnings(), Path(os.devnull).open("wb") as nowhere:
-        warnings.simplefilter("ignore")
-        console = os.dup(_STDERR)
-        os.dup2(nowhere.fileno(), _STDERR)
-        try:
-            yield
-        finally:
-            os.dup2(console, _STDERR)
-            os.close(console)
+    return map_in_parallel(call, paths)
 
 
 def _split(pictures: _Pictures) -> dict[str, _Pictures]:

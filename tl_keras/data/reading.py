@@ -1,12 +1,19 @@
 """Open a dataset by its name. Light to import: the readers are imported when they are needed."""
 
+from tl_keras.config.tfds import TFDS_PREFIX, USUAL, TfdsSelection
 from tl_keras.data import catalog
 from tl_keras.data.dataset import Dataset
 from tl_keras.errors import UsageError
 
 
 def open_dataset(
-    name: str, *, framing: str = "auto", data_dir: str = "", max_bad_images: int = 0
+    name: str,
+    *,
+    framing: str = "auto",
+    data_dir: str = "",
+    max_bad_images: int = 0,
+    tfds: TfdsSelection = USUAL,
+    tfds_prefix: str = TFDS_PREFIX,
 ) -> Dataset:
     """Open a dataset, without decoding its images yet.
 
@@ -23,9 +30,12 @@ def open_dataset(
             ~/tensorflow_datasets; empty for these alone.
         max_bad_images: how many unusable images of a folder are skipped and logged. More raise a
             DataError.
+        tfds: features and splits of a dataset of tensorflow-datasets; other datasets have none.
+        tfds_prefix: prefix of the flags that give them, for errors.
 
     Raises:
-        UsageError: no dataset has that name, or it has no classified images.
+        UsageError: no dataset has that name, it has no classified images, or it has no feature or
+            split that `tfds` names.
         DataError: the dataset is missing, damaged, or has fewer than two classes.
         WriteError: the dataset has to be prepared, and no folder can be written.
     """
@@ -44,4 +54,4 @@ def open_dataset(
         return embedded.open_dataset(name, framing)
     from tl_keras.data import tfds_reader
 
-    return tfds_reader.open_dataset(name, framing, data_dir)
+    return tfds_reader.open_dataset(name, framing, data_dir, tfds, tfds_prefix)

@@ -47,15 +47,15 @@ class NotAPictureError(PictureError):
 
 
 class _SizedReader(io.BufferedReader):
-    """A file whose reads are limited to its size.
+    """A file, or bytes in memory, whose reads are limited to its size.
 
     Python allocates the requested size, and Pillow requests gigabytes for some damaged files.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, source: Path | bytes):
         """Open the file; its `size` is in bytes."""
-        raw = io.FileIO(path)
-        super().__init__(raw)
+        # BytesIO has all that a buffered reader needs of a raw file.
+        super().__init__(io.FileIO(source) if isinstance(source, Path) else io.BytesIO(source))  # type: ignore[arg-type]
         self.size = self.seek(0, io.SEEK_END)
         self.seek(0)
 
@@ -81,8 +81,25 @@ def load(path: Path) -> np.ndarray:
         NotAPictureError: the file is no image and has no image extension.
         MemoryError: there is not enough memory for the image.
     """
+    return _load(path, path.suffix.lower())
+
+
+def load_bytes(content: bytes) -> np.ndarray:
+    """Decode the content of an image file, with the conversions and limits of `load`.
+
+    Returns:
+        (height, width, 1 or 3) uint8, with 1 channel if the content stores grey.
+
+    Raises:
+        PictureError: see `load`; NotAPictureError if the format is not known.
+        MemoryError: there is not enough memory for the image.
+    """
+    return _load(content, "")
+
+
+def _load(source: Path | bytes, extension: str) -> np.ndarray:
     try:
-        with _SizedReader(path) as file, _open(file, path.suffix.lower()) as picture:
+        with _SizedReader(source) as file, _open(file, extension) as picture:
             _check(picture, file)
             picture.load()
             _turn_upright(picture)
