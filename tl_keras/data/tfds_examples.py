@@ -142,6 +142,8 @@ def _read_plain(
             if others.size:
                 items = [(indices[other], rest[other]) for other in others]
                 decoded = map_in_parallel(_make_decoder(source, split, size), items)
+                # The arrays of tf.data are read-only.
+                finished = finished.copy()
                 finished[others] = list(decoded)
             yield finished, labels
 

@@ -49,17 +49,21 @@ def check_labels(source: Source, split: str, labels: np.ndarray) -> np.ndarray:
     if source.values is None:
         indices = labels - source.entry.first_label
         wrong = (indices < 0) | (indices >= len(source.class_names))
-        outside = f"outside its {len(source.class_names)} classes"
+        outside, way_out = (
+            f"outside its {len(source.class_names)} classes",
+            "Choose another dataset",
+        )
     else:
         indices = np.minimum(np.searchsorted(source.values, labels), len(source.values) - 1)
         wrong = source.values[indices] != labels
-        outside = f"which no training example has: outside its {len(source.class_names)} classes"
+        outside = "which no training example has"
+        way_out = f"Choose other splits by --{source.prefix}train_split"
     if wrong.any():
         value = labels[wrong][0]
         shown = repr(_show(value)) if source.features.is_text else value
         raise DataError(
             f"dataset '{source.name}' in {source.builder.data_dir} has the label {shown}, {outside}"
-            f" ({wrong.sum()} of {len(labels)} examples of split '{split}'). Choose another dataset"
+            f" ({wrong.sum()} of {len(labels)} examples of split '{split}'). {way_out}"
         )
     return indices.astype(np.int64)
 
