@@ -213,3 +213,20 @@ def test_pictures_are_read_alike_in_small_batches(store, monkeypatch) -> None:
     expected = dataset.read("train", 0).images
     monkeypatch.setattr(tfds_examples, "_BATCH_BYTES", 1)
     np.testing.assert_array_equal(dataset.read("train", 0).images, expected)
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 1000])
+def test_picture_that_tensorflow_cannot_decode_is_read_in_its_place(
+    store, monkeypatch, batch_bytes
+) -> None:
+    monkeypatch.setattr(tfds_examples, "_BATCH_BYTES", batch_bytes)
+    pictures = [Image.new("RGB", (8, 8), (40 * number, 0, 0)) for number in range(6)]
+    kinds = ("PNG", "TIFF", "PNG", "WEBP", "PNG", "PNG")
+    files = [
+        encode(picture, kind, **({"lossless": True} if kind == "WEBP" else {}))
+        for picture, kind in zip(pictures, kinds, strict=True)
+    ]
+    read = store(files, (8, 8, 3)).read("test", 0)
+    values = (read.images[:, 0, 0, 0] // 40).tolist()
+    assert sorted(values) == list(range(6))
+    assert [value % 2 for value in values] == read.labels.tolist()

@@ -1,7 +1,7 @@
 """Read the examples of a prepared dataset of tensorflow-datasets.
 
-- An image of a declared size that is stored as a plain PNG or JPEG (see `_is_plain`) is decoded by
-  TensorFlow, in batches. This is the fast way of MNIST and CIFAR.
+- An image of a declared size that is stored as a plain PNG or JPEG (see `_make_plain_test`) is
+  decoded by TensorFlow, in batches. This is the fast way of MNIST and CIFAR.
 - All other images are decoded as the files of a folder are (`picture_file.load_bytes`): the EXIF
   orientation is applied, transparency is composited on white, palettes, CMYK and 16 bits become 8
   bits per channel.
@@ -9,7 +9,7 @@
 
 import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,9 @@ _BATCH_BYTES = 1 << 27
 
 _PNG_COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}
 _JFIF = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
-_PNG_HEADER_BYTES, _JFIF_BYTES, _HEAD_BYTES = 33, 20, 41
+_JFIF_BYTES = 20
+# The marker of quantization tables. That of EXIF data would come before it.
+_TABLES = b"\xff\xdb"
 
 
 class Source(NamedTuple):
@@ -92,13 +94,18 @@ def read_images(
     if None in shape or source.features.dtype != np.uint8:
         yield from _read_each(source, split, chosen, size)
         return
+    done = 0
     try:
-        yield from _read_plain(source, split, chosen, size)
+        for pixels, labels in _read_plain(source, split, chosen, size):
+            yield pixels, labels
+            done += len(labels)
     except DataError:
-        # TensorFlow does not tell which image it cannot decode.
-        for _ in _read_each(source, split, chosen, size):
-            pass
-        raise
+        # TensorFlow cannot decode an image of the rest, and does not tell which.
+        rest = chosen
+        if rest is None:
+            rest = np.ones(source.builder.info.splits[split].num_examples, bool)
+        rest = rest & (np.cumsum(rest) > done)
+        yield from _read_each(source, split, rest, size)
 
 
 def unreadable_error(source: Source, reason: str) -> DataError:
@@ -116,35 +123,26 @@ def _read_plain(
     import tensorflow as tf
 
     shape = source.features.shape
+    is_plain = _make_plain_test(shape)
     batch_size = max(1, min(_BATCH_SIZE, _BATCH_BYTES // int(np.prod(shape))))
 
-    def decode_plain(index: Any, example: Any) -> tuple[Any, ...]:
+    def decode(index: Any, example: Any) -> tuple[Any, ...]:
         content = get(example, source.features.image_key)
-        is_plain = _is_plain(content, shape)
-        pixels = tf.cond(
-            is_plain,
-            lambda: tf.ensure_shape(
-                tf.io.decode_image(content, shape[2], expand_animations=False), shape
-            ),
-            lambda: tf.zeros(shape, tf.uint8),
-        )
-        rest = tf.where(is_plain, b"", content)
-        return index, pixels, rest, _get_label(source, example)
+        pixels = tf.io.decode_image(content, shape[2], expand_animations=False)
+        return index, content, tf.ensure_shape(pixels, shape), _get_label(source, example)
 
     with _name_damage(source):
         examples = _open_split(source, split, chosen)
-        examples = examples.map(decode_plain, tf.data.AUTOTUNE, deterministic=True)
-        for indices, pixels, rest, labels in (
-            examples.batch(batch_size).prefetch(2).as_numpy_iterator()
-        ):
+        examples = examples.map(decode, tf.data.AUTOTUNE, deterministic=True)
+        examples = examples.batch(batch_size).prefetch(2)
+        for indices, contents, pixels, labels in examples.as_numpy_iterator():
             finished = _finish(source, pixels, size)
-            (others,) = np.nonzero(rest != b"")
-            if others.size:
-                items = [(indices[other], rest[other]) for other in others]
-                decoded = map_in_parallel(_make_decoder(source, split, size), items)
+            others = [place for place, one in enumerate(contents) if not is_plain(one)]
+            if others:
+                items = [(indices[other], contents[other]) for other in others]
                 # The arrays of tf.data are read-only.
                 finished = finished.copy()
-                finished[others] = list(decoded)
+                finished[others] = list(map_in_parallel(_make_decoder(source, split, size), items))
             yield finished, labels
 
 
@@ -168,7 +166,9 @@ def _read_each(
             yield image[None], np.array([label])
 
 
-def _make_decoder(source: Source, split: str, size: int) -> Any:
+def _make_decoder(
+    source: Source, split: str, size: int
+) -> Callable[[tuple[int, bytes]], np.ndarray]:
     """Return a function of (index, content) that decodes one image: (size, size, channels)."""
 
     def decode(item: tuple[int, bytes]) -> np.ndarray:
@@ -215,30 +215,23 @@ def _finish(source: Source, pixels: np.ndarray, size: int) -> np.ndarray:
     return np.stack([images.resize(image, size) for image in pixels])
 
 
-def _is_plain(content: Any, shape: tuple[int | None, ...]) -> Any:
-    """Return whether TensorFlow decodes an image as `picture_file` does, as a tensor.
+def _make_plain_test(shape: tuple[int | None, ...]) -> Callable[[bytes], bool]:
+    """Return a function that tells whether TensorFlow decodes an image as `picture_file` does.
 
     That is a PNG of the declared size and channels, 8 bits each, with its pixels right after the
     header; or a JPEG with a JFIF header and no EXIF data after it.
     """
-    import tensorflow as tf
-
     height, width, channels = (int(side or 0) for side in shape)
-    header = (
-        b"IHDR"
-        + width.to_bytes(4)
-        + height.to_bytes(4)
-        + bytes([8, _PNG_COLOUR[channels], 0, 0, 0])
-    )
+    size = width.to_bytes(4) + height.to_bytes(4)
+    header = b"IHDR" + size + bytes([8, _PNG_COLOUR[channels], 0, 0, 0])
     png = b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + header + zlib.crc32(header).to_bytes(4)
-    head = tf.strings.substr(content, 0, _HEAD_BYTES) + b"\0" * _HEAD_BYTES
 
-    def holds(start: int, wanted: bytes) -> Any:
-        return tf.equal(tf.strings.substr(head, start, len(wanted)), wanted)
+    def is_plain(content: bytes) -> bool:
+        if content.startswith(png):
+            return content.startswith(b"IDAT", len(png) + 4)
+        is_jpeg = channels in (1, 3) and content.startswith(_JFIF)
+        return is_jpeg and content.startswith(_TABLES, _JFIF_BYTES)
 
-    is_plain = holds(0, png) & holds(_PNG_HEADER_BYTES + 4, b"IDAT")
-    if channels in (1, 3):
-        is_plain |= holds(0, _JFIF) & holds(_JFIF_BYTES, b"\xff\xdb")
     return is_plain
 
 
