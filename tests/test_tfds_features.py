@@ -95,10 +95,10 @@ def test_usual_test_split_is_not_used_if_the_training_split_contains_it(data_dir
     [
         ({"image_key": ""}, "no classified images.*--tfds_image_key and --tfds_label_key"),
         ({"image_key": "photo"}, "--tfds_image_key=photo is no feature .*'photo/left', 'photo/r"),
-        ({"image_key": "about/year"}, "--tfds_image_key=about/year is int32 there"),
+        ({"image_key": "about/year"}, "--tfds_image_key=about/year is int32 and does not"),
         ({"label_key": "label"}, "--tfds_label_key=label is no feature.*'about/species'.*'about/c"),
-        ({"label_key": "photo/left"}, "label_key=photo/left is Image there"),
-        ({"label_key": "about/place"}, r"about/place is float32, shape \(2,\) there"),
+        ({"label_key": "photo/left"}, "label_key=photo/left is Image and does not"),
+        ({"label_key": "about/place"}, r"about/place is float32, shape \(2,\) and does not"),
         ({"label_key": "about/number"}, "label_key=about/number is different for all 20 examples"),
         ({"label_key": "about/note"}, "about/note is empty for 10 of 20 examples of split 'fold1'"),
         ({"train_split": ""}, "no split train.*It has fold1, fold2. .*--tfds_train_split"),

@@ -8,6 +8,7 @@
 """
 
 import contextlib
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -124,7 +125,7 @@ def _read_plain(
 
     shape = source.features.shape
     is_plain = _make_plain_test(shape)
-    batch_size = max(1, min(_BATCH_SIZE, _BATCH_BYTES // int(np.prod(shape))))
+    batch_size = max(1, min(_BATCH_SIZE, _BATCH_BYTES // math.prod(side or 1 for side in shape)))
 
     def decode(index: Any, example: Any) -> tuple[Any, ...]:
         content = get(example, source.features.image_key)

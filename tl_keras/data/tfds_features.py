@@ -1,6 +1,6 @@
 """Find the image and the label among the features of a dataset of tensorflow-datasets."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,22 +49,13 @@ def find_features(
             single Image or ClassLabel.
     """
     kinds = dict(_list_features(builder.info.features))
-    usual = builder.info.supervised_keys or ()
-    supervised = [(key,) for key in usual] if len(usual) == 2 else [None, None]
-    # Of nested features, none is the usual one.
-    pictures = [key for key, kind in kinds.items() if len(key) == 1 and _is_image(kind)]
-    labels = [key for key, kind in kinds.items() if len(key) == 1 and _is_classes(kind)]
-    is_supervised = supervised[0] in pictures and supervised[1] in labels
-    image_key = _choose(
-        name, f"--{prefix}image_key", selection.image_key, kinds, _is_image, "an Image"
-    )
-    label_key = _choose(
-        name, f"--{prefix}label_key", selection.label_key, kinds, _is_label,
-        "a ClassLabel, a whole number or a text",
-    )  # fmt: skip
-    if is_supervised:
-        pictures, labels = supervised[:1], supervised[1:]
-    pictures, labels = [image_key] if image_key else pictures, [label_key] if label_key else labels
+    pictures, labels = _find_usual(builder, kinds)
+    if selection.image_key:
+        flag = f"--{prefix}image_key={selection.image_key}"
+        pictures = [_find_named(name, flag, kinds, _is_image, "an Image")]
+    if selection.label_key:
+        flag, wanted = f"--{prefix}label_key={selection.label_key}", "a class, number or text"
+        labels = [_find_named(name, flag, kinds, _is_label, wanted)]
     if len(pictures) != 1 or len(labels) != 1:
         raise UsageError(
             f"dataset '{name}' has no classified images. It needs one Image and one ClassLabel,"
@@ -128,18 +119,30 @@ def _is_label(kind: Any) -> bool:
     return is_scalar and (kind.np_dtype == np.object_ or np.dtype(kind.np_dtype).kind in "iub")
 
 
-def _choose(
-    name: str, flag: str, given: str, kinds: dict[Key, Any], fits: Any, wanted: str
-) -> Key | None:
-    """Return the key that a flag names, None for an empty flag."""
-    if not given:
-        return None
+def _find_usual(
+    builder: tfds.core.DatasetBuilder, kinds: dict[Key, Any]
+) -> tuple[list[Key], list[Key]]:
+    """Return the candidates for the image and for the label: the supervised keys, else all."""
+    # Nested features are only used if a flag names them.
+    pictures = [key for key, kind in kinds.items() if len(key) == 1 and _is_image(kind)]
+    labels = [key for key, kind in kinds.items() if len(key) == 1 and _is_classes(kind)]
+    supervised: list[Key] = [(key,) for key in builder.info.supervised_keys or ()]
+    if len(supervised) == 2 and supervised[0] in pictures and supervised[1] in labels:
+        return [supervised[0]], [supervised[1]]
+    return pictures, labels
+
+
+def _find_named(
+    name: str, flag: str, kinds: dict[Key, Any], fits: Callable[[Any], bool], wanted: str
+) -> Key:
+    """Return the key that a flag, `--NAME=VALUE`, names."""
+    given = flag.partition("=")[2]
     key = next((key for key in kinds if _join(key) == given), None)
     if key is None or not fits(kinds[key]):
-        found = f"is {_name_kind(kinds[key])} there" if key else "is no feature"
+        found = f"is {_name_kind(kinds[key])} and does not fit" if key else "is no feature"
         fitting = ", ".join(repr(_join(key)) for key, kind in kinds.items() if fits(kind))
         raise UsageError(
-            f"{flag}={given} {found} of dataset '{name}'. It takes {wanted}:"
+            f"{flag} {found} in dataset '{name}'. It takes {wanted}:"
             f" {fitting or 'there is none. There is ' + _describe(kinds)}"
         )
     return key
