@@ -124,9 +124,9 @@ def _find_usual(
 ) -> tuple[list[Key], list[Key]]:
     """Return the candidates for the image and for the label: the supervised keys, else all."""
     # Nested features are only used if a flag names them.
-    pictures = [key for key, kind in kinds.items() if len(key) == 1 and _is_image(kind)]
-    labels = [key for key, kind in kinds.items() if len(key) == 1 and _is_classes(kind)]
-    supervised: list[Key] = [(key,) for key in builder.info.supervised_keys or ()]
+    pictures: list[Key] = [key for key, kind in kinds.items() if len(key) == 1 and _is_image(kind)]
+    labels: list[Key] = [key for key, kind in kinds.items() if len(key) == 1 and _is_classes(kind)]
+    supervised = [(key,) for key in builder.info.supervised_keys or ()]
     if len(supervised) == 2 and supervised[0] in pictures and supervised[1] in labels:
         return [supervised[0]], [supervised[1]]
     return pictures, labels
