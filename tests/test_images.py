@@ -173,8 +173,10 @@ def test_to_grey_agrees_with_pillow() -> None:
 def test_over_white_mixes_by_alpha() -> None:
     pixels = np.array([[10, 20, 30, 0], [10, 20, 30, 255], [0, 100, 200, 128]], np.uint8)
     expected = [[255, 255, 255], [10, 20, 30], [127, 177, 227]]
-    np.testing.assert_array_equal(images.composite_on_white(pixels), expected)
-    np.testing.assert_array_equal(images.composite_on_white(np.array([[7, 0]], np.uint8)), [[255]])
+    np.testing.assert_array_equal(images.composite(pixels[..., :-1], pixels[..., -1:]), expected)
+    clear, black = np.array([[7], [0]], np.uint8)
+    np.testing.assert_array_equal(images.composite(clear, black), [255])
+    np.testing.assert_array_equal(images.composite(clear, black, 128), [128])
 
 
 def test_resize_averages_when_it_shrinks() -> None:

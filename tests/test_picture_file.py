@@ -87,6 +87,18 @@ def test_picture_is_known_by_content_not_by_extension(tmp_path: Path) -> None:
     assert (picture_file.load(path) == 3).all()
 
 
+def test_bytes_are_decoded_as_the_file_with_the_same_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.tif", Image.linear_gradient("L"), compression="tiff_lzw")
+    np.testing.assert_array_equal(picture_file.load(path.read_bytes()), picture_file.load(path))
+    with pytest.raises(picture_file.PictureError, match="not a picture"):
+        picture_file.load(b"")
+    monkeypatch.setattr(picture_file, "MAX_PIXELS", 256 * 256 - 1)
+    with pytest.raises(picture_file.PictureError, match="256x256 is more than 65535 pixels"):
+        picture_file.load(path.read_bytes())
+
+
 def test_picture_with_too_many_pixels_is_not_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

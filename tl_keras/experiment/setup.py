@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tl_keras.config import Config, Training
 from tl_keras.config.preprocessing import Preprocessing
+from tl_keras.config.tfds import SELECTIONS
 from tl_keras.config.training import SOURCE_PREFIX
 from tl_keras.data import splits
 from tl_keras.data.dataset import Dataset
@@ -225,11 +226,12 @@ def make_setup(
         DataError: the data are missing or damaged.
     """
     seals = DataFingerprints(root / "data.json")
-    target = _open_dataset(config.target, config)
+    target = _open_dataset(config.target, config, "tfds")
     source = None
     if reads_source(config):
         # The checks at opening run once if both are the same dataset.
-        source = target if config.source == config.target else _open_dataset(config.source, config)
+        same = config.source == config.target and config.source_tfds == config.tfds
+        source = target if same else _open_dataset(config.source, config, "source_tfds")
     if source and origin and source.class_names != origin.class_names:
         raise UsageError(
             f"--method={config.method} continues with the head of --source_weights, which has the"
@@ -261,12 +263,15 @@ def make_setup(
     )
 
 
-def _open_dataset(name: str, config: Config) -> Dataset:
+def _open_dataset(name: str, config: Config, selection: str) -> Dataset:
+    """Open a dataset, with the features and splits of a field of `SELECTIONS`."""
     return open_dataset(
         name,
         framing=config.framing,
         data_dir=config.data_dir,
         pictures=config,
+        tfds=getattr(config, selection),
+        tfds_prefix=SELECTIONS[selection],
     )
 
 

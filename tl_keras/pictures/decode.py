@@ -14,7 +14,7 @@ import simplejpeg
 from PIL import Image
 
 from tl_keras.pictures import images, limits, picture_file, pixels
-from tl_keras.pictures.picture_file import PictureReader
+from tl_keras.pictures.picture_file import PictureReader, Source
 from tl_keras.pictures.pixels import Levels, Rendering
 
 _ORIENTATION = 0x0112
@@ -50,11 +50,11 @@ class Decoded(NamedTuple):
     levels: Levels
 
 
-def decode(path: str, form: PictureFormat, max_pixels: int = limits.MAX_PIXELS) -> Decoded:
+def decode(source: Source, form: PictureFormat, max_pixels: int = limits.MAX_PIXELS) -> Decoded:
     """Decode a picture.
 
     Args:
-        path: of the file.
+        source: the file's path, or its content.
         form: the picture that is wanted.
         max_pixels: limit of the pixels that the file may declare.
 
@@ -63,7 +63,7 @@ def decode(path: str, form: PictureFormat, max_pixels: int = limits.MAX_PIXELS) 
         NotAPictureError: the file is no image and has no image extension.
         MemoryError: there is not enough memory for the image.
     """
-    with picture_file.open_picture(path, max_pixels) as (picture, file):
+    with picture_file.open_picture(source, max_pixels) as (picture, file):
         levels = Levels()
         if picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB"):
             image = _decode_jpeg(picture, file, form)
