@@ -71,7 +71,7 @@ def test_photograph_lies_as_the_same_file_of_a_folder(store, orientation, tmp_pa
         7: lambda x: np.rot90(x.transpose(1, 0, 2), 2), 8: lambda x: np.rot90(x, 1),
     }  # fmt: skip
     plain = picture_file.load(encode(pictures[0], "JPEG"))
-    upright = images.resize(np.ascontiguousarray(turned[orientation](plain)), 16)
+    upright = images.fit(np.ascontiguousarray(turned[orientation](plain)), 16)
     np.testing.assert_array_equal(found[0], upright)
 
 
