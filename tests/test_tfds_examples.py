@@ -64,6 +64,8 @@ def test_photograph_lies_as_the_same_file_of_a_folder(store, orientation, tmp_pa
     files = [encode(picture, "JPEG", exif=exif) for picture in pictures]
     found = in_order(store(files), 16, 2)
     np.testing.assert_array_equal(found, as_folder(files, tmp_path, 16))
+    # Of its own size, which needs no scaled decoding.
+    found = in_order(store(files), 24, 2)
     # Independently: by turning the decoded pixels.
     turned = {
         1: lambda x: x, 2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud,
@@ -71,7 +73,7 @@ def test_photograph_lies_as_the_same_file_of_a_folder(store, orientation, tmp_pa
         7: lambda x: np.rot90(x.transpose(1, 0, 2), 2), 8: lambda x: np.rot90(x, 1),
     }  # fmt: skip
     plain = picture_file.load(encode(pictures[0], "JPEG"))
-    upright = images.fit(np.ascontiguousarray(turned[orientation](plain)), 16)
+    upright = images.fit(np.ascontiguousarray(turned[orientation](plain)), 24)
     np.testing.assert_array_equal(found[0], upright)
 
 
