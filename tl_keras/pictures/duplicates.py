@@ -89,7 +89,12 @@ def find_duplicates(images: np.ndarray, *, exact_only: bool = False) -> Duplicat
     Raises:
         ValueError: the images are not uint8 or not of that shape.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+    if (
+        images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[-1] not in (1, 3)
+        or (0 in images.shape[1:])
+    ):
         raise ValueError(f"images are (n, height, width, 1 or 3) uint8, not {images.shape}")
     near = not exact_only and min(images.shape[1:3]) >= MIN_SIDE
     digests = np.empty(len(images), "S32")
