@@ -123,6 +123,13 @@ def test_find_duplicates_claims_blank_pictures_only_with_the_same_pixels() -> No
     assert found.exact.tolist() == found.near.tolist() == [0, 1, 2, 3, 3, 0]
 
 
+def test_find_duplicates_claims_nothing_where_contrast_is_faint() -> None:
+    faint = np.repeat(made_photos(12), 2, axis=0) // 16 + 100
+    faint[1::2] += 1
+    assert np.ptp(faint, axis=(1, 2)).max() < 26
+    assert find_duplicates(faint).near.tolist() == list(range(24))
+
+
 def test_find_duplicates_reads_in_chunks_and_from_mapped_files(tmp_path, monkeypatch) -> None:
     photos = made_photos(50)
     photos = np.concatenate([photos, photos[:3], [save_again(photos[7], 90)]])

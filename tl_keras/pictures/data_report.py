@@ -14,6 +14,7 @@ second, for a conflict two pictures in different classes.
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +43,8 @@ _VERSION = 1
 _CHUNK_BYTES = 1 << 24
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True)
+class Finding:
     """Pictures of one kind.
 
     Attributes:
@@ -90,7 +92,15 @@ class DataReport(NamedTuple):
 
     def log_lines(self) -> list[str]:
         """Return a line for each kind of finding, with the count and up to three names."""
-        return [self._summarise(kind) for kind, finding in self.findings.items() if finding.count]
+        return [self.summarise(kind) for kind, finding in self.findings.items() if finding.count]
+
+    def summarise(self, kind: str) -> str:
+        """Return a line on one of KINDS: the count, and the names of up to three examples."""
+        finding = self.findings[kind]
+        examples = finding.examples[:_MAX_NAMES]
+        listed = ", ".join(" and ".join(repr(self.names[i]) for i in each) for each in examples)
+        more = ", ..." if finding.count > len(examples) else ""
+        return f"{finding.count} {KINDS[kind]}: {listed}{more}"
 
     def _describe(self, index: int) -> dict[str, str]:
         # Bytes that are not UTF-8 would raise errors where the name is printed.
@@ -100,13 +110,6 @@ class DataReport(NamedTuple):
             "split": str(self.splits[index]),
             "class": self.class_names[self.labels[index]],
         }
-
-    def _summarise(self, kind: str) -> str:
-        finding = self.findings[kind]
-        examples = finding.examples[:_MAX_NAMES]
-        listed = ", ".join(" and ".join(repr(self.names[i]) for i in each) for each in examples)
-        more = ", ..." if finding.count > len(examples) else ""
-        return f"{finding.count} {KINDS[kind]}: {listed}{more}"
 
 
 def look(
@@ -139,14 +142,14 @@ def look(
         )
     duplicates = find_duplicates(images, exact_only=exact_only)
     exact, near = duplicates
-    blank = [(int(i),) for i in np.flatnonzero(_are_blank(images))]
+    blank: list[tuple[int, ...]] = [(int(i),) for i in np.flatnonzero(_are_blank(images))]
     exact_conflicts = _find_conflicts(exact, labels)
     near_conflicts = _find_conflicts(near, labels)
     exact_leaks, near_leaks = (_find_leaks(groups, splits == _TEST) for groups in duplicates)
     _, split_codes = np.unique(splits, return_inverse=True)
     exact_copies = _find_copies(exact, split_codes)
     near_copies = _find_copies(near, split_codes)
-    found = {
+    found: dict[str, list[tuple[int, ...]]] = {
         "blank": blank,
         "exact_duplicate": exact_copies,
         "near_duplicate": _without(near_copies, exact_copies),
@@ -206,7 +209,7 @@ def resolve(report: DataReport, on_duplicates: str) -> np.ndarray:
 
 
 def _refuse(report: DataReport) -> None:
-    found = [report._summarise(kind) for kind in REFUSED if report.findings[kind].count]
+    found = [report.summarise(kind) for kind in REFUSED if report.findings[kind].count]
     if found:
         raise DataError(
             f"--on_duplicates=error: {'; '.join(found)}. Remove the copies, drop those outside the"
@@ -270,7 +273,7 @@ def _find_conflicts(groups: np.ndarray, labels: np.ndarray) -> list[tuple[int, .
     members: dict[int, dict[int, int]] = {}
     for index in mixed.tolist():
         members.setdefault(int(groups[index]), {}).setdefault(int(labels[index]), index)
-    found = []
+    found: list[tuple[int, ...]] = []
     for index in mixed.tolist():
         by_label = members[int(groups[index])]
         other = next(each for label, each in by_label.items() if label != labels[index])

@@ -96,8 +96,8 @@ def find_duplicates(images: np.ndarray, *, exact_only: bool = False) -> Duplicat
     """Group pictures that are exact or near duplicates.
 
     The result depends on the pixels alone. Pictures are read in chunks: beyond them, the memory is
-    below 200 bytes a picture. Pictures of one level, of little contrast,
-    with a side below 16 pixels or of a common appearance are never near duplicates.
+    below 200 bytes a picture. Pictures of little contrast, with a side below 16 pixels or of a
+    common appearance are never near duplicates.
 
     Args:
         images: (n, height, width, 1 or 3) uint8, in memory or mapped (np.memmap).
@@ -110,9 +110,11 @@ def find_duplicates(images: np.ndarray, *, exact_only: bool = False) -> Duplicat
         images.dtype != np.uint8
         or images.ndim != 4
         or images.shape[-1] not in (1, 3)
-        or (0 in images.shape[1:])
+        or 0 in images.shape[1:]
     ):
-        raise ValueError(f"images are (n, height, width, 1 or 3) uint8, not {images.shape}")
+        raise ValueError(
+            f"images are (n, height, width, 1 or 3) uint8, not {images.shape} {images.dtype}"
+        )
     near = not exact_only and min(images.shape[1:3]) >= MIN_SIDE
     digests = np.empty(len(images), "S32")
     signatures = _Signatures.allocate(len(images) if near else 0)
