@@ -138,6 +138,7 @@ def test_find_duplicates_reads_in_chunks_and_from_mapped_files(tmp_path, monkeyp
     np.save(tmp_path / "photos.npy", photos)
     monkeypatch.setattr(duplicates, "_CHUNK_BYTES", 3 * photos[0].nbytes + 1)
     monkeypatch.setattr(duplicates, "_CHUNK_PICTURES", 5)
+    monkeypatch.setattr(duplicates, "_CHUNK_PAIRS", 3)
     found = find_duplicates(np.load(tmp_path / "photos.npy", mmap_mode="r"))
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -69,9 +69,11 @@ COMMON_EDGE_DISTANCE = 0.5
 REFERENCES = 1000
 MAX_RESEMBLING = 1
 _SEED = 20240229
-# Bytes of pictures that are read at a time, and pictures whose thumbnails are compared at a time.
+# Bytes of pictures that are read at a time, pictures whose thumbnails are compared at a time, and
+# pairs of hashes.
 _CHUNK_BYTES = 1 << 24
 _CHUNK_PICTURES = 2048
+_CHUNK_PAIRS = 1 << 14
 
 _FREQUENCIES = np.array(
     sorted(((i, j) for i in range(11) for j in range(11) if i + j), key=lambda f: (sum(f), f))[:64]
@@ -225,12 +227,14 @@ def _find_candidates(signatures: _Signatures, chosen: np.ndarray) -> Iterator[np
             same = np.flatnonzero(keys[lag:] == keys[:-lag])
             if not same.size:
                 break
-            first, second = order[same], order[same + lag]
-            close = np.bitwise_count(hashes[first] ^ hashes[second]) <= MAX_HAMMING
-            first, second = first[close], second[close]
-            close = _have_close_frequencies(frequencies[first], frequencies[second])
-            if close.any():
-                yield np.stack([chosen[first[close]], chosen[second[close]]], axis=1)
+            for start in range(0, len(same), _CHUNK_PAIRS):
+                places = same[start : start + _CHUNK_PAIRS]
+                first, second = order[places], order[places + lag]
+                close = np.bitwise_count(hashes[first] ^ hashes[second]) <= MAX_HAMMING
+                first, second = first[close], second[close]
+                close = _have_close_frequencies(frequencies[first], frequencies[second])
+                if close.any():
+                    yield np.stack([chosen[first[close]], chosen[second[close]]], axis=1)
 
 
 def _have_close_frequencies(first: np.ndarray, second: np.ndarray) -> np.ndarray:
