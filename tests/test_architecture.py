@@ -101,6 +101,8 @@ TEST_FILES = {
     "config/training": "test_options.py",
     "experiment/setup": "test_experiment.py",
     "config/pictures": "test_options.py",
+    "pictures/analysis": "test_data_report.py",
+    "experiment/data_files": "test_folder.py",
     "pictures/arrays": "test_picture_set.py",
     "pictures/kept_sets": "test_picture_set.py",
     "pictures/decoded_set": "test_picture_set.py",

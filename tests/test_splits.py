@@ -18,12 +18,15 @@ def labels_of(counts: list[int], order: int = 0) -> np.ndarray:
     return np.random.default_rng(order).permutation(labels)
 
 
-def choose(labels, classes=None, *, seed=0, shots=None, validation=0.1, needs=False) -> Split:
+def choose(
+    labels, classes=None, *, seed=0, shots=None, validation=0.1, needs=False, groups=None
+) -> Split:
     classes = classes or int(labels.max(initial=0)) + 1
     names = tuple(f"class{label}" for label in range(classes))
     return split(
-        labels, names, seed=seed, shots=shots, validation=validation, needs_validation=needs
-    )
+        labels, names, seed=seed, shots=shots, validation=validation, needs_validation=needs,
+        groups=groups,
+    )  # fmt: skip
 
 
 def per_class(labels: np.ndarray, indices: np.ndarray, classes: int) -> list[int]:
@@ -123,6 +126,52 @@ def test_split_leaves_every_class_an_image_to_train_on(fraction) -> None:
 def test_split_of_no_images_is_empty() -> None:
     chosen = choose(np.empty(0, np.int64), 3)
     assert [len(part) for part in chosen] == [0, 0]
+
+
+@pytest.mark.parametrize("groups", [None, 100 - 2 * np.arange(15)])
+def test_split_without_groups_is_the_choice_of_earlier_versions(groups) -> None:
+    """A run of today trains on what it trained on: computed when there were no groups."""
+    labels = np.repeat([0, 1, 2], [6, 4, 5])
+    chosen = choose(labels, seed=3, validation=0.25, groups=groups)
+    assert chosen.train.tolist() == [0, 1, 3, 4, 7, 8, 9, 10, 11, 12, 13]
+    assert chosen.validation.tolist() == [2, 5, 6, 14]
+    chosen = choose(labels, seed=3, shots=3, validation=0.5, needs=True, groups=groups)
+    assert chosen.train.tolist() == [4, 8, 11]
+    assert chosen.validation.tolist() == [2, 5, 6, 7, 10, 14]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 15)), max_size=80),
+    st.sampled_from([None, 1, 2, 5]), SEEDS, FRACTIONS,
+)  # fmt: skip
+def test_split_never_parts_a_group(rows, shots, seed, fraction) -> None:
+    labels, groups = np.array(rows, np.int64).reshape(-1, 2).T
+    counts = np.bincount(labels, minlength=5)
+    if shots is not None:
+        shots = min([shots, *counts[counts > 0]])
+    chosen = choose(
+        labels, 5, seed=seed, shots=shots, validation=fraction, needs=True, groups=groups
+    )
+    assert not set(groups[chosen.train]) & set(groups[chosen.validation])
+    assert set(labels[chosen.train]) == set(labels)
+    both = np.sort(np.concatenate(chosen))
+    assert len(np.unique(both)) == len(both)
+    wanted = counts if shots is None else np.minimum(counts, shots)
+    assert per_class(labels, both, 5) == wanted.tolist()
+
+
+@given(SEEDS)
+def test_split_validates_with_the_wanted_part_where_groups_are_small(seed) -> None:
+    labels = np.repeat(np.arange(3), 60)
+    chosen = choose(labels, seed=seed, validation=0.2, groups=np.arange(180) // 3)
+    assert per_class(labels, chosen.validation, 3) == [12] * 3
+
+
+@given(SEEDS, st.integers(1, 5))
+def test_split_prefers_shots_of_different_groups(seed, shots) -> None:
+    labels, groups = np.repeat([0, 1], 20), np.arange(40) // 4
+    chosen = choose(labels, seed=seed, shots=shots, groups=groups)
+    assert len(set(groups[chosen.train])) == 2 * shots
 
 
 PRESENT = st.lists(st.integers(1, 200), min_size=1, max_size=8)

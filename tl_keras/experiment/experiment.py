@@ -16,8 +16,8 @@ import tensorflow as tf
 from tl_keras.config import Config
 from tl_keras.distributed import cluster, distribution, joining
 from tl_keras.errors import DataError
+from tl_keras.experiment import data_files, target_classes
 from tl_keras.experiment import source as source_module
-from tl_keras.experiment import target_classes
 from tl_keras.experiment.arm import list_arms, run_arm
 from tl_keras.experiment.cleanup import release_models
 from tl_keras.experiment.setup import ExperimentSetup, make_setup
@@ -124,6 +124,7 @@ def set_up(
     sha256 = file.sha256 if file else ""
     workdir.claim(config, sha256, environment.describe(), precision)
     setup.seals.save()
+    data_files.write(setup, workdir.root)
     return setup, Sources(setup, workdir.root, source)
 
 

@@ -149,6 +149,8 @@ class ExperimentSetup:
             needs_validation=any(
                 map(find_validation_flag, self._trainings_of_split(role, training))
             ),
+            groups=images.train.groups,
+            is_validation=images.train.is_validation,
         )
 
     def _trainings_of_split(self, role: str, training: Training) -> tuple[Training, ...]:

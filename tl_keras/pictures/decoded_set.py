@@ -78,7 +78,10 @@ class DecodedSet:
         channels: of the rows, 1 until a picture is in colour.
         done: what holds for all pictures; None until every file has a record.
         keeps_rows: whether rows are stored, or the records alone.
+        folder: where the files are; None in memory.
     """
+
+    folder: Path | None = None
 
     def __init__(self, size: int):
         """Begin without records.
@@ -174,6 +177,8 @@ class MemorySet(DecodedSet):
 
 class FileSet(DecodedSet):
     """Decoded pictures in a folder."""
+
+    folder: Path
 
     def __init__(self, folder: Path, size: int):
         """Open the folder, and remove what a killed process left unfinished in it.

@@ -54,6 +54,7 @@ class PictureSet(NamedTuple):
         channels: 1 if all pictures are grey, else 3.
         table: (good pictures, size, size, channels) uint8; None if they are decoded when needed.
         is_decoded: whether all pictures have been decoded, and not their headers alone.
+        folder: the folder of a kept set; None if nothing is kept.
     """
 
     records: np.ndarray
@@ -62,6 +63,7 @@ class PictureSet(NamedTuple):
     channels: int
     table: np.ndarray | None
     is_decoded: bool
+    folder: Path | None
 
 
 class _Outcome(NamedTuple):
@@ -132,7 +134,13 @@ class _Work(NamedTuple):
             target.finish({"problems": problems, "rendering": list(rendering)})
         rows = target.rows() if target.keeps_rows else None
         return PictureSet(
-            target.records, problems, form, target.channels, rows, not self.check_headers
+            target.records,
+            problems,
+            form,
+            target.channels,
+            rows,
+            not self.check_headers,
+            target.folder,
         )
 
     def _append_missing(self, target: DecodedSet) -> dict[int, str]:
