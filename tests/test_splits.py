@@ -205,3 +205,20 @@ def test_class_weights_pass_over_a_class_without_image_in_the_middle() -> None:
     np.testing.assert_allclose(weights, [2, 1, 2 / 3], 1e-6)
     root = class_weights("sqrt", labels_of([1, 0, 3]), 3)
     assert np.isfinite(root).all() and root[0] / root[2] == pytest.approx(np.sqrt(3), rel=1e-5)
+
+
+def test_images_of_a_validation_folder_validate_and_never_train() -> None:
+    labels = np.array([0, 1] * 10)
+    is_validation = np.arange(20) >= 14
+    more = {"seed": 3, "needs_validation": True, "is_validation": is_validation}
+    every = split(labels, ("a", "b"), shots=None, validation=0.1, **more)
+    assert every.train.tolist() == list(range(14))
+    assert every.validation.tolist() == list(range(14, 20))
+    none = split(labels, ("a", "b"), shots=None, validation=0.0, **more)
+    assert none.train.tolist() == list(range(14)) and not len(none.validation)
+    few = split(labels, ("a", "b"), shots=4, validation=0.25, **more)
+    # Shots are all labels that a run may use, so validation is a part of them.
+    assert len(few.train) == 6 and len(few.validation) == 2
+    assert max(*few.train, *few.validation) < 14
+    with pytest.raises(UsageError, match="it has 7 training images"):
+        split(labels, ("a", "b"), shots=8, validation=0.25, **more)
