@@ -103,6 +103,7 @@ TEST_FILES = {
     "pictures/arrays": "test_picture_set.py",
     "pictures/kept_sets": "test_picture_set.py",
     "pictures/decoded_set": "test_picture_set.py",
+    "pictures/file_set": "test_picture_set.py",
     "pictures/limits": "test_picture_file.py",
     "experiment/arm": "test_experiment.py",
     "experiment/automatic": "test_arms.py",

@@ -45,14 +45,20 @@ class ImageArray:
 
         Args:
             key: an index, a slice, (n,) integers or (images,) bool; or a tuple of such a key and of
-                keys for the pixels.
+                integers or slices for the pixels.
+
+        Raises:
+            IndexError: there is no such image, or the key is of another kind.
         """
-        if isinstance(key, tuple):
-            images = self[key[0]]
-            return images[(*[slice(None)] * (images.ndim - 3), *key[1:])]
-        chosen = np.arange(len(self))[key]
+        first, *others = key if isinstance(key, tuple) else (key,)
+        # NumPy would pair lists, and `...` would stand for several axes.
+        if not all(isinstance(one, int | slice) for one in others):
+            raise IndexError(f"keys of pixels are integers or slices, not {others!r}")
+        chosen = np.arange(len(self))[first]
+        if first is Ellipsis or chosen.ndim > 1:
+            raise IndexError(f"images are chosen by one axis, not {first!r}")
         images = self.take(np.atleast_1d(chosen))
-        return images if chosen.ndim else images[0]
+        return images[(slice(None) if chosen.ndim else 0, *others)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Return all images in memory."""
@@ -161,7 +167,7 @@ class StreamedImages(ImageArray):
             ) from error
         except MemoryError as error:  # the image is good: another run could decode it
             raise DataError(f"there is not enough memory to decode {path!r}") from error
-        if self.shape[-1] == 1 and decoded.image.shape[-1] == 3:
+        if self.shape[-1] == 1 and not decoded.is_grey:
             raise DataError(
                 f"{path!r} is in colour, and the pictures that were checked are grey. Use"
                 " --check_pictures=all"
