@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -131,7 +132,8 @@ class KeptSets:
                 shutil.rmtree(self.folder / key, ignore_errors=True)
                 raise
             with contextlib.suppress(OSError):
-                os.utime(self.folder / key)
+                # The time that the kernel sets by itself may be 4 ms old.
+                os.utime(self.folder / key, ns=(time.time_ns(), time.time_ns()))
         finally:
             lock.release()
 

@@ -295,7 +295,8 @@ def _try(
 def _mute_stderr() -> Iterator[None]:
     """Suppress the warnings of Pillow and the console output of libtiff: problems are listed.
 
-    Both are process-wide, so this context encloses the thread pool.
+    Both are process-wide, so this context encloses the thread pool. No other thread logs meanwhile:
+    the one of `interruption` has its own copy of the console.
     """
     with warnings.catch_warnings(), Path(os.devnull).open("wb") as nowhere:
         warnings.simplefilter("ignore")
