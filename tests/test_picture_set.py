@@ -719,6 +719,22 @@ def test_grey_picture_with_a_transparent_level_is_streamed_as_grey(tmp_path) -> 
     assert images[0].tolist() == np.full((SIZE, SIZE, 1), 7).tolist()
 
 
+def test_streamed_picture_with_odd_metadata_gives_no_warning(tmp_path) -> None:
+    path = tmp_path / "a.jpg"
+    exif = b"Exif\0\0MM\0*\xff\xff\xff\xff"
+    Image.fromarray(noise(1, size=40)[0]).save(path, exif=exif)
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        Image.open(path).getexif()
+    code = (
+        "import sys; from tl_keras.pictures.arrays import StreamedImages\n"
+        "from tl_keras.pictures.decode import PictureFormat\n"
+        "print(StreamedImages(sys.argv[1:], PictureFormat(4), 3, '')[0].shape)"
+    )
+    words = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(4, 4, 3)\n", "")
+
+
 @pytest.mark.parametrize("where", ["train", "test"])
 def test_program_names_a_streamed_picture_that_is_corrupt(
     tmp_path, monkeypatch, capfd, where: str

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
@@ -109,7 +110,11 @@ Images = np.ndarray | ImageArray
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    """Return the threads that decode streamed images, in this process."""
+    """Return the threads that decode streamed images, in this process.
+
+    Pillow's warnings of odd metadata are ignored from then on, as in `picture_set`.
+    """
+    warnings.filterwarnings("ignore", module="PIL")
     return ThreadPoolExecutor(os.cpu_count() or 1)
 
 
