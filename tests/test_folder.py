@@ -330,7 +330,7 @@ def test_folder_never_leaves_out_a_picture_for_want_of_memory(
 
     make_splits(tmp_path, "a", "b")
     monkeypatch.setattr(decode, "decode", full)
-    with pytest.raises(DataError, match=r"not enough memory to decode .*/train/a/0\.png$"):
+    with pytest.raises(DataError, match=r"not enough memory to decode .*/train/a/0\.png'$"):
         open_folder(tmp_path, max_bad_images=100)
 
 

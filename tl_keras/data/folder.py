@@ -31,7 +31,7 @@ from tl_keras.data.held_out import choose_test
 from tl_keras.errors import DataError, UsageError
 from tl_keras.pictures import data_report, images
 from tl_keras.pictures.analysis import Analysis, analyse_set
-from tl_keras.pictures.arrays import StoredImages, StreamedImages
+from tl_keras.pictures.arrays import StoredImages
 from tl_keras.pictures.csv_layout import find_csv_layout
 from tl_keras.pictures.data_report import DataReport
 from tl_keras.pictures.decode import PictureFormat
@@ -39,6 +39,7 @@ from tl_keras.pictures.decoded_set import GOOD, NO_PICTURE
 from tl_keras.pictures.duplicates import join_groups
 from tl_keras.pictures.layout import LabelledFiles, Layout, find_layout
 from tl_keras.pictures.picture_set import read_pictures
+from tl_keras.pictures.streamed import StreamedImages
 
 LOG = logging.getLogger(__name__)
 
