@@ -727,7 +727,7 @@ def test_streamed_picture_with_odd_metadata_gives_no_warning(tmp_path) -> None:
     with pytest.warns(UserWarning, match="Corrupt EXIF"):
         Image.open(path).getexif()
     code = (
-        "import sys; from tl_keras.pictures.arrays import StreamedImages\n"
+        "import sys; from tl_keras.pictures.streamed import StreamedImages\n"
         "from tl_keras.pictures.decode import PictureFormat\n"
         "print(StreamedImages(sys.argv[1:], PictureFormat(4), 3, '')[0].shape)"
     )
