@@ -1,0 +1,174 @@
+"""A saved model with everything that it says about its input."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tl_keras.errors import DataError, UsageError
+from tl_keras.inference.find_model import find_model
+from tl_keras.models import model_file
+from tl_keras.models.weights import Origin, parse_origin
+from tl_keras.pictures import images, picture_file
+from tl_keras.pictures.arrays import Images
+from tl_keras.pictures.picture_format import PictureFormat
+from tl_keras.pictures.streamed import StreamedImages
+from tl_keras.training.prediction import Predictor
+
+
+def load(path: str | os.PathLike[str]) -> "TrainedModel":
+    """Load a trained model.
+
+    Args:
+        path: a model.keras, the folder of a run, or a workdir, see `find_model`.
+
+    Raises:
+        DataError: there is no model, the file is damaged, or tl_keras did not write it.
+    """
+    found = find_model(os.fspath(path))
+    origin = _read_origin(found)
+    try:
+        model = keras.saving.load_model(found, compile=False)
+    except Exception as error:  # Keras raises nearly anything for a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{found} cannot be loaded: {reason}") from error
+    return TrainedModel(found, origin, model)
+
+
+def _read_origin(path: Path) -> Origin:
+    """Check a file before Keras opens it, and return what it says about itself."""
+    try:
+        with path.open("rb") as file:
+            member = model_file.find_weights(file, path.stat().st_size)
+        origin = parse_origin(member.description)
+    except DataError as error:
+        raise DataError(f"{path} {error}") from error
+    except Exception as error:  # a damaged archive makes zipfile raise nearly anything
+        raise DataError(f"{path} is damaged, or no file of Keras") from error
+    if origin is None or origin.form is None or not origin.class_names:
+        raise DataError(
+            f"{path} does not say which pictures it takes. Only a model.keras of a run of this"
+            " version of tl_keras does"
+        )
+    return origin
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A model for pictures.
+
+    Attributes:
+        path: of its file.
+        origin: what the file says: data, classes, architecture and measured accuracy.
+        keras_model: takes (batch, size, size, channels) uint8 and returns {"features", "logits"}.
+    """
+
+    path: Path
+    origin: Origin
+    keras_model: keras.Model
+
+    def __post_init__(self) -> None:
+        """Prepare one traced function for all predictions."""
+        predictor = Predictor(self.keras_model, tf.distribute.get_strategy())
+        object.__setattr__(self, "_predictor", predictor)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the probabilities."""
+        return self.origin.class_names
+
+    @property
+    def form(self) -> PictureFormat:
+        """How a picture is decoded, before it is resized to the model's size."""
+        assert self.origin.form is not None  # noqa: S101 - `load` has checked it
+        return self.origin.form
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3."""
+        return int(self.keras_model.input_shape[-1])
+
+    def predict(
+        self, pictures: np.ndarray | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+    ) -> np.ndarray:
+        """Return the probability of each class, (pictures, classes) float32.
+
+        Args:
+            pictures: paths of files, or (n, height, width, 1 or 3) uint8. Both are brought to the
+                form that the model was trained with: fit, framing, size and channels.
+
+        Raises:
+            UsageError: the array has another shape or dtype, or there is no picture.
+            DataError: a file cannot be decoded.
+        """
+        if isinstance(pictures, np.ndarray):
+            return self.predict_images(self._prepare(pictures))
+        if isinstance(pictures, str | os.PathLike):
+            pictures = [pictures]
+        return self.predict_images(self.open_files([os.fspath(path) for path in pictures]))
+
+    def predict_images(self, prepared: Images) -> np.ndarray:
+        """Return the probabilities of images in `form`, (n, classes) float32."""
+        if not len(prepared):
+            raise UsageError("there is no picture to predict")
+        logits = self._predictor.predict(prepared, self.origin.image_size)  # type: ignore[attr-defined]
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return shifted / shifted.sum(axis=1, keepdims=True)
+
+    def open_files(self, paths: Sequence[str]) -> StreamedImages:
+        """Return the images of files, which are decoded when they are needed."""
+        return StreamedImages(paths, self.form, self.channels, digest="")
+
+    def summary(self) -> str:
+        """Return some lines on the model: what it knows, what it takes, how good it is."""
+        origin, form = self.origin, self.form
+        classes = ", ".join(map(repr, self.class_names[:10]))
+        more = f" and {len(self.class_names) - 10} more" if len(self.class_names) > 10 else ""
+        colour = "grey" if self.channels == 1 else "colour"
+        framing = ", framed as MNIST's digits" if form.framed else f", fit: {form.fit}"
+        lines = [
+            f"{origin.model}, trained on {origin.dataset}: {self.path}",
+            f"{len(self.class_names)} classes: {classes}{more}",
+            f"takes pictures of {origin.image_size} pixels in {colour}{framing}",
+        ]
+        if origin.test:
+            lines.append(f"test accuracy {origin.test['accuracy']:.2%}")
+        return "\n".join(lines)
+
+    def _prepare(self, pictures: np.ndarray) -> np.ndarray:
+        """Return arrays of pictures in `form`."""
+        shape_is_right = pictures.ndim == 4 and pictures.shape[-1] in (1, 3)
+        if pictures.dtype != np.uint8 or not shape_is_right or 0 in pictures.shape[1:]:
+            raise UsageError(
+                "pictures are (n, height, width, 1 or 3) uint8, and not"
+                f" {pictures.dtype} {pictures.shape}"
+            )
+        form = self.form
+        if form.framed:
+            return images.frame(pictures)
+        side = form.size
+        fitted = [
+            picture_file.with_channels(images.fit(one, side, form.fit), self.channels)
+            for one in pictures
+        ]
+        return np.stack(fitted) if fitted else np.empty((0, side, side, self.channels), np.uint8)
+
+
+def describe(model: TrainedModel) -> dict[str, Any]:
+    """Return what a model says about itself, for JSON."""
+    form = model.form
+    return {
+        "model": os.fspath(model.path),
+        "dataset": model.origin.dataset,
+        "classes": list(model.class_names),
+        "image_size": model.origin.image_size,
+        "channels": model.channels,
+        "fit": form.fit,
+        "framed": form.framed,
+        "test": model.origin.test,
+    }
