@@ -7,6 +7,7 @@ full size is never in memory. Milliseconds of CPU for a JPEG of 500x375 to 96 an
 23. Of the last, 12 are needed to read the file's entropy code, at whatever scale.
 """
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +15,12 @@ import simplejpeg
 from PIL import Image
 
 from tl_keras.pictures import images, limits, picture_file, pixels
-from tl_keras.pictures.picture_file import PictureReader
 from tl_keras.pictures.pixels import Levels, Rendering
 
-_ORIENTATION = 0x0112
+# What holds the orientation of a JPEG.
+_UPRIGHT_INFO = frozenset(("exif", "xmp"))
+# Warnings of libjpeg that pixels are wrong. Others are harmless.
+_DAMAGE = re.compile("premature end|bad huffman|bad arithmetic|instead of rst|inconsistent", re.I)
 
 
 class PictureFormat(NamedTuple):
@@ -63,23 +66,33 @@ def decode(path: str, form: PictureFormat, max_pixels: int = limits.MAX_PIXELS) 
         NotAPictureError: the file is no image and has no image extension.
         MemoryError: there is not enough memory for the image.
     """
+    levels, orientation = Levels(), 1
     with picture_file.open_picture(path, max_pixels) as (picture, file):
-        levels = Levels()
-        if picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB"):
-            image = _decode_jpeg(picture, file, form)
+        shape = picture.height, picture.width
+        if picture.format in ("JPEG", "MPO"):
+            image = _decode_jpeg(picture, file.content(), form)
+            if not _UPRIGHT_INFO.isdisjoint(picture.info):
+                orientation = picture_file.read_orientation(picture)
         else:
             raster = picture_file.load_raster(picture, file)
             levels = pixels.measure(raster)
             image = pixels.to_8_bits(raster, form.rendering)
+            shape = image.shape[:2]
+    if orientation != 1:
+        image = picture_file.turn_upright(image, orientation)
+        shape = shape if orientation < 5 else shape[::-1]
     if form.framed:
         return Decoded(images.frame(image[None])[0], True, levels)
-    image = images.fit(image, form.size, form.fit)
+    image = images.fit(image, form.size, form.fit, shape)
     return Decoded(image, picture_file.is_grey(image), levels)
 
 
-def _decode_jpeg(picture: Image.Image, file: PictureReader, form: PictureFormat) -> np.ndarray:
-    """Return (height, width, 1 or 3) uint8, upright and at least as large as `form` needs."""
-    content = file.content()
+def _decode_jpeg(picture: Image.Image, content: bytes, form: PictureFormat) -> np.ndarray:
+    """Return (height, width, 1 or 3) uint8, not turned, and at least as large as `form` needs.
+
+    Raises:
+        PictureError, ValueError: the file is damaged or has too many scans.
+    """
     limits.check_scans(content)
     width, height = picture.size
     if form.framed:
@@ -88,32 +101,18 @@ def _decode_jpeg(picture: Image.Image, file: PictureReader, form: PictureFormat)
         least = (form.size, 1) if height > width else (1, form.size)
     else:
         least = (form.size, form.size)
-    image = simplejpeg.decode_jpeg(
-        content,
-        "GRAY" if picture.mode == "L" else "RGB",
-        min_height=min(least[0], height),
-        min_width=min(least[1], width),
-    )
-    return _turn(image, _read_orientation(picture))
-
-
-def _read_orientation(picture: Image.Image) -> int:
-    if not {"exif", "xmp"} & picture.info.keys():
-        return 1
-    try:
-        return picture.getexif().get(_ORIENTATION, 1)
-    except MemoryError:
-        raise
-    except Exception:  # damaged EXIF data does not make the image unreadable
-        return 1
-
-
-def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an image upright, by its EXIF orientation of 1 to 8."""
-    if orientation in (3, 4, 6, 7):
-        image = image[::-1]
-    if orientation in (2, 3, 7, 8):
-        image = image[:, ::-1]
-    if orientation in (5, 6, 7, 8):
-        image = image.transpose(1, 0, 2)
-    return np.ascontiguousarray(image)
+    if picture.mode in ("L", "RGB"):
+        try:
+            return simplejpeg.decode_jpeg(
+                content,
+                "GRAY" if picture.mode == "L" else "RGB",
+                min_height=min(least[0], height),
+                min_width=min(least[1], width),
+            )
+        except ValueError as error:
+            if _DAMAGE.search(str(error)):
+                raise
+    # CMYK, and files with stray bytes between their parts.
+    picture.draft(picture.mode, least[::-1])
+    picture.load()
+    return pixels.to_8_bits(pixels.rasterize(picture), form.rendering)

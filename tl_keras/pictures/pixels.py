@@ -21,16 +21,17 @@ WHITE = 255
 _OPAQUE = 255
 # Pixels that are converted at a time, in numbers of up to 64 bits.
 _BAND_PIXELS = 1 << 20
-# Brighter and darker pixels than those between these quantiles are cut off: the hot and dead pixels
-# of a sensor are fewer, and would compress all other values.
-_QUANTILES = 1e-5, 1 - 1e-5
+# The share of the brightest pixels, and of the darkest, that is cut off, and at least one of each:
+# the hot and dead pixels of a sensor are fewer, and would compress all other values.
+_CUT = 1e-5
 # Mean luminance of pictures that are hard to see on white, and on black.
 _LIGHT, _DARK = 192, 64
 # Fewer light (or dark) pictures than this share do not change the background.
 _RARE = 0.01
 GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "F")
 _UNSIGNED = 1
-_SAMPLE_FORMAT, _BITS = 339, 258
+_SAMPLE_FORMAT, _BITS, _PHOTOMETRIC = 339, 258, 262
+_WHITE_IS_ZERO = 0
 
 
 class Rendering(NamedTuple):
@@ -64,7 +65,7 @@ class Levels(NamedTuple):
 
     Attributes:
         is_deep: whether the picture has more than 8 bits per channel.
-        low: its smallest value, without the darkest 0.001 %; 0 unless it is deep.
+        low: its smallest value, without the darkest 0.001 % (at least one); 0 unless it is deep.
         high: its largest value, without the brightest 0.001 %; 0 unless it is deep.
         opaque: mean luminance of its opaque part, 0 to 255; -1 if nothing is transparent.
     """
@@ -102,12 +103,15 @@ def measure(raster: Raster) -> Levels:
     values, alpha = raster
     if values.dtype != np.uint8:
         flat = values.reshape(-1)
-        low, high = (round(q * (flat.size - 1)) for q in _QUANTILES)
-        ordered = np.partition(flat, (low, high))
-        return Levels(True, int(ordered[low]), int(ordered[high]))
+        cut = min(max(1, round(_CUT * flat.size)), (flat.size - 1) // 2)
+        ordered = np.partition(flat, (cut, flat.size - 1 - cut))
+        levels = Levels(True, int(ordered[cut]), int(ordered[flat.size - 1 - cut]))
+    else:
+        levels = Levels()
     if alpha is None or alpha.min() == _OPAQUE or not alpha.any():
-        return Levels()
-    return Levels(opaque=int(np.average(images.to_grey(values), weights=alpha)))
+        return levels
+    values = to_8_bits(Raster(values, None), choose_rendering([levels]))
+    return levels._replace(opaque=int(np.average(images.to_grey(values), weights=alpha)))
 
 
 def to_8_bits(raster: Raster, rendering: Rendering) -> np.ndarray:
@@ -167,6 +171,9 @@ def _has_alpha(picture: Image.Image) -> bool:
 def _deep_values(picture: Image.Image) -> np.ndarray:
     values = np.asarray(picture)
     tags = getattr(picture, "tag_v2", {})
+    # Pillow inverts these for 8 bits, and not for 16.
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        values = ~values
     # Pillow reads 32 unsigned bits as signed.
     if tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT, (_UNSIGNED,)) == (_UNSIGNED,):
         return values.view(np.uint32)
@@ -174,7 +181,7 @@ def _deep_values(picture: Image.Image) -> np.ndarray:
 
 
 def _scale(values: np.ndarray, rendering: Rendering) -> np.ndarray:
-    span = rendering.high - rendering.low
+    span = max(1, rendering.high - rendering.low)
     offsets = np.clip(values.astype(np.int64), rendering.low, rendering.high) - rendering.low
     return ((offsets * 255 + span // 2) // span).astype(np.uint8)
 
