@@ -88,31 +88,36 @@ def decode(path: str, form: PictureFormat, max_pixels: int = limits.MAX_PIXELS) 
 
 
 def _decode_jpeg(picture: Image.Image, content: bytes, form: PictureFormat) -> np.ndarray:
-    """Return (height, width, 1 or 3) uint8, not turned, and at least as large as `form` needs.
+    """Return (height, width, 1 or 3) uint8, not turned, at the smallest scale that is enough.
 
     Raises:
         PictureError, ValueError: the file is damaged or has too many scans.
     """
     limits.check_scans(content)
-    width, height = picture.size
-    if form.framed:
-        least = (height, width)
-    elif form.fit == "pad":
-        least = (form.size, 1) if height > width else (1, form.size)
-    else:
-        least = (form.size, form.size)
+    eighths = _choose_scale(picture.height, picture.width, form)
+    height, width = (-(-side * eighths // 8) for side in (picture.height, picture.width))
     if picture.mode in ("L", "RGB"):
         try:
             return simplejpeg.decode_jpeg(
                 content,
                 "GRAY" if picture.mode == "L" else "RGB",
-                min_height=min(least[0], height),
-                min_width=min(least[1], width),
+                min_height=height,
+                min_width=width,
             )
         except ValueError as error:
             if _DAMAGE.search(str(error)):
                 raise
     # CMYK, and files with stray bytes between their parts.
-    picture.draft(picture.mode, least[::-1])
+    picture.draft(picture.mode, (width, height))
     picture.load()
     return pixels.to_8_bits(pixels.rasterize(picture), form.rendering)
+
+
+def _choose_scale(height: int, width: int, form: PictureFormat) -> int:
+    """Return the smallest scale, 1 to 8 eighths, that is not below the scale of the result."""
+    if form.framed:
+        return 8
+    sides = {"crop": (min(height, width),), "pad": (max(height, width),)}
+    return max(
+        -(-8 * min(form.size, side) // side) for side in sides.get(form.fit, (height, width))
+    )

@@ -53,8 +53,11 @@ def to_grey(images: np.ndarray) -> np.ndarray:
         return images
     if channels != 3:
         raise ValueError(f"pictures have 1 or 3 channels, not {channels}")
-    red, green, blue = np.moveaxis(images.astype(np.uint32), -1, 0)
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)[..., None]
+    total = np.full(images.shape[:-1], 32768, np.uint32)
+    for channel, weight in enumerate((19595, 38470, 7471)):
+        total += images[..., channel] * np.uint32(weight)
+    total >>= 16
+    return total.astype(np.uint8)[..., None]
 
 
 def composite(images: np.ndarray, alpha: np.ndarray, background: int = 255) -> np.ndarray:

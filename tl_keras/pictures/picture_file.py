@@ -153,9 +153,11 @@ def _open(file: PictureReader, extension: str, max_pixels: int) -> Image.Image:
     try:
         if file.size > limits.MAX_BYTES:
             raise PictureError(f"{file.size} bytes are more than {limits.MAX_BYTES}")
-        _check_icon(file, max_pixels)
-        formats = (*FORMATS, *FORMATS_BY_EXTENSION.get(extension, ()), *_heif_formats(file))
-        return _identify(file, formats)
+        start = file.read(64)
+        if start.startswith(b"\0\0\1\0"):
+            _check_icon(file, max_pixels)
+        formats = (*FORMATS, *FORMATS_BY_EXTENSION.get(extension, ()), *_heif_formats(start))
+        return _identify(file, start[:16], formats)
     except MemoryError:
         raise
     except Exception as error:
@@ -164,18 +166,19 @@ def _open(file: PictureReader, extension: str, max_pixels: int) -> Image.Image:
         raise
 
 
-def _identify(file: PictureReader, formats: Sequence[str]) -> Image.Image:
+def _identify(file: PictureReader, start: bytes, formats: Sequence[str]) -> Image.Image:
     """Read the header, as `Image.open` does.
 
     It would apply a limit of pixels which can be changed for the whole process only, and it does
     not tell why a picture of a known format is not read.
     """
-    start, reason = file.peek(16)[:16], "not a picture, by its content"
+    reason = "not a picture, by its content"
     for name in formats:
         if name not in Image.OPEN:
             Image.init()
         factory, accepts = Image.OPEN[name]
-        if accepts is None or accepts(start) is True:
+        accepted = accepts is None or accepts(start)
+        if accepted and not isinstance(accepted, str):  # text tells that it cannot be decoded
             try:
                 file.seek(0)
                 return factory(file, "")
@@ -184,9 +187,8 @@ def _identify(file: PictureReader, formats: Sequence[str]) -> Image.Image:
     raise PictureError(reason)
 
 
-def _heif_formats(file: PictureReader) -> tuple[str, ...]:
+def _heif_formats(start: bytes) -> tuple[str, ...]:
     """Return Pillow's name of the format if the file is HEIC, and raise PictureError without it."""
-    start = file.peek(64)[:64]
     # AVIF is of the same family, and Pillow reads it.
     if start[4:8] != b"ftyp" or start[8:12] not in _HEIC_BRANDS or b"avif" in start:
         return ()
@@ -200,13 +202,13 @@ def _heif_formats(file: PictureReader) -> tuple[str, ...]:
 
 def _check_icon(file: PictureReader, max_pixels: int) -> None:
     """Check the image inside an icon, which Pillow decodes when it opens the file."""
-    if file.peek(4).startswith(b"\0\0\1\0"):
-        file.seek(IcoImagePlugin.IcoFile(file).entry[0].offset)
-        is_png = file.peek(8).startswith(b"\x89PNG")
-        kind = PngImagePlugin.PngImageFile if is_png else BmpImagePlugin.DibImageFile
-        width, height = kind(file).size
-        # A bitmap inside an icon is stacked on its mask.
-        limits.check_size(width, height if is_png else height // 2, max_pixels)
+    file.seek(0)
+    file.seek(IcoImagePlugin.IcoFile(file).entry[0].offset)
+    is_png = file.peek(8).startswith(b"\x89PNG")
+    kind = PngImagePlugin.PngImageFile if is_png else BmpImagePlugin.DibImageFile
+    width, height = kind(file).size
+    # A bitmap inside an icon is stacked on its mask.
+    limits.check_size(width, height if is_png else height // 2, max_pixels)
 
 
 def read_orientation(picture: Image.Image) -> int:

@@ -8,7 +8,7 @@ Two conversions need to know all pictures of a dataset, and never one picture al
 `measure` returns what both are chosen from, and `choose_rendering` chooses them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -110,8 +110,13 @@ def measure(raster: Raster) -> Levels:
         levels = Levels()
     if alpha is None or alpha.min() == _OPAQUE or not alpha.any():
         return levels
-    values = to_8_bits(Raster(values, None), choose_rendering([levels]))
-    return levels._replace(opaque=int(np.average(images.to_grey(values), weights=alpha)))
+    rendering = choose_rendering([levels])
+    luminance = weight = 0
+    for part in _bands(values):
+        grey = images.to_grey(to_8_bits(Raster(values[part], None), rendering))
+        luminance += int((grey * alpha[part].astype(np.int64)).sum())
+        weight += int(alpha[part].sum(dtype=np.int64))
+    return levels._replace(opaque=luminance // weight)
 
 
 def to_8_bits(raster: Raster, rendering: Rendering) -> np.ndarray:
@@ -120,9 +125,7 @@ def to_8_bits(raster: Raster, rendering: Rendering) -> np.ndarray:
     if values.dtype == np.uint8 and alpha is None:
         return values
     changed = np.empty(values.shape, np.uint8)
-    rows = max(1, _BAND_PIXELS // values.shape[1])
-    for top in range(0, len(values), rows):
-        part = slice(top, top + rows)
+    for part in _bands(values):
         band = values[part]
         if band.dtype != np.uint8:
             band = _scale(band, rendering)
@@ -130,6 +133,11 @@ def to_8_bits(raster: Raster, rendering: Rendering) -> np.ndarray:
             band = images.composite(band, alpha[part], rendering.background)
         changed[part] = band
     return changed
+
+
+def _bands(values: np.ndarray) -> Iterator[slice]:
+    rows = max(1, _BAND_PIXELS // values.shape[1])
+    return (slice(top, top + rows) for top in range(0, len(values), rows))
 
 
 def rasterize(picture: Image.Image) -> Raster:
