@@ -107,7 +107,10 @@ def load_raster(picture: Image.Image, file: PictureReader) -> Raster:
         raster = pixels.rasterize(picture)
     # Both libraries turn a TIFF themselves.
     orientation = 1 if picture.format == "TIFF" else read_orientation(picture)
-    return Raster(*(part if part is None else turn_upright(part, orientation) for part in raster))
+    if orientation == 1:
+        return raster
+    alpha = None if raster.alpha is None else turn_upright(raster.alpha, orientation)
+    return Raster(turn_upright(raster.values, orientation), alpha)
 
 
 def load(path: str | os.PathLike[str]) -> np.ndarray:

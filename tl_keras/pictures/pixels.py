@@ -101,13 +101,7 @@ def choose_rendering(levels: Sequence[Levels]) -> Rendering:
 def measure(raster: Raster) -> Levels:
     """Return the levels of a picture."""
     values, alpha = raster
-    if values.dtype != np.uint8:
-        flat = values.reshape(-1)
-        cut = min(max(1, round(_CUT * flat.size)), (flat.size - 1) // 2)
-        ordered = np.partition(flat, (cut, flat.size - 1 - cut))
-        levels = Levels(True, int(ordered[cut]), int(ordered[flat.size - 1 - cut]))
-    else:
-        levels = Levels()
+    levels = Levels(True, *_find_range(values)) if values.dtype != np.uint8 else Levels()
     if alpha is None or alpha.min() == _OPAQUE or not alpha.any():
         return levels
     rendering = choose_rendering([levels])
@@ -117,6 +111,20 @@ def measure(raster: Raster) -> Levels:
         luminance += int((grey * alpha[part].astype(np.int64)).sum())
         weight += int(alpha[part].sum(dtype=np.int64))
     return levels._replace(opaque=luminance // weight)
+
+
+def _find_range(values: np.ndarray) -> tuple[int, int]:
+    """Return the smallest and the largest value, without those that are cut off."""
+    cut = min(max(1, round(_CUT * values.size)), (values.size - 1) // 2)
+    lows, highs = [], []
+    for part in _bands(values):
+        band = values[part].reshape(-1)
+        last = min(cut, band.size - 1)
+        ordered = np.partition(band, (last, band.size - 1 - last))
+        lows.append(ordered[: last + 1])
+        highs.append(ordered[band.size - 1 - last :])
+    low, high = np.concatenate(lows), np.concatenate(highs)
+    return int(np.partition(low, cut)[cut]), int(np.partition(high, -1 - cut)[-1 - cut])
 
 
 def to_8_bits(raster: Raster, rendering: Rendering) -> np.ndarray:
