@@ -149,6 +149,8 @@ def test_jpeg_is_decoded_at_the_smallest_scale_that_is_enough(
     ):
         decode.decode(path, PictureFormat(size, how))
         assert shapes.pop() == expected, (size, how)
+    decode.decode(write(KINDS["CMYK"](photo(800, 400))), PictureFormat(100))
+    assert shapes.pop() == (100, 200)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

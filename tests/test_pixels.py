@@ -194,6 +194,7 @@ def test_opaque_pictures_do_not_change_the_background(tmp_path: Path) -> None:
     Image.new("RGBA", (32, 32), (255, 255, 255, 0)).save(tmp_path / "nothing.png")
     decoded = read_set(tmp_path, [*names, "nothing.png"])
     assert decoded.form.rendering.background == 255
+    assert len(decoded.table) == 5
     assert (decoded.table[1:] == 255).all()
 
 

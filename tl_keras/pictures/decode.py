@@ -4,7 +4,9 @@ A JPEG that is larger than needed is decoded at a scale of 1/8 to 7/8, as a part
 full size is never in memory. Milliseconds of CPU for a JPEG of 500x375 to 96 and 224 pixels, and of
 4000x3000 to 224, decoded and resized: Pillow 1.0, 1.2 and 65; Pillow with draft mode 0.65, 1.2 and
 13.5; libjpeg-turbo (simplejpeg) with OpenCV's resizing 0.5, 0.7 and 13.7; TensorFlow 0.6, 0.8 and
-23. Of the last, 12 are needed to read the file's entropy code, at whatever scale.
+23. Of the last, 12 are needed to read the file's entropy code, at whatever scale. With reading the
+file, `decode` takes 0.7, 0.9 and 16.8, and keras.utils.image_dataset_from_directory 0.75, 0.9 and
+29.7, on files of more noise.
 """
 
 import re
