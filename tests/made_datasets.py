@@ -1,9 +1,11 @@
 """Small datasets of tensorflow-datasets that no network is needed for: `made_ragged` and others."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image
 
 
 class Made(tfds.core.GeneratorBasedBuilder):
@@ -126,3 +128,92 @@ class MadeUnlabelled(Made):
     SHAPE = (8, 8, 1)
     SPLITS = ("train", "test")
     UNLABELLED = {"train": range(20)}
+
+
+class MadeUnusual(tfds.core.GeneratorBasedBuilder):
+    """Two pictures and labels of many kinds, nested, in unusual splits."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        scalar, tensor = tfds.features.Scalar, tfds.features.Tensor
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "photo": {
+                        "left": tfds.features.Image(shape=(4, 4, 1)),
+                        "right": tfds.features.Image(shape=(4, 4, 1)),
+                    },
+                    "about": {
+                        "species": tfds.features.Text(),
+                        "year": scalar(np.int32),
+                        "sign": tensor(shape=(), dtype=np.int64),
+                        "number": scalar(np.int64),
+                        "note": tfds.features.Text(),
+                        "place": tensor(shape=(2,), dtype=np.float32),
+                        "coat": tfds.features.ClassLabel(names=("short", "long")),
+                    },
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+        return {"fold1": self._make(range(20)), "fold2": self._make(range(20, 30))}
+
+    def _generate_examples(self) -> None:
+        raise NotImplementedError
+
+    def _make(self, indices: range) -> Iterator[tuple[int, dict]]:
+        for index in indices:
+            left = np.full((4, 4, 1), index, np.uint8)
+            yield (
+                index,
+                {
+                    "photo": {"left": left, "right": 255 - left},
+                    "about": {
+                        "species": ("o\u00efe", "dog", "cat")[index % 3],
+                        "year": 1990 + 7 * (index % 4) if index < 29 else 2077,
+                        "sign": 1 if index % 2 else -1,
+                        "number": index,
+                        "note": "x" if index % 2 else "",
+                        "place": np.zeros(2, np.float32),
+                        "coat": index // 10 % 2,
+                    },
+                },
+            )
+
+
+class MadeStored(tfds.core.GeneratorBasedBuilder):
+    """Encoded pictures that a test puts into `FILES`, of a declared `SHAPE` and `DTYPE`.
+
+    A test makes a subclass: tfds keeps what a builder has prepared, and tests have folders of
+    their own.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    FILES: tuple[bytes, ...] = ()
+    SHAPE: tuple[int | None, int | None, int | None] = (None, None, 3)
+    DTYPE = np.uint8
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        picture = tfds.features.Image(shape=self.SHAPE, dtype=self.DTYPE)
+        label = tfds.features.ClassLabel(names=("cat", "dog"))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({"picture": picture, "kind": label}),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+        return {"train": self._generate_examples(), "test": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+        for index, content in enumerate(self.FILES):
+            yield index, {"picture": io.BytesIO(content), "kind": index % 2}
+
+
+def encode(picture: Image.Image, kind: str, **options: object) -> bytes:
+    """Return the content of an image file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from tl_keras.config.augmentation import parse
 from tl_keras.data import augment as augment_module
-from tl_keras.data.augment import augment, draw_bits
+from tl_keras.data.augment import augment
+from tl_keras.data.draws import draw_bits
 from tl_keras.errors import UsageError
 
 EVERYTHING = "shift:0.1,rotate:0.1,zoom:0.2,flip,crop:2,color:0.3"
@@ -34,7 +35,7 @@ def fix_draws(monkeypatch, *operations, **columns):
 
     A column is given as -1 (the lowest) to 1 (above the highest).
     """
-    row = np.zeros(10 + 3 * len(operations), np.int64)
+    row = np.zeros(augment_module.TOP + 1, np.int64)
     for name, part in columns.items():
         row[getattr(augment_module, name)] = int(part * 2**31)
     layers = augment_module.RANDAUGMENT_LAYERS
@@ -284,3 +285,54 @@ def test_randaugment_ignores_the_random_state_of_the_process():
         augment_module._randaugment_layer.cache_clear()
         results.append(run(pictures, "randaugment:3"))
     np.testing.assert_array_equal(*results)
+
+
+def ramp(size: int) -> np.ndarray:
+    """A picture whose channels are the positions of its pixels: 4 x and 4 y."""
+    rows, columns = np.mgrid[:size, :size] * 4
+    return np.stack([columns, rows, np.zeros_like(rows)], axis=-1).astype(np.uint8)
+
+
+def test_resized_crop_fills_the_image_with_a_window_of_the_wanted_size(monkeypatch) -> None:
+    fix_draws(monkeypatch, AREA=-1.0, ASPECT=0.0, LEFT=0.0, TOP=-1.0)
+    shown = augment(ramp(60)[None], make_keys(1), parse("resized_crop:0.25"), 30).numpy()[0]
+    # A quarter of the area, in the middle of the left and right and at the top: 30 of 60 pixels.
+    np.testing.assert_array_equal(shown, ramp(60)[:30, 15:45])
+
+
+def test_resized_crop_has_the_areas_aspects_and_places_that_it_says() -> None:
+    size, count = 64, 4000
+    image = ramp(size).astype(np.float64)
+    images = np.repeat(image[None].astype(np.uint8), count, axis=0)
+    shown = (
+        augment(images, make_keys(count), parse("resized_crop:0.3"), 32).numpy().astype(np.float64)
+    )
+    # The slope of the ramp is the window's side in pixels over the output's.
+    width = (shown[:, 0, -2, 0] - shown[:, 0, 1, 0]) / 4 / 29 * 32 / size
+    height = (shown[:, -2, 0, 1] - shown[:, 1, 0, 1]) / 4 / 29 * 32 / size
+    area = width * height
+    assert 0.29 < area.min() < 0.33 and area.max() <= 1.02
+    # Windows of large area are cut to the image's sides, so their area is a little less.
+    small = area[area < 0.5]
+    assert abs(len(small) / count - 0.2 / 0.7) < 0.04
+    ratio = np.log(width / height)[area < 0.5]
+    assert abs(ratio.mean()) < 0.02 and abs(ratio.std() - np.log(4 / 3) / np.sqrt(3)) < 0.02
+    left = shown[:, 0, 1, 0] / 4 - 1.5 * width * size / 32 + 0.5
+    place = left[area < 0.5] / (size * (1 - width[area < 0.5]))
+    assert abs(place.mean() - 0.5) < 0.03 and abs(place.std() - 1 / np.sqrt(12)) < 0.03
+
+
+def test_resized_crop_of_the_whole_area_and_no_aspect_is_a_plain_resize(monkeypatch) -> None:
+    fix_draws(monkeypatch, AREA=0.7, ASPECT=0.0)
+    image = ramp(40)[None]
+    np.testing.assert_array_equal(
+        augment(image, make_keys(1), parse("resized_crop:1")).numpy(), image
+    )
+
+
+def test_resized_crop_leaves_the_draws_of_other_operations(monkeypatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+    alone = augment(images, make_keys(6), parse("color:0.3")).numpy()
+    fake = parse("color:0.3,resized_crop:1")
+    monkeypatch.setattr(augment_module, "MAX_ASPECT", 1.0)
+    np.testing.assert_array_equal(augment(images, make_keys(6), fake).numpy(), alone)

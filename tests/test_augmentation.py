@@ -14,10 +14,16 @@ from tl_keras.data.catalog import DATASETS
 
 def test_parse_reads_every_operation():
     text = " shift:0.08, rotate:0.04,zoom:1e-1,flip,crop:4,color:1,randaugment:2:0.25 "
-    text += ",mixup:0.2,cutmix:10"
-    assert parse(text) == Augmentation(0.08, 0.04, 0.1, True, 4, 1.0, 2, 0.25, 0.2, 10.0)
+    text += ",mixup:0.2,cutmix:10,resized_crop:0.35"
+    assert parse(text) == Augmentation(0.35, 0.08, 0.04, 0.1, True, 4, 1.0, 2, 0.25, 0.2, 10.0)
     assert parse("randaugment:2").magnitude == 0.5
     assert parse("none") == Augmentation()
+
+
+@pytest.mark.parametrize(("text", "enlargement"), [("resized_crop:0.64", 1.25), ("flip", 1)])
+def test_enlargement_gives_the_smallest_window_the_pixels_of_the_model(text, enlargement):
+    assert parse(text).enlargement == enlargement
+    assert parse("resized_crop:0.08").enlargement == 2
 
 
 @pytest.mark.parametrize(

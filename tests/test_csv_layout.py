@@ -17,6 +17,7 @@ from PIL import Image
 from tl_keras import main
 from tl_keras.config import Config
 from tl_keras.config.csv_columns import CsvColumns
+from tl_keras.config.pictures import PictureOptions
 from tl_keras.data import catalog, folder, reading
 from tl_keras.errors import DataError, UsageError
 from tl_keras.experiment import validate
@@ -537,7 +538,9 @@ def test_dataset_of_a_csv_file_has_the_images_of_its_lines(tmp_path: Path) -> No
     (tmp_path / "l.csv").write_text("name,label,split\n" + text)
     name = f"csv:{tmp_path / 'l.csv'}"
     assert catalog.find(name).reader == "folder"
-    dataset = reading.open_dataset(name, csv_columns=CsvColumns("name"))
+    dataset = reading.open_dataset(name, pictures=PictureOptions(csv_file_column="name"))
+    assert dataset.decode
+    dataset = dataset.decode(6)
     assert dataset.class_names == ("a", "b") and dataset.channels == 1
     test, train = dataset.read("test", 6), dataset.read("train", 6)
     for split, values in ((test, [3, 6]), (train, [0, 1, 2, 4, 5, 7, 8, 9])):
@@ -553,7 +556,8 @@ def test_dataset_names_corrupt_images_outside_of_the_folder(tmp_path: Path) -> N
     with pytest.raises(DataError, match="leads out of"):
         reading.open_dataset(f"csv:{path}")
     with pytest.raises(DataError, match=r"unusable images \(1 in all\): '\.\./bad\.png' \(not a"):
-        reading.open_dataset(f"csv:{path}", follow_links=True)
+        options = PictureOptions(follow_links=True)
+        reading.open_dataset(f"csv:{path}", pictures=options).read("train", 6)
 
 
 @pytest.mark.parametrize(
@@ -561,7 +565,7 @@ def test_dataset_names_corrupt_images_outside_of_the_folder(tmp_path: Path) -> N
 )
 def test_dataset_without_a_file_is_refused(name: str, error: type[Exception]) -> None:
     with pytest.raises(error, match="Write csv:FILE|there is no file"):
-        folder.open_dataset(name, "auto")
+        folder.open_dataset(name, "auto", PictureOptions())
 
 
 def test_program_refuses_a_csv_file_in_one_line(

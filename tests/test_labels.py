@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tl_keras.config import Config, Training
-from tl_keras.data import catalog, reading, tfds_reader
+from tl_keras.data import catalog, reading, tfds_splits
 from tl_keras.errors import DataError
 from tl_keras.experiment import experiment
 from tl_keras.models import building, weights
@@ -34,14 +34,13 @@ def data_dir(tmp_path, monkeypatch) -> str:
 def passes(monkeypatch) -> list[str]:
     """The splits of which the labels were read without the pictures."""
     found: list[str] = []
-    examples = tfds_reader.read_examples
+    read_labels = tfds_splits.read_labels
 
-    def counted(source, stored, chosen, *, size=0, labels_only=False):
-        if labels_only:
-            found.append(stored)
-        return examples(source, stored, chosen, size=size, labels_only=labels_only)
+    def counted(source, split):
+        found.append(split)
+        return read_labels(source, split)
 
-    monkeypatch.setattr(tfds_reader, "read_examples", counted)
+    monkeypatch.setattr(tfds_splits, "read_labels", counted)
     return found
 
 

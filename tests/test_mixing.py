@@ -9,6 +9,7 @@ from scipy import stats
 
 from tl_keras.config.augmentation import parse
 from tl_keras.data import augment, mixing
+from tl_keras.data.draws import draw_bits
 from tl_keras.data.pipeline import IMAGE_ORDER, PARTNER_ORDER, Stream
 from tl_keras.methods import catalog
 from tl_keras.training.loop import Loop
@@ -100,7 +101,7 @@ def test_cutmix_takes_boxes_of_the_drawn_size_from_everywhere(monkeypatch):
     pairs = np.stack([np.zeros((count, side, side, 1)), np.ones((count, side, side, 1))])
     row = np.zeros((count, mixing.CHOICE + 1), np.int64)
     row[:, mixing.WEIGHT] = np.linspace(-(2**31), 2**31 - 1, count).astype(np.int64)
-    monkeypatch.setattr(augment, "draw_bits", lambda keys, _: tf.constant(row))
+    monkeypatch.setattr(mixing, "draw_bits", lambda keys, _: tf.constant(row))
     found, _ = mixed("cutmix:1", pairs.astype(np.uint8))
     # Beta(1, 1) is uniform: the quantile is the draw itself.
     drawn = ((row[:, mixing.WEIGHT] + 2**31) // 2**16 + 0.5) / 2**16
@@ -137,7 +138,7 @@ def test_label_rows_hold_the_share_of_each_class():
 
 
 def drawn_weights(alpha):
-    draws = augment.draw_bits(make_keys(5000, seed=11), mixing.CHOICE + 1)
+    draws = draw_bits(make_keys(5000, seed=11), mixing.CHOICE + 1)
     return mixing.draw_weights(draws, alpha).numpy().astype(np.float64)
 
 
@@ -160,7 +161,7 @@ def test_weights_have_the_mean_and_the_variance_of_beta(alpha):
 
 
 def test_weights_do_not_follow_from_what_augmentation_draws():
-    draws = augment.draw_bits(make_keys(2**14), mixing.CHOICE + 1).numpy()
+    draws = draw_bits(make_keys(2**14), mixing.CHOICE + 1).numpy()
     columns = [augment.FLIP, augment.SHIFT_X, mixing.FIRST_COLUMN - 1]
     columns += [mixing.WEIGHT, mixing.CENTER_X, mixing.CENTER_Y, mixing.CHOICE]
     together = np.corrcoef(draws[:, columns].T)

@@ -39,6 +39,8 @@ BESIDE = {
     "replicas=": ("--batch_size=1024", "--source_batch_size=1024"),
     "optimizer=adamw": ("--weight_decay=0.01",),
     "source_optimizer=adamw": ("--source_weight_decay=0.01",),
+    "tfds_": ("--target=some/set_of_tfds",),
+    "source_tfds_": ("--source=some/set_of_tfds",),
 }
 
 
@@ -447,6 +449,7 @@ def test_contradiction_is_refused_by_the_names_of_its_flags(words, expected) -> 
         "--shots=1 --source_early_stopping=1",
         "--target=folder:/some/where --augment=auto",
         "--target=some/set_of_tfds",
+        "--target=some/set --tfds_label_key=species --source=a_set --source_tfds_label_key=a/b",
         "--pretrain=autoencoder --source=usps --target=usps",
         "--pretrain=simclr:0.5 --source_augment=flip",
         "--pretrain=simclr --source_augment=auto --early_stopping=1 --label_smoothing=0.1",

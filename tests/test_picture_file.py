@@ -92,6 +92,19 @@ def open_header(path: Path, max_pixels: int) -> tuple[int, int]:
         return picture.size
 
 
+def test_bytes_are_decoded_as_the_file_with_the_same_limits(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", Image.linear_gradient("L"), compression="tiff_lzw")
+    content = path.read_bytes()
+    np.testing.assert_array_equal(picture_file.load(content), picture_file.load(path))
+    with pytest.raises(picture_file.PictureError, match="not a picture"):
+        picture_file.load(b"")
+    with (
+        pytest.raises(picture_file.PictureError, match="256x256 is more than 65535 pixels"),
+        picture_file.open_picture(content, 256 * 256 - 1),
+    ):
+        pass
+
+
 def test_picture_with_too_many_pixels_is_not_opened(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.new("L", (4, 4)))
     path.write_bytes(path.read_bytes()[:45])  # no pixel is left, only the header

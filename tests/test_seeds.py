@@ -9,7 +9,8 @@ import tensorflow as tf
 
 import tl_keras
 from tl_keras.config import from_flat
-from tl_keras.data import augment, splits
+from tl_keras.data import splits
+from tl_keras.data.draws import draw_bits
 from tl_keras.data.pipeline import IMAGE_ORDER, PARTNER_ORDER, Stream
 from tl_keras.models import building, weights
 from tl_keras.runtime import seeds
@@ -86,7 +87,7 @@ def test_draws_of_different_keys_are_independent():
     for key in keys:
         epochs = tf.range(400, dtype=tf.int64)
         own = tf.stack([tf.fill([400], tf.constant(key, tf.int64)), epochs, epochs % 7], axis=1)
-        rows.append(augment.draw_bits(own, 3).numpy().ravel() / 2**31)
+        rows.append(draw_bits(own, 3).numpy().ravel() / 2**31)
     correlations = np.corrcoef(rows)[np.triu_indices(64, 1)]
     assert np.abs(correlations).max() < 5 / 1200**0.5
     assert np.std(correlations) * 1200**0.5 == pytest.approx(1, abs=0.1)

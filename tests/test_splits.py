@@ -18,12 +18,15 @@ def labels_of(counts: list[int], order: int = 0) -> np.ndarray:
     return np.random.default_rng(order).permutation(labels)
 
 
-def choose(labels, classes=None, *, seed=0, shots=None, validation=0.1, needs=False) -> Split:
+def choose(
+    labels, classes=None, *, seed=0, shots=None, validation=0.1, needs=False, groups=None
+) -> Split:
     classes = classes or int(labels.max(initial=0)) + 1
     names = tuple(f"class{label}" for label in range(classes))
     return split(
-        labels, names, seed=seed, shots=shots, validation=validation, needs_validation=needs
-    )
+        labels, names, seed=seed, shots=shots, validation=validation, needs_validation=needs,
+        groups=groups,
+    )  # fmt: skip
 
 
 def per_class(labels: np.ndarray, indices: np.ndarray, classes: int) -> list[int]:
@@ -125,6 +128,52 @@ def test_split_of_no_images_is_empty() -> None:
     assert [len(part) for part in chosen] == [0, 0]
 
 
+@pytest.mark.parametrize("groups", [None, 100 - 2 * np.arange(15)])
+def test_split_without_groups_is_the_choice_of_earlier_versions(groups) -> None:
+    """A run of today trains on what it trained on: computed when there were no groups."""
+    labels = np.repeat([0, 1, 2], [6, 4, 5])
+    chosen = choose(labels, seed=3, validation=0.25, groups=groups)
+    assert chosen.train.tolist() == [0, 1, 3, 4, 7, 8, 9, 10, 11, 12, 13]
+    assert chosen.validation.tolist() == [2, 5, 6, 14]
+    chosen = choose(labels, seed=3, shots=3, validation=0.5, needs=True, groups=groups)
+    assert chosen.train.tolist() == [4, 8, 11]
+    assert chosen.validation.tolist() == [2, 5, 6, 7, 10, 14]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 15)), max_size=80),
+    st.sampled_from([None, 1, 2, 5]), SEEDS, FRACTIONS,
+)  # fmt: skip
+def test_split_never_parts_a_group(rows, shots, seed, fraction) -> None:
+    labels, groups = np.array(rows, np.int64).reshape(-1, 2).T
+    counts = np.bincount(labels, minlength=5)
+    if shots is not None:
+        shots = min([shots, *counts[counts > 0]])
+    chosen = choose(
+        labels, 5, seed=seed, shots=shots, validation=fraction, needs=True, groups=groups
+    )
+    assert not set(groups[chosen.train]) & set(groups[chosen.validation])
+    assert set(labels[chosen.train]) == set(labels)
+    both = np.sort(np.concatenate(chosen))
+    assert len(np.unique(both)) == len(both)
+    wanted = counts if shots is None else np.minimum(counts, shots)
+    assert per_class(labels, both, 5) == wanted.tolist()
+
+
+@given(SEEDS)
+def test_split_validates_with_the_wanted_part_where_groups_are_small(seed) -> None:
+    labels = np.repeat(np.arange(3), 60)
+    chosen = choose(labels, seed=seed, validation=0.2, groups=np.arange(180) // 3)
+    assert per_class(labels, chosen.validation, 3) == [12] * 3
+
+
+@given(SEEDS, st.integers(1, 5))
+def test_split_prefers_shots_of_different_groups(seed, shots) -> None:
+    labels, groups = np.repeat([0, 1], 20), np.arange(40) // 4
+    chosen = choose(labels, seed=seed, shots=shots, groups=groups)
+    assert len(set(groups[chosen.train])) == 2 * shots
+
+
 PRESENT = st.lists(st.integers(1, 200), min_size=1, max_size=8)
 
 
@@ -156,3 +205,20 @@ def test_class_weights_pass_over_a_class_without_image_in_the_middle() -> None:
     np.testing.assert_allclose(weights, [2, 1, 2 / 3], 1e-6)
     root = class_weights("sqrt", labels_of([1, 0, 3]), 3)
     assert np.isfinite(root).all() and root[0] / root[2] == pytest.approx(np.sqrt(3), rel=1e-5)
+
+
+def test_images_of_a_validation_folder_validate_and_never_train() -> None:
+    labels = np.array([0, 1] * 10)
+    is_validation = np.arange(20) >= 14
+    more = {"seed": 3, "needs_validation": True, "is_validation": is_validation}
+    every = split(labels, ("a", "b"), shots=None, validation=0.1, **more)
+    assert every.train.tolist() == list(range(14))
+    assert every.validation.tolist() == list(range(14, 20))
+    none = split(labels, ("a", "b"), shots=None, validation=0.0, **more)
+    assert none.train.tolist() == list(range(14)) and not len(none.validation)
+    few = split(labels, ("a", "b"), shots=4, validation=0.25, **more)
+    # Shots are all labels that a run may use, so validation is a part of them.
+    assert len(few.train) == 6 and len(few.validation) == 2
+    assert max(*few.train, *few.validation) < 14
+    with pytest.raises(UsageError, match="it has 7 training images"):
+        split(labels, ("a", "b"), shots=8, validation=0.25, **more)

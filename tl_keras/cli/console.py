@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Protocol, TypeVar
 
 from tl_keras.config import Config
+from tl_keras.config.tfds import SELECTIONS
 from tl_keras.distributed import cluster_config
 from tl_keras.errors import DataError, StoppedError, TransferError, WriteError
 from tl_keras.experiment.validate import reads_source
@@ -94,17 +95,26 @@ def check_inputs(config: Config) -> bool:
     keras_defaults.check_backend()
     in_cluster = bool(cluster_config.find_cluster_variable(config.strategy))
     check_weights_file(config)
-    check_datasets([config.target, *([config.source] if reads_source(config) else [])], config)
+    check_datasets(config)
     return in_cluster
 
 
-def check_datasets(names: Sequence[str], config: Config) -> None:
+def check_datasets(config: Config) -> None:
     """Raise an error for a missing dataset. Folders are checked later, when they are read."""
     from tl_keras.data import catalog, reading
 
-    for name in names:
+    datasets = [(config.target, "tfds")]
+    if reads_source(config):
+        datasets.append((config.source, "source_tfds"))
+    for name, selection in datasets:
         if catalog.find(name).reader != "folder":
-            reading.open_dataset(name, framing=config.framing, data_dir=config.data_dir)
+            reading.open_dataset(
+                name,
+                framing=config.framing,
+                data_dir=config.data_dir,
+                tfds=getattr(config, selection),
+                tfds_prefix=SELECTIONS[selection],
+            )
 
 
 def check_weights_file(config: Config) -> None:

@@ -10,6 +10,16 @@ It may import `errors`.
 from tl_keras.config.config import PAIRED, Config
 from tl_keras.config.flat import from_flat
 from tl_keras.config.options import Option, option
+from tl_keras.config.tfds import TfdsSelection
 from tl_keras.config.training import Training, named_options
 
-__all__ = ["PAIRED", "Config", "Option", "Training", "from_flat", "named_options", "option"]
+__all__ = [
+    "PAIRED",
+    "Config",
+    "Option",
+    "TfdsSelection",
+    "Training",
+    "from_flat",
+    "named_options",
+    "option",
+]

@@ -22,7 +22,12 @@ class Operation(NamedTuple):
     whole: bool = False
 
 
+# Larger images than this factor of the model's size would be kept for the sake of few crops.
+MAX_ENLARGEMENT = 2.0
+
+
 OPERATIONS = {
+    "resized_crop": Operation("A", 0.08, 1, "smallest fraction of the area"),
     "shift": Operation("P", 0, 1, "fractions of the side"),
     "rotate": Operation("P", 0, 0.5, "turns"),
     "zoom": Operation("P", 0, 0.9, "fractions of the side"),
@@ -40,6 +45,8 @@ class Augmentation:
     """The random changes of a training image; the defaults change nothing.
 
     Attributes:
+        resized_crop: smallest area of a random window that fills the image, as a fraction of the
+            whole, 0.08 to 1; 0 for the whole image.
         shift: largest translation in x and y, as a fraction of width and height, 0 to 1.
         rotate: largest rotation in either direction, in turns, 0 to 0.5.
         zoom: largest relative difference of the visible side from the whole side, 0 to 0.9.
@@ -52,6 +59,7 @@ class Augmentation:
         cutmix: the same for cutmix. With both, each is applied to half of the images.
     """
 
+    resized_crop: float = 0.0
     shift: float = 0.0
     rotate: float = 0.0
     zoom: float = 0.0
@@ -71,7 +79,17 @@ class Augmentation:
     @property
     def interpolates(self) -> bool:
         """Whether pixels are interpolated between grid positions."""
-        return bool(self.shift or self.rotate or self.zoom)
+        return bool(self.resized_crop or self.shift or self.rotate or self.zoom)
+
+    @property
+    def enlargement(self) -> float:
+        """How much larger than the model's images stored ones are useful, 1 to 2.
+
+        The smallest window of `resized_crop` then has as many pixels as the model takes.
+        """
+        if not self.resized_crop:
+            return 1.0
+        return min(MAX_ENLARGEMENT, self.resized_crop**-0.5)
 
     @property
     def mixes(self) -> bool:
@@ -103,9 +121,9 @@ def parse(text: str) -> Augmentation:
     """Parse a list of random changes.
 
     Args:
-        text: "none", or a comma list of shift:P, rotate:P, zoom:P, flip, crop:N, color:P,
-            randaugment:N or randaugment:N:M, mixup:A and cutmix:A, each at most once and in any
-            order.
+        text: "none", or a comma list of resized_crop:A, shift:P, rotate:P, zoom:P, flip, crop:N,
+            color:P, randaugment:N or randaugment:N:M, mixup:A and cutmix:A, each at most once and
+            in any order.
 
     Raises:
         ValueError: a name is unknown or repeated, or a value is missing, not a number, out of its

@@ -21,6 +21,7 @@ from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.config.resume import NOT_PART_OF_THE_EXPERIMENT
 from tl_keras.config.shots import format_shots, parse_shots
 from tl_keras.config.terms import Names, Term, Terms
+from tl_keras.config.tfds import DATA, TfdsSelection
 from tl_keras.config.trainable import Trainable
 from tl_keras.config.training import (
     SCRATCH_PREFIX,
@@ -31,7 +32,6 @@ from tl_keras.config.training import (
 
 TASK = "What to transfer"
 TRANSFER = "How to transfer"
-DATA = "Data and model"
 RUNNING = "Running"
 
 # A value of --source_seed: a separate pretraining for each of --seeds, with the same seed.
@@ -193,6 +193,9 @@ class Config(PictureOptions):
         DATA,
         rare=True,
     )
+
+    tfds: TfdsSelection = TfdsSelection()
+    source_tfds: TfdsSelection = TfdsSelection()
 
     training: Training = Training()
     # With a constant learning rate the last step's weights vary; an average reduces that. A

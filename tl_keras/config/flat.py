@@ -7,6 +7,7 @@ from typing import Any
 from tl_keras.config.config import Config
 from tl_keras.config.shots import ALL
 from tl_keras.config.terms import Term
+from tl_keras.config.tfds import SELECTIONS
 from tl_keras.config.training import SCRATCH_PREFIX, SOURCE_PREFIX, override
 
 
@@ -30,6 +31,10 @@ def from_flat(values: dict[str, Any]) -> Config:
         training=training,
         source_training=override(source, SOURCE_PREFIX, values),
         scratch_training=scratch if scratch != training else None,
+        **{
+            name: override(getattr(Config, name), prefix, values)
+            for name, prefix in SELECTIONS.items()
+        },
     )
 
 

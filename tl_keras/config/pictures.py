@@ -52,6 +52,13 @@ class PictureOptions:
         " no decoded pictures",
         PICTURES, unit="gigabytes", low=0, high=1e6, rare=True,
     )  # fmt: skip
+    on_duplicates: str = option(
+        "warn",
+        "copies of a picture. warn names them in the log and in WORKDIR/data_report.json; drop"
+        " leaves out those that a test picture is a copy of, and further copies in the training"
+        " split; error ends the program",
+        PICTURES, choices=("warn", "drop", "error"),
+    )  # fmt: skip
     follow_links: bool = option(
         False,
         "read files outside of the folder too, by links or by their paths in a CSV file",

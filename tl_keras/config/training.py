@@ -3,11 +3,12 @@
 import dataclasses
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from tl_keras.config import augmentation
 from tl_keras.config.augmentation import Augmentation
 from tl_keras.config.options import Option, option, parse_fields, parse_value
+from tl_keras.config.tfds import SELECTIONS, TfdsSelection, selection_options
 
 TARGET_TRAINING = "Training on the target"
 SOURCE_TRAINING = "Training on the source (the same flags with the prefix --source_)"
@@ -189,6 +190,8 @@ def named_options(config: Any) -> Iterator[tuple[str, Option, Any]]:
         value = getattr(config, field.name)
         if field.name in TRAININGS:
             yield from _training_options(*TRAININGS[field.name], value)
+        elif field.name in SELECTIONS:
+            yield from selection_options(field.name, value)
         else:
             yield field.name, field.metadata["option"], value
 
@@ -201,15 +204,18 @@ def _training_options(
         yield prefix + field.name, named, getattr(training, field.name) if training else None
 
 
-def override(training: Training, prefix: str, values: dict[str, Any]) -> Training:
-    """Return `training` with the settings of `values` whose names begin with `prefix`.
+Settings = TypeVar("Settings", Training, TfdsSelection)
+
+
+def override(settings: Settings, prefix: str, values: dict[str, Any]) -> Settings:
+    """Return `settings` with those of `values` whose names begin with `prefix`.
 
     Raises:
         UsageError: a text cannot be parsed.
     """
     given = {
         field.name: parse_value(prefix + field.name, values[prefix + field.name], spec)
-        for field in dataclasses.fields(Training)
+        for field in dataclasses.fields(settings)
         if (spec := field.metadata["option"]) and prefix + field.name in values
     }
-    return dataclasses.replace(training, **given)
+    return dataclasses.replace(settings, **given)

@@ -7,18 +7,21 @@ same images.
 The steps have this order, whatever the order of `--augment`. u is uniform in [-1, 1) and drawn anew
 at each place:
 
-1. flip: mirrored left to right with probability 1/2.
-2. zoom:P: a window of (1 + u P) of the side, in both directions, fills the image.
-3. rotate:P: rotated about the centre by u P turns, counter-clockwise if positive.
-4. shift:P: moved by u P of the width and u P of the height.
-5. crop:N: moved by whole pixels, uniform in -N .. N, in x and in y. This equals padding with N
+1. resized_crop:A: a window at a random place fills the image, as in Szegedy et al. 2015. Its area
+   is uniform from A to 1 of the whole, its aspect ratio log-uniform from 3/4 to 4/3, and its sides
+   at most those of the image.
+2. flip: mirrored left to right with probability 1/2.
+3. zoom:P: a window of (1 + u P) of the side, in both directions, fills the image.
+4. rotate:P: rotated about the centre by u P turns, counter-clockwise if positive.
+5. shift:P: moved by u P of the width and u P of the height.
+6. crop:N: moved by whole pixels, uniform in -N .. N, in x and in y. This equals padding with N
    black pixels and a random crop of the original size (He et al. 2016, for CIFAR).
-6. color:P: saturation and contrast times (1 + u P), brightness plus u P 255.
-7. randaugment:N:M: N operations of keras.layers.RandAugment, with factor M. The ranges are Keras'
+7. color:P: saturation and contrast times (1 + u P), brightness plus u P 255.
+8. randaugment:N:M: N operations of keras.layers.RandAugment, with factor M. The ranges are Keras'
    own: rotations (up to M of a full turn), translations and brightness go in one direction only,
    and small M posterizes and solarizes more than large M.
 
-Steps 1 to 5 are one projective transform, so that pixels are interpolated (bilinear) only once.
+Steps 1 to 6 are one projective transform, so that pixels are interpolated (bilinear) only once.
 With flip and crop alone, pixels are copied. Pixels from outside of the image are 0, the background
 of digits and the convention for photographs.
 
@@ -32,6 +35,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.config.augmentation import Augmentation
+from tl_keras.data.draws import draw_bits, draw_integers, draw_uniform
 from tl_keras.errors import UsageError
 
 # Each draw has its own column of an image's random numbers, so that an operation does not change
@@ -39,6 +43,9 @@ from tl_keras.errors import UsageError
 (FLIP, ZOOM, ROTATE, SHIFT_X, SHIFT_Y, CROP_X, CROP_Y, BRIGHTNESS, CONTRAST, SATURATION) = range(10)
 RANDAUGMENT = 10
 COLUMNS_PER_OPERATION = 3  # the operation, and two halves of the seed of its strength
+# After those of the largest number of operations, and those of mixing.
+(AREA, ASPECT, LEFT, TOP) = range(60, 64)
+MAX_ASPECT = 4 / 3
 
 RANDAUGMENT_LAYERS = (
     "random_shear",
@@ -55,7 +62,9 @@ RANDAUGMENT_LAYERS = (
 )
 
 
-def augment(images: tf.Tensor, keys: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+def augment(
+    images: tf.Tensor, keys: tf.Tensor, augmentation: Augmentation, size: int = 0
+) -> tf.Tensor:
     """Augment a batch of images, each by its key.
 
     For `tf.data.Dataset.map` on batches. It also runs eagerly.
@@ -64,6 +73,7 @@ def augment(images: tf.Tensor, keys: tf.Tensor, augmentation: Augmentation) -> t
         images: (batch, height, width, channels) uint8.
         keys: (batch, 3) int64 or int32: the seed, the epoch and the index of each image.
         augmentation: the operations. The module docstring gives their order and distributions.
+        size: side of the result of resized_crop in pixels; 0 for that of the images.
 
     Returns:
         (batch, height, width, channels) uint8; `images` itself without operations.
@@ -74,9 +84,10 @@ def augment(images: tf.Tensor, keys: tf.Tensor, augmentation: Augmentation) -> t
     """
     if augmentation.is_identity:
         return images
-    draws = draw_bits(keys, RANDAUGMENT + COLUMNS_PER_OPERATION * augmentation.randaugment)
+    columns = RANDAUGMENT + COLUMNS_PER_OPERATION * augmentation.randaugment
+    draws = draw_bits(keys, TOP + 1 if augmentation.resized_crop else columns)
     if augmentation.moves:
-        images = _move(images, draws, augmentation)
+        images = _move(images, draws, augmentation, size)
     if augmentation.color:
         images = _recolor(images, draws, augmentation.color)
     if augmentation.randaugment:
@@ -84,75 +95,70 @@ def augment(images: tf.Tensor, keys: tf.Tensor, augmentation: Augmentation) -> t
     return images
 
 
-def draw_bits(keys: tf.Tensor, count: int) -> tf.Tensor:
-    """Return random numbers. Each row is a pure function of its key.
-
-    SplitMix64 (Steele, Lea and Flood 2014), with the key's numbers mixed into the state one by one.
-    It is written in tensor operations because tf.random's stateless functions take one seed per
-    call. Under tf.map_fn and tf.vectorized_map they took 8 and 11 times as long.
-
-    Args:
-        keys: (batch, 3) int64 or int32.
-        count: numbers per key.
-
-    Returns:
-        (batch, count) int64, uniform in -2**31 .. 2**31 - 1.
-    """
-    gamma = 0x9E3779B97F4A7C15
-    keys = tf.cast(keys, tf.uint64)
-    state = _mix(keys[:, 0] + tf.constant(gamma, tf.uint64))
-    for column in (1, 2):
-        state = _mix(state + tf.constant(gamma, tf.uint64) * keys[:, column])
-    steps = np.array([gamma * step % 2**64 for step in range(1, count + 1)], np.uint64)
-    bits = _mix(state[:, None] + tf.constant(steps))
-    upper_half = tf.bitwise.right_shift(bits, tf.constant(32, tf.uint64))
-    return tf.cast(upper_half, tf.int64) - 2**31
-
-
-def _mix(state: tf.Tensor) -> tf.Tensor:
-    """Scramble uint64 numbers one to one (Stafford's variant 13 of MurmurHash3's finalizer)."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        shifted = tf.bitwise.right_shift(state, tf.constant(shift, tf.uint64))
-        state = tf.bitwise.bitwise_xor(state, shifted) * tf.constant(factor, tf.uint64)
-    shifted = tf.bitwise.right_shift(state, tf.constant(31, tf.uint64))
-    return tf.bitwise.bitwise_xor(state, shifted)
-
-
-def _draw_uniform(draws: tf.Tensor, column: int, limit: float | tf.Tensor) -> tf.Tensor:
-    """Return (batch,) float64, uniform in [-limit, limit)."""
-    return tf.cast(draws[:, column], tf.float64) * (limit * 2.0**-31)
-
-
-def draw_integers(draws: tf.Tensor, column: int, count: int) -> tf.Tensor:
-    """Return one column of `draws` as (batch,) int64, uniform in 0 .. count - 1."""
-    return tf.bitwise.right_shift((draws[:, column] + 2**31) * count, tf.constant(32, tf.int64))
-
-
-def _move(images: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+def _move(
+    images: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation, result_size: int
+) -> tf.Tensor:
     height, width = images.shape[1], images.shape[2]
+    before = tf.shape(images)[1:3]
+    if augmentation.resized_crop and result_size:
+        height = width = result_size
     if any(side is not None and side <= augmentation.crop for side in (height, width)):
         raise UsageError(
             f"crop:{augmentation.crop} is too large for images of {height} x {width} pixels."
             f" Choose less than crop:{min(height, width)}"
         )
-    size = tf.shape(images)[1:3]
+    size = before if height is None or width is None else tf.constant([height, width])
+    transforms = _make_transforms(draws, augmentation, size)
+    if augmentation.resized_crop:
+        transforms = _look_through_window(
+            transforms, draws, augmentation.resized_crop, before, size
+        )
     # Moves by whole pixels copy pixels, which is exact and takes half the time.
     interpolates = augmentation.interpolates
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         # On uint8, bilinear interpolation truncates: half a grey level darker on average.
         images=tf.cast(images, tf.float32) if interpolates else images,
-        transforms=_make_transforms(draws, augmentation, size),
+        transforms=tf.cast(transforms, tf.float32),
         output_shape=size,
         fill_value=0.0,
         interpolation="BILINEAR" if interpolates else "NEAREST",
         fill_mode="CONSTANT",
     )
     moved = tf.cast(moved + 0.5, tf.uint8) if interpolates else moved
-    return tf.ensure_shape(moved, images.shape)
+    return tf.ensure_shape(moved, [images.shape[0], height, width, images.shape[3]])
+
+
+def _look_through_window(
+    transforms: tf.Tensor, draws: tf.Tensor, smallest: float, before: tf.Tensor, after: tf.Tensor
+) -> tf.Tensor:
+    """Return (batch, 8) float64 transforms that see a window in place of the whole image.
+
+    Args:
+        transforms: (batch, 8) float64, from output positions to positions in the window, which has
+            the size of the output.
+        draws: see `draw_bits`.
+        smallest: smallest area of the window, as a fraction of the image.
+        before: (2,) height and width of the image.
+        after: (2,) height and width of the output.
+    """
+    area = 0.5 * (1.0 + smallest) + draw_uniform(draws, AREA, 0.5 * (1.0 - smallest))
+    aspect = tf.exp(draw_uniform(draws, ASPECT, float(np.log(MAX_ASPECT))))
+    sides = tf.minimum(tf.stack([tf.sqrt(area / aspect), tf.sqrt(area * aspect)], axis=1), 1.0)
+    places = tf.stack([draw_uniform(draws, column, 0.5) + 0.5 for column in (TOP, LEFT)], axis=1)
+    length = tf.cast(before, tf.float64)
+    first = places * (1.0 - sides) * length
+    scale = sides * length / tf.cast(after, tf.float64)
+    (top, left), (by_y, by_x) = tf.unstack(first, axis=1), tf.unstack(scale, axis=1)
+    x_by_x, x_by_y, x_start, y_by_x, y_by_y, y_start, *flat = tf.unstack(transforms, axis=1)
+    rows = [
+        *(by_x * x_by_x, by_x * x_by_y, left + by_x * (x_start + 0.5) - 0.5),
+        *(by_y * y_by_x, by_y * y_by_y, top + by_y * (y_start + 0.5) - 0.5),
+    ]
+    return tf.stack([*rows, *flat], axis=1)
 
 
 def _make_transforms(draws: tf.Tensor, augmentation: Augmentation, size: tf.Tensor) -> tf.Tensor:
-    """Return (batch, 8) float32, the projective transforms from output to input positions.
+    """Return (batch, 8) float64, the projective transforms from output to input positions.
 
     Computed in float64 up to the last step. TensorFlow's float32 cosine depends on the position in
     the batch, because its vector and scalar code differ in the last bit.
@@ -162,10 +168,10 @@ def _make_transforms(draws: tf.Tensor, augmentation: Augmentation, size: tf.Tens
     mirror = tf.ones_like(draws[:, FLIP], tf.float64)
     if augmentation.flip:
         mirror = tf.where(draws[:, FLIP] < 0, -mirror, mirror)
-    scale = 1.0 + _draw_uniform(draws, ZOOM, augmentation.zoom)
-    angle = _draw_uniform(draws, ROTATE, augmentation.rotate * 2.0 * np.pi)
-    right = _draw_uniform(draws, SHIFT_X, augmentation.shift * width)
-    down = _draw_uniform(draws, SHIFT_Y, augmentation.shift * height)
+    scale = 1.0 + draw_uniform(draws, ZOOM, augmentation.zoom)
+    angle = draw_uniform(draws, ROTATE, augmentation.rotate * 2.0 * np.pi)
+    right = draw_uniform(draws, SHIFT_X, augmentation.shift * width)
+    down = draw_uniform(draws, SHIFT_Y, augmentation.shift * height)
     crop = augmentation.crop
     right += tf.cast(draw_integers(draws, CROP_X, 2 * crop + 1) - crop, tf.float64)
     down += tf.cast(draw_integers(draws, CROP_Y, 2 * crop + 1) - crop, tf.float64)
@@ -178,7 +184,7 @@ def _make_transforms(draws: tf.Tensor, augmentation: Augmentation, size: tf.Tens
     y_start = center_y - y_by_x * (center_x + right) - y_by_y * (center_y + down)
     flat = tf.zeros_like(x_start)
     rows = [x_by_x, x_by_y, x_start, y_by_x, y_by_y, y_start, flat, flat]
-    return tf.cast(tf.stack(rows, axis=1), tf.float32)
+    return tf.stack(rows, axis=1)
 
 
 def _recolor(images: tf.Tensor, draws: tf.Tensor, limit: float) -> tf.Tensor:
@@ -195,10 +201,10 @@ def _recolor(images: tf.Tensor, draws: tf.Tensor, limit: float) -> tf.Tensor:
         grey = tf.reduce_sum(pixels * weights, axis=-1, keepdims=True)
     total = tf.reduce_sum(tf.cast(grey, tf.float64), axis=[1, 2, 3])
     mean = total * (1.0 / tf.cast(tf.reduce_prod(tf.shape(images)[1:3]), tf.float64))
-    contrast = 1.0 + _draw_uniform(draws, CONTRAST, limit)
-    brightness = _draw_uniform(draws, BRIGHTNESS, limit * 255.0)
+    contrast = 1.0 + draw_uniform(draws, CONTRAST, limit)
+    brightness = draw_uniform(draws, BRIGHTNESS, limit * 255.0)
     offset = _per_image((1.0 - contrast) * mean + brightness)
-    saturation = _per_image(1.0 + _draw_uniform(draws, SATURATION, limit))
+    saturation = _per_image(1.0 + draw_uniform(draws, SATURATION, limit))
     # No two sums in a row: a graph may reorder them, which changes the last bit.
     saturated = grey + saturation * (pixels - grey)
     return _to_uint8(_per_image(contrast) * saturated + offset)

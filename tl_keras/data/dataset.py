@@ -1,13 +1,16 @@
 """The interface of a dataset: names, shapes, and two splits that are read once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from tl_keras.config.augmentation import Augmentation
 from tl_keras.pictures.arrays import ImageArray, Images
+
+if TYPE_CHECKING:
+    from tl_keras.pictures.data_report import DataReport
 
 
 class ImageSet(NamedTuple):
@@ -34,6 +37,19 @@ class ImageSet(NamedTuple):
         return ImageSet(chosen, self.labels[indices])
 
 
+class DatasetFiles(Protocol):
+    """The files of a dataset.
+
+    Attributes:
+        report: what was found by looking at all of them; None if they were not decoded.
+    """
+
+    report: "DataReport | None"
+
+    def list_files(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the name, the class and the split of each picture, in the order of the files."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """An opened dataset, whose images are not decoded yet.
@@ -48,6 +64,7 @@ class Dataset:
             images of different sizes are resized to `image_size` pixels.
         decode: `decode(image_size)` checks and decodes all files, and returns the dataset with its
             channels; None if there is nothing to do.
+        files: the files of a decoded dataset that consists of such, for reports; else None.
         check_test: checks the labels of the test split without decoding images. It raises DataError
             if they are missing or no class. `read` does so too, but the test split is read after
             training. It does nothing if opening the dataset has checked them.
@@ -61,3 +78,4 @@ class Dataset:
     read: Callable[..., ImageSet]
     check_test: Callable[[], None] = lambda: None
     decode: "Callable[[int], Dataset] | None" = None
+    files: "DatasetFiles | None" = None

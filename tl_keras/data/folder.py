@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,17 @@ from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.fingerprints import FILES
 from tl_keras.data.held_out import choose_test
 from tl_keras.errors import DataError, UsageError
-from tl_keras.pictures import images
-from tl_keras.pictures.arrays import StoredImages, StreamedImages
+from tl_keras.pictures import data_report, images
+from tl_keras.pictures.analysis import Analysis, analyse_set
+from tl_keras.pictures.arrays import StoredImages
 from tl_keras.pictures.csv_layout import find_csv_layout
+from tl_keras.pictures.data_report import DataReport
 from tl_keras.pictures.decode import PictureFormat
 from tl_keras.pictures.decoded_set import GOOD, NO_PICTURE
-from tl_keras.pictures.layout import Layout, find_layout
+from tl_keras.pictures.duplicates import join_groups
+from tl_keras.pictures.layout import LabelledFiles, Layout, find_layout
 from tl_keras.pictures.picture_set import read_pictures
+from tl_keras.pictures.streamed import StreamedImages
 
 LOG = logging.getLogger(__name__)
 
@@ -67,7 +72,14 @@ def open_dataset(name: str, framing: str, options: PictureOptions) -> Dataset:
         pictures = _FolderPictures(root, layout, form, options)
         augment = catalog.HANDWRITING if framed else catalog.find(name).augment
         return Dataset(
-            name, class_names, pictures.channels, form.size, augment, pictures.read, decode=decode
+            name,
+            class_names,
+            pictures.channels,
+            form.size,
+            augment,
+            pictures.read,
+            decode=decode,
+            files=pictures,
         )
 
     def read_undecoded(split: str, image_size: int = 0) -> ImageSet:
@@ -114,6 +126,7 @@ class _FolderPictures:
 
     Attributes:
         channels: 1 if all pictures are grey, else 3.
+        report: what was found by looking at all of them; None if they were not decoded.
     """
 
     def __init__(self, root: Path, layout: Layout, form: PictureFormat, options: PictureOptions):
@@ -121,43 +134,64 @@ class _FolderPictures:
 
         Raises:
             DataError: there are more unusable pictures than `max_bad_images`, a class has no
-                training picture, or there is no test picture.
+                training picture, there is no test picture, or --on_duplicates refuses copies.
         """
         self._root = root
         self._options = options
+        self._classes = layout.classes
         splits = layout.splits
         paths = [path for files in splits.values() for path in files.paths]
         split_of = np.repeat(list(splits), [len(files.paths) for files in splits.values()])
-        labels = np.concatenate([files.labels for files in splits.values()])
-        in_training = np.isin(split_of, _TRAINING)
-        self._set = read_pictures(paths, in_training, form, options)
+        self._set = read_pictures(paths, np.isin(split_of, _TRAINING), form, options)
+        self.channels = self._set.channels
         self._report_problems(paths)
         good = self._set.records["status"] == GOOD
         self._paths = [path for path, is_good in zip(paths, good, strict=True) if is_good]
-        self._labels = labels[good]
-        self._split_of = split_of[good]
-        self._check_classes(layout.classes)
-        self._hold_out_test()
-
-    @property
-    def channels(self) -> int:
-        return self._set.channels
+        self._labels = np.concatenate([files.labels for files in splits.values()])[good]
+        self._check_classes(self._labels[np.isin(split_of[good], _TRAINING)])
+        analysis = analyse_set(self._set)
+        self._groups = _find_groups(analysis, _list_groups(splits), good)
+        self._split_of = self._hold_out_test(split_of[good])
+        self.report, self._keep = None, np.ones(len(self._labels), bool)
+        if analysis is not None:
+            self.report = self._make_report(analysis)
+            self._keep = data_report.resolve(self.report, options.on_duplicates)
 
     def read(self, split: str, image_size: int = 0) -> ImageSet:
         """Return one split; see `Dataset.read`."""
         size = self._set.form.size
         if split not in ("train", "test"):
             raise ValueError(f"split is 'train' or 'test', not {split!r}")
-        if image_size not in (0, size):
+        if image_size not in (0, size) and not self._set.form.framed:
             raise ValueError(f"the pictures were decoded to {size} pixels, not {image_size}")
         wanted = _TRAINING if split == "train" else (split,)
-        rows = np.flatnonzero(np.isin(self._split_of, wanted))
+        rows = np.flatnonzero(self._keep & np.isin(self._split_of, wanted))
         is_validation = self._split_of[rows] == "validation"
+        groups = None if self._groups is None else self._groups[rows]
         return ImageSet(
             self._images(rows),
             self._labels[rows],
-            is_validation=is_validation if is_validation.any() else None,
+            groups if groups is not None and len(np.unique(groups)) < len(groups) else None,
+            is_validation if is_validation.any() else None,
         )
+
+    def list_files(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the name, the class and the split of each picture, in the order of the files."""
+        for row, path in enumerate(self._paths):
+            split = self._split_of[row] if self._keep[row] else "dropped"
+            yield self._name(path), self._classes[self._labels[row]], split
+
+    def _make_report(self, analysis: Analysis) -> DataReport:
+        names = [self._name(path) for path in self._paths]
+        report = data_report.make_report(
+            analysis, self._labels, self._split_of, names, self._classes
+        )
+        for line in report.log_lines():
+            LOG.warning("%s: %s", self._root, line)
+        return report
+
+    def _name(self, path: str) -> str:
+        return os.path.relpath(path, self._root)
 
     def _images(self, rows: np.ndarray) -> StoredImages | StreamedImages:
         found = self._set
@@ -184,24 +218,25 @@ class _FolderPictures:
             total.update(os.fsencode(f"{name}\0{size}\0{time}\0"))
         return f"{FILES}:{total.hexdigest()}"
 
-    def _hold_out_test(self) -> None:
-        if not (self._split_of == "test").any():
-            self._split_of = self._split_of.astype(object)
-            self._split_of[choose_test(self._labels)] = "test"
-        if not (self._split_of == "test").any():
+    def _hold_out_test(self, split_of: np.ndarray) -> np.ndarray:
+        """Return the split of each picture, with a held out test split if there is no other."""
+        if not (split_of == "test").any():
+            is_test = choose_test(self._labels, groups=self._groups)
+            split_of = np.where(is_test, "test", split_of)
+        if not (split_of == "test").any():
             raise DataError(f"{self._root} has no test image, and too few images for a test split")
+        return split_of
 
-    def _check_classes(self, classes: list[str]) -> None:
-        trained = self._labels[self._split_of == "train"]
-        missing = np.setdiff1d(np.arange(len(classes)), trained)
+    def _check_classes(self, trained: np.ndarray) -> None:
+        missing = np.setdiff1d(np.arange(len(self._classes)), trained)
         if missing.size:
-            names = ", ".join(repr(classes[label]) for label in missing)
+            names = ", ".join(repr(self._classes[label]) for label in missing)
             raise DataError(f"{self._root} has classes without a training image: {names}")
 
     def _report_problems(self, paths: list[str]) -> None:
         """Log the unusable images, or raise DataError if there are too many."""
         problems = [
-            f"{os.path.relpath(paths[index], self._root)!r} ({reason})"
+            f"{self._name(paths[index])!r} ({reason})"
             for index, reason in sorted(self._set.problems.items())
         ]
         more = f" and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
@@ -216,3 +251,25 @@ class _FolderPictures:
         ignored = int((self._set.records["status"] == NO_PICTURE).sum())
         if ignored:
             LOG.info("%s: %d files that are no images are ignored", self._root, ignored)
+
+
+def _list_groups(splits: dict[str, LabelledFiles]) -> np.ndarray | None:
+    """Return the group of each file that the layout names, (files,) int64, or None."""
+    groups = [files.groups for files in splits.values() if files.groups is not None]
+    return np.concatenate(groups) if len(groups) == len(splits) else None
+
+
+def _find_groups(
+    analysis: Analysis | None, named: np.ndarray | None, good: np.ndarray
+) -> np.ndarray | None:
+    """Return the group of each good picture, (n,) int64: those that are copies or named together.
+
+    None is returned if nothing is known.
+    """
+    if named is not None:
+        _, first, inverse = np.unique(named[good], return_index=True, return_inverse=True)
+        named = first[inverse]
+    if analysis is None or named is None:
+        return named if analysis is None else analysis.duplicates.near
+    pairs = np.stack([np.arange(len(named)), named], axis=1)
+    return join_groups(analysis.duplicates.near, pairs)

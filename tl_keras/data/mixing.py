@@ -24,6 +24,7 @@ from scipy.special import betaincinv
 
 from tl_keras.config.augmentation import OPERATIONS, Augmentation
 from tl_keras.data import augment
+from tl_keras.data.draws import draw_bits, draw_integers
 
 # Columns of an image's random numbers, behind all columns of the augmentation, so that neither
 # changes the draws of the other.
@@ -50,7 +51,7 @@ def mix(
         images: the same shape, uint8, and shares: (batch,) float32, the share s of `images` in
             each; the rest is of `partners`.
     """
-    draws = augment.draw_bits(keys, CHOICE + 1)
+    draws = draw_bits(keys, CHOICE + 1)
     if augmentation.mixup:
         shares = draw_weights(draws, augmentation.mixup)
         mask = shares[:, None, None, None]
@@ -85,7 +86,7 @@ def mix_labels(
 def draw_weights(draws: tf.Tensor, alpha: float) -> tf.Tensor:
     """Return (batch,) float32, distributed as Beta(alpha, alpha)."""
     quantiles = tf.constant(_beta_quantiles(alpha), tf.float32)
-    return tf.gather(quantiles, augment.draw_integers(draws, WEIGHT, QUANTILES))
+    return tf.gather(quantiles, draw_integers(draws, WEIGHT, QUANTILES))
 
 
 @functools.lru_cache
@@ -100,12 +101,12 @@ def _beta_quantiles(alpha: float) -> np.ndarray:
 def _draw_boxes(draws: tf.Tensor, alpha: float, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the mask m of cutmix, (batch, height, width, 1) float32, and its mean, (batch,)."""
     halves = tf.constant(0.5 * np.sqrt(1.0 - _beta_quantiles(alpha)), tf.float64)
-    half = tf.gather(halves, augment.draw_integers(draws, WEIGHT, QUANTILES))
+    half = tf.gather(halves, draw_integers(draws, WEIGHT, QUANTILES))
     inside, sides = [], []
     for axis, column in enumerate((CENTER_Y, CENTER_X)):
         length = tf.cast(size[axis], tf.int64)
         reach = tf.cast(half * tf.cast(length, tf.float64), tf.int64)
-        center = augment.draw_integers(draws, column, length)
+        center = draw_integers(draws, column, length)
         first, end = tf.maximum(center - reach, 0), tf.minimum(center + reach, length)
         places = tf.range(length)
         inside.append((places >= first[:, None]) & (places < end[:, None]))

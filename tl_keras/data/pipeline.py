@@ -6,7 +6,8 @@ full, every image comes once per epoch, and a run can be resumed at any step, on
 replicas. The replicas share a batch evenly: 32 images are 11, 11 and 10 for three replicas.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,8 @@ import tensorflow as tf
 
 from tl_keras.config.augmentation import Augmentation
 from tl_keras.data import augment, mixing
+from tl_keras.data.draws import draw_bits
+from tl_keras.errors import TransferError
 from tl_keras.pictures.arrays import Images
 from tl_keras.runtime.seeds import derive
 
@@ -28,6 +31,9 @@ SHUFFLE_ROUNDS = 16
 
 # Inputs up to this size are copied into a tensor, which saves a tenth of a millisecond per batch.
 MAX_COPY_BYTES = 2**27
+
+# Errors of images that were read for a batch, in threads of TensorFlow.
+_read_errors: list[TransferError] = []
 
 # One process with one replica.
 SINGLE_REPLICA = tf.distribute.InputContext()
@@ -106,7 +112,7 @@ class Stream:
         seed = tf.fill(tf.shape(places), tf.constant(derive(self.seed, which), tf.int64))
         # The shuffle uses the low bits of each seed number, 8 bits for few examples. Consecutive
         # numbers such as epochs would give similar and repeated orders.
-        keys = augment.draw_bits(tf.stack([seed, epochs, tf.zeros_like(epochs)], axis=1), 3)
+        keys = draw_bits(tf.stack([seed, epochs, tf.zeros_like(epochs)], axis=1), 3)
         # Not tf.random.experimental.index_shuffle, which pads per-index seeds at the wrong end.
         indices = tf.raw_ops.RandomIndexShuffle(
             index=places % self.count,
@@ -142,7 +148,7 @@ class Stream:
         def augment_rows(indices: tf.Tensor, epochs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             keys = self.keys(indices, epochs)
             turn = tf.gather_nd(places, tf.stack([epochs % len(turns), indices], axis=1))
-            return augment.augment(rows(turn), keys, self.augmentation), keys
+            return augment.augment(rows(turn), keys, self.augmentation, self.image_size), keys
 
         def make_batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             step, replica = number // replicas, number % replicas
@@ -205,7 +211,7 @@ def sequential_batches(
         indices = tf.minimum(number * size + tf.range(size, dtype=tf.int64), last)
         images = rows(indices)
         if table is not None:
-            images = augment.augment(images, tf.gather(table, indices), augmentation)
+            images = augment.augment(images, tf.gather(table, indices), augmentation, image_size)
         return resize(images, image_size)
 
     return _map_batches(_batch_numbers(context, 0, rounds), make_batch)
@@ -260,11 +266,36 @@ def _make_gather(inputs: Images):  # type: ignore[no-untyped-def]
         table = tf.constant(np.asarray(inputs))
         return lambda indices: tf.gather(table, indices)
 
+    def read(indices: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(inputs[indices])
+        except TransferError as error:
+            _read_errors.append(error)
+            raise
+
     def gather(indices: tf.Tensor) -> tf.Tensor:
-        rows = tf.numpy_function(lambda i: np.asarray(inputs[i]), [indices], inputs.dtype)
+        rows = tf.numpy_function(read, [indices], inputs.dtype)
         return tf.ensure_shape(rows, [None, *inputs.shape[1:]])
 
     return gather
+
+
+@contextlib.contextmanager
+def raise_read_errors() -> Iterator[None]:
+    """Raise the error of an image that could not be read, in place of TensorFlow's own error.
+
+    An error that occurs in a batch arrives as a `tf.errors.OpError`, with a traceback as its text.
+
+    Raises:
+        TransferError: see `pictures.arrays`.
+    """
+    _read_errors.clear()
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if _read_errors:
+            raise _read_errors[0] from error
+        raise
 
 
 def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from tl_keras.config.tfds import TFDS_PREFIX, USUAL, TfdsSelection
 from tl_keras.data import catalog
 from tl_keras.data.dataset import Dataset
 from tl_keras.errors import UsageError
@@ -16,6 +17,8 @@ def open_dataset(
     framing: str = "auto",
     data_dir: str = "",
     pictures: "PictureOptions | None" = None,
+    tfds: TfdsSelection = USUAL,
+    tfds_prefix: str = TFDS_PREFIX,
 ) -> Dataset:
     """Open a dataset, without decoding its images yet.
 
@@ -31,9 +34,12 @@ def open_dataset(
         data_dir: the first folder to search for prepared datasets, before $TFDS_DATA_DIR and
             ~/tensorflow_datasets; empty for these alone.
         pictures: the flags of picture files; None for their defaults.
+        tfds: features and splits of a dataset of tensorflow-datasets; other datasets have none.
+        tfds_prefix: prefix of the flags that give them, for errors.
 
     Raises:
-        UsageError: no dataset has that name, or it has no classified images.
+        UsageError: no dataset has that name, it has no classified images, or it has no feature or
+            split that `tfds` names.
         DataError: the dataset is missing, damaged, or has fewer than two classes.
         WriteError: the dataset has to be prepared, and no folder can be written.
     """
@@ -53,4 +59,5 @@ def open_dataset(
         return embedded.open_dataset(name, framing)
     from tl_keras.data import tfds_reader
 
-    return tfds_reader.open_dataset(name, framing, data_dir)
+    fit = pictures.fit if pictures else "crop"
+    return tfds_reader.open_dataset(name, framing, data_dir, tfds, tfds_prefix, fit)

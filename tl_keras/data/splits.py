@@ -1,6 +1,7 @@
 """Split the training images into training and validation, with K labelled images per class.
 
-All choices are pure functions of (labels, seed), made for each class separately.
+All choices are pure functions of (labels, groups, seed). Without groups that span classes, they are
+made for each class separately.
 """
 
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
+from tl_keras.data.held_out import hold_out
 from tl_keras.errors import UsageError
 
 
@@ -31,6 +33,8 @@ def split(
     shots: int | None,
     validation: float,
     needs_validation: bool,
+    groups: np.ndarray | None = None,
+    is_validation: np.ndarray | None = None,
 ) -> Split:
     """Choose the labelled images of one run.
 
@@ -46,27 +50,46 @@ def split(
         shots: labelled images a class, None for all.
         validation: part of each class that validates, 0 to 0.5.
         needs_validation: whether a setting watches the validation set.
+        groups: (examples,) int64. Images of a group never both train and validate, so that a class
+            of one group does not validate. Of a group, one image is preferred among the `shots`.
+            Where all groups differ, the choice is the same as without.
+        is_validation: (examples,) bool, images that the dataset has for validation. They validate
+            instead of a part of the others, unless there are `shots`, and never train.
 
     Raises:
         UsageError: a class has images, but fewer than `shots`.
     """
-    counts = np.bincount(labels, minlength=len(class_names))
+    trains = np.ones(len(labels), bool) if is_validation is None else ~is_validation
+    if is_validation is not None and shots is None:
+        validates = is_validation if validation else np.zeros(len(labels), bool)
+        return Split(np.flatnonzero(trains), np.flatnonzero(validates))
+    counts = np.bincount(labels[trains], minlength=len(class_names))
     present = [label for label in range(len(class_names)) if counts[label]]
     if shots is not None:
         _check_shots(shots, present, counts, class_names)
     fraction = validation if shots is None or needs_validation else 0.0
-    train: list[np.ndarray] = []
-    held_out: list[np.ndarray] = []
+    orders = [np.empty(0, np.int64)] * len(class_names)
     for label in present:
         # A separate random stream per class, so that the size of one class does not change
         # another's choice.
         generator = np.random.default_rng((seed, label))
-        chosen = generator.permutation(np.flatnonzero(labels == label))
-        chosen = chosen[:shots]
-        size = _validation_size(len(chosen), fraction)
-        held_out.append(chosen[:size])
-        train.append(chosen[size:])
-    return Split(_concatenate_sorted(train), _concatenate_sorted(held_out))
+        order = generator.permutation(np.flatnonzero(trains & (labels == label)))
+        if shots is not None:
+            order = _distinct_groups_first(order, groups)[:shots]
+        orders[label] = order
+    quotas = [_validation_size(len(order), fraction) for order in orders]
+    validates = hold_out(labels, orders, quotas, groups)
+    chosen = np.sort(np.concatenate(orders)) if orders else np.empty(0, np.int64)
+    return Split(chosen[~validates[chosen]], chosen[validates[chosen]])
+
+
+def _distinct_groups_first(order: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Move images whose group came before to the end."""
+    if groups is None:
+        return order
+    is_first = np.zeros(len(order), bool)
+    is_first[np.unique(groups[order], return_index=True)[1]] = True
+    return np.concatenate([order[is_first], order[~is_first]])
 
 
 def _validation_size(count: int, fraction: float) -> int:
@@ -74,10 +97,6 @@ def _validation_size(count: int, fraction: float) -> int:
     if fraction == 0 or count < 2:
         return 0
     return min(max(1, round(count * fraction)), count - 1)
-
-
-def _concatenate_sorted(parts: list[np.ndarray]) -> np.ndarray:
-    return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
 
 def _check_shots(

@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.config import Config
+from tl_keras.data import pipeline
 from tl_keras.distributed import cluster, distribution, joining
 from tl_keras.errors import DataError
+from tl_keras.experiment import data_files, target_classes
 from tl_keras.experiment import source as source_module
-from tl_keras.experiment import target_classes
 from tl_keras.experiment.arm import list_arms, run_arm
 from tl_keras.experiment.cleanup import release_models
 from tl_keras.experiment.setup import ExperimentSetup, make_setup
@@ -82,7 +83,12 @@ def open_workdir(config: Config, apart_from: Collection[str] = ()) -> Iterator[W
     """
     start_tensorflow(config)
     processes = joining.join(config.strategy, config.startup_timeout)
-    with keras_defaults.use_defaults(), processes.run_together(), contextlib.ExitStack() as stack:
+    with (
+        keras_defaults.use_defaults(),
+        processes.run_together(),
+        pipeline.raise_read_errors(),
+        contextlib.ExitStack() as stack,
+    ):
         processes.check_flags(config.flat(), MACHINE_SETTINGS)
         if not processes.is_chief:
             config = dataclasses.replace(config, workdir=str(stack.enter_context(scratch())))
@@ -124,6 +130,7 @@ def set_up(
     sha256 = file.sha256 if file else ""
     workdir.claim(config, sha256, environment.describe(), precision)
     setup.seals.save()
+    data_files.write(setup, workdir.root)
     return setup, Sources(setup, workdir.root, source)
 
 

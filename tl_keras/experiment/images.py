@@ -10,10 +10,21 @@ from tl_keras.distributed import cluster
 class Images:
     """A dataset whose splits are read at first use and cached."""
 
-    def __init__(self, dataset: Dataset, image_size: int, seals: DataFingerprints):
-        """Prepare to read `dataset` with images of `image_size` pixels a side."""
+    def __init__(
+        self, dataset: Dataset, image_size: int, seals: DataFingerprints, stored_size: int = 0
+    ):
+        """Prepare to read `dataset`.
+
+        Args:
+            dataset: the dataset.
+            image_size: side in pixels of the images that the model takes.
+            seals: fingerprints of the workdir.
+            stored_size: side in pixels of the images that are read, if the dataset's own differ;
+                0 for `image_size`.
+        """
         self.dataset = dataset
         self.image_size = image_size
+        self._stored_size = stored_size or image_size
         self._seals = seals
 
     @functools.cached_property
@@ -36,7 +47,7 @@ class Images:
             self.dataset.check_test()
 
     def _read(self, split: str) -> ImageSet:
-        images = self.dataset.read(split, self.image_size)
+        images = self.dataset.read(split, self._stored_size)
         fingerprint = self._seals.check(self.dataset.name, split, images, self.dataset.class_names)
         title = f"the {split} images of '{self.dataset.name}'"
         cluster.current().check_same(title, fingerprint)

@@ -1,6 +1,7 @@
 """The setup of an experiment: data and shapes, checked against the flags before training."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from tl_keras.config import Config, Training
 from tl_keras.config.preprocessing import Preprocessing
+from tl_keras.config.tfds import SELECTIONS
 from tl_keras.config.training import SOURCE_PREFIX
 from tl_keras.data import splits
 from tl_keras.data.dataset import Dataset
@@ -147,6 +149,8 @@ class ExperimentSetup:
             needs_validation=any(
                 map(find_validation_flag, self._trainings_of_split(role, training))
             ),
+            groups=images.train.groups,
+            is_validation=images.train.is_validation,
         )
 
     def _trainings_of_split(self, role: str, training: Training) -> tuple[Training, ...]:
@@ -224,11 +228,12 @@ def make_setup(
         DataError: the data are missing or damaged.
     """
     seals = DataFingerprints(root / "data.json")
-    target = _open_dataset(config.target, config)
+    target = _open_dataset(config.target, config, "tfds")
     source = None
     if reads_source(config):
         # The checks at opening run once if both are the same dataset.
-        source = target if config.source == config.target else _open_dataset(config.source, config)
+        same = config.source == config.target and config.source_tfds == config.tfds
+        source = target if same else _open_dataset(config.source, config, "source_tfds")
     if source and origin and source.class_names != origin.class_names:
         raise UsageError(
             f"--method={config.method} continues with the head of --source_weights, which has the"
@@ -236,9 +241,11 @@ def make_setup(
             " dataset as --source"
         )
     image_size = _choose_image_size(config, target, source, origin)
-    target_is_source = source is target
-    target = _decode(target, image_size)
-    source = target if target_is_source else source and _decode(source, image_size)
+    same = source is target
+    target_size = _choose_stored_size(target, image_size, config)
+    target = _decode(target, target_size)
+    source_size = _choose_stored_size(source, image_size, config) if source else 0
+    source = target if same else source and _decode(source, source_size)
     channels = max(target.channels, source.channels if source else 1)
     if models.find(config.model).function:
         channels = 3
@@ -252,24 +259,36 @@ def make_setup(
         precision,
         root / "features",
         seals,
-        Images(target, image_size, seals),
-        Images(source, image_size, seals) if source else None,
+        Images(target, image_size, seals, target_size),
+        Images(source, image_size, seals, source_size) if source else None,
         preprocessing,
     )
 
 
-def _open_dataset(name: str, config: Config) -> Dataset:
+def _open_dataset(name: str, config: Config, selection: str) -> Dataset:
+    """Open a dataset, with the features and splits of a field of `SELECTIONS`."""
     return open_dataset(
         name,
         framing=config.framing,
         data_dir=config.data_dir,
         pictures=config,
+        tfds=getattr(config, selection),
+        tfds_prefix=SELECTIONS[selection],
     )
 
 
 def _decode(dataset: Dataset, image_size: int) -> Dataset:
     """Decode the files of a dataset, if it consists of such."""
     return dataset.decode(image_size) if dataset.decode else dataset
+
+
+def _choose_stored_size(dataset: Dataset, image_size: int, config: Config) -> int:
+    """Return the side of the decoded images of a dataset whose images differ in size.
+
+    It is that of the model, or more if an augmentation uses more.
+    """
+    augmentations = (choose_augmentation(dataset, one) for one in config.trainings.values())
+    return math.ceil(image_size * max(one.enlargement for one in augmentations))
 
 
 def _choose_image_size(

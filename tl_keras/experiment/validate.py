@@ -3,7 +3,9 @@
 import re
 
 from tl_keras.config import PAIRED, Config, Training, bounds
+from tl_keras.config.tfds import selection_options
 from tl_keras.config.training import SOURCE_PREFIX
+from tl_keras.data import catalog as datasets
 from tl_keras.errors import UsageError
 from tl_keras.methods import catalog as methods
 from tl_keras.models import catalog as models
@@ -28,6 +30,7 @@ def check(config: Config) -> None:
     _check_method(config)
     _check_penalties(config)
     _check_source(config)
+    _check_tfds(config)
     _check_cached_views(config)
     _check_pretraining(config)
     _check_validation(config)
@@ -115,6 +118,19 @@ def _check_source(config: Config) -> None:
             "--source_batch_norm=frozen keeps the statistics of a source, and a pretraining has"
             " none. Choose recomputed or moving"
         )
+
+
+def _check_tfds(config: Config) -> None:
+    """Check that features and splits are named of datasets of tensorflow-datasets alone."""
+    for role, field_name in (("target", "tfds"), ("source", "source_tfds")):
+        dataset, selection = getattr(config, role), getattr(config, field_name)
+        is_tfds = datasets.find(dataset).reader == "tfds" and dataset not in ("imagenet", "none")
+        for name, _, value in selection_options(field_name, selection):
+            if value and not is_tfds:
+                raise UsageError(
+                    f"--{name}={value} is for datasets of tensorflow-datasets, and"
+                    f" --{role}={dataset} is none. Remove it, or choose another --{role}"
+                )
 
 
 def _check_cached_views(config: Config) -> None:

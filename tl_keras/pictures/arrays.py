@@ -1,18 +1,9 @@
 """Images that stand where an array does, and are read when they are indexed."""
 
-import functools
 import hashlib
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import numpy as np
-
-from tl_keras.errors import DataError
-from tl_keras.pictures import decode, limits
-from tl_keras.pictures.decode import PictureFormat
-from tl_keras.pictures.decoded_set import to_channels
 
 
 class ImageArray:
@@ -45,14 +36,20 @@ class ImageArray:
 
         Args:
             key: an index, a slice, (n,) integers or (images,) bool; or a tuple of such a key and of
-                keys for the pixels.
+                integers or slices for the pixels.
+
+        Raises:
+            IndexError: there is no such image, or the key is of another kind.
         """
-        if isinstance(key, tuple):
-            images = self[key[0]]
-            return images[(*[slice(None)] * (images.ndim - 3), *key[1:])]
-        chosen = np.arange(len(self))[key]
+        first, *others = key if isinstance(key, tuple) else (key,)
+        # NumPy would pair lists, and `...` would stand for several axes.
+        if not all(isinstance(one, int | slice) for one in others):
+            raise IndexError(f"keys of pixels are integers or slices, not {others!r}")
+        chosen = np.arange(len(self))[first]
+        if first is Ellipsis or chosen.ndim > 1:
+            raise IndexError(f"images are chosen by one axis, not {first!r}")
         images = self.take(np.atleast_1d(chosen))
-        return images if chosen.ndim else images[0]
+        return images[(slice(None) if chosen.ndim else 0, *others)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Return all images in memory."""
@@ -99,71 +96,3 @@ class StoredImages(ImageArray):
 
 # What stands for the images of a dataset.
 Images = np.ndarray | ImageArray
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    """Return the threads that decode streamed images, in this process."""
-    return ThreadPoolExecutor(os.cpu_count() or 1)
-
-
-class StreamedImages(ImageArray):
-    """Image files that are decoded whenever they are asked for."""
-
-    def __init__(
-        self,
-        paths: Sequence[str],
-        form: PictureFormat,
-        channels: int,
-        digest: str,
-        max_pixels: int = limits.MAX_PIXELS,
-    ):
-        """Choose files.
-
-        Args:
-            paths: of the files.
-            form: the pictures that are wanted.
-            channels: 1 or 3.
-            digest: see `ImageArray`.
-            max_pixels: see `decode.decode`.
-        """
-        super().__init__((len(paths), form.size, form.size, channels), digest)
-        self._paths = paths
-        self._form = form
-        self._max_pixels = max_pixels
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Decode the images at `indices`, in parallel.
-
-        Raises:
-            DataError: a file cannot be decoded, by its name.
-        """
-        images = np.empty((len(indices), *self.shape[1:]), np.uint8)
-        for place, image in enumerate(_pool().map(self._decode, indices.tolist())):
-            images[place] = image
-        return images
-
-    def select(self, indices: np.ndarray) -> Self:
-        """Return some of the images."""
-        paths = [self._paths[index] for index in indices.tolist()]
-        return type(self)(
-            paths, self._form, self.shape[-1], self._digest_of(indices), self._max_pixels
-        )
-
-    def _decode(self, index: int) -> np.ndarray:
-        path = self._paths[index]
-        try:
-            decoded = decode.decode(path, self._form, self._max_pixels)
-        except (limits.PictureError, OSError) as error:
-            raise DataError(
-                f"{path!r} cannot be decoded: {error}. Repair or remove it, or find all such files"
-                " with --check_pictures=all before training"
-            ) from error
-        except MemoryError as error:  # the image is good: another run could decode it
-            raise DataError(f"there is not enough memory to decode {path!r}") from error
-        if self.shape[-1] == 1 and decoded.image.shape[-1] == 3:
-            raise DataError(
-                f"{path!r} is in colour, and the pictures that were checked are grey. Use"
-                " --check_pictures=all"
-            )
-        return to_channels(decoded.image, self.shape[-1])

@@ -17,6 +17,7 @@ import simplejpeg
 from PIL import Image
 
 from tl_keras.pictures import images, limits, picture_file, pixels
+from tl_keras.pictures.picture_file import Source
 from tl_keras.pictures.pixels import Levels, Rendering
 
 # What holds the orientation of a JPEG.
@@ -55,11 +56,11 @@ class Decoded(NamedTuple):
     levels: Levels
 
 
-def decode(path: str, form: PictureFormat, max_pixels: int = limits.MAX_PIXELS) -> Decoded:
+def decode(source: Source, form: PictureFormat, max_pixels: int = limits.MAX_PIXELS) -> Decoded:
     """Decode a picture.
 
     Args:
-        path: of the file.
+        source: the file's path, or its content.
         form: the picture that is wanted.
         max_pixels: limit of the pixels that the file may declare.
 
@@ -69,7 +70,7 @@ def decode(path: str, form: PictureFormat, max_pixels: int = limits.MAX_PIXELS) 
         MemoryError: there is not enough memory for the image.
     """
     levels, orientation = Levels(), 1
-    with picture_file.open_picture(path, max_pixels) as (picture, file):
+    with picture_file.open_picture(source, max_pixels) as (picture, file):
         shape = picture.height, picture.width
         if picture.format in ("JPEG", "MPO"):
             image = _decode_jpeg(picture, file.content(), form)

@@ -33,15 +33,21 @@ _ORIENTATION = 0x0112
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
+# A file's path, or its content.
+Source = str | os.PathLike[str] | bytes
+
+
 class PictureReader(io.BufferedReader):
-    """A file whose reads are limited to its size.
+    """A file, or bytes in memory, whose reads are limited to its size.
 
     Python allocates the requested size, and Pillow requests gigabytes for some damaged files.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, source: Source):
         """Open the file; its `size` is in bytes."""
-        super().__init__(io.FileIO(path))
+        # BytesIO has all that a buffered reader needs of a raw file.
+        raw = io.BytesIO(source) if isinstance(source, bytes) else io.FileIO(source)
+        super().__init__(raw)  # type: ignore[arg-type]
         self.size = self.seek(0, io.SEEK_END)
         self.seek(0)
 
@@ -60,12 +66,12 @@ class PictureReader(io.BufferedReader):
 
 @contextlib.contextmanager
 def open_picture(
-    path: str | os.PathLike[str], max_pixels: int = limits.MAX_PIXELS
+    source: Source, max_pixels: int = limits.MAX_PIXELS
 ) -> Iterator[tuple[Image.Image, PictureReader]]:
     """Open an image file and check its header, without decoding it.
 
     Args:
-        path: of the file.
+        source: the file. Its content has no extension, so it is no image if its format is unknown.
         max_pixels: the limit of its pixels.
 
     Yields:
@@ -78,8 +84,10 @@ def open_picture(
         MemoryError: there is not enough memory for the image.
     """
     try:
-        extension = os.path.splitext(path)[1].lower()  # noqa: PTH122 (four times faster)
-        with PictureReader(path) as file, _open(file, extension, max_pixels) as picture:
+        extension = ""
+        if not isinstance(source, bytes):
+            extension = os.path.splitext(source)[1].lower()  # noqa: PTH122 (four times faster)
+        with PictureReader(source) as file, _open(file, extension, max_pixels) as picture:
             limits.check_size(*picture.size, max_pixels)
             if picture.format == "TIFF":
                 limits.check_tiff(picture, max_pixels)
@@ -113,7 +121,7 @@ def load_raster(picture: Image.Image, file: PictureReader) -> Raster:
     return Raster(turn_upright(raster.values, orientation), alpha)
 
 
-def load(path: str | os.PathLike[str]) -> np.ndarray:
+def load(source: Source) -> np.ndarray:
     """Decode an image file by itself, with transparency on white and 16 bits divided by 257.
 
     Returns:
@@ -122,7 +130,7 @@ def load(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         PictureError: see `open_picture`.
     """
-    with open_picture(path) as (picture, file):
+    with open_picture(source) as (picture, file):
         return pixels.to_8_bits(load_raster(picture, file), Rendering())
 
 

@@ -28,6 +28,7 @@ from tl_keras.pictures.decoded_set import (
     UNUSABLE,
     DecodedSet,
     MemorySet,
+    digest_image,
     to_channels,
 )
 from tl_keras.pictures.limits import NotAPictureError, PictureError
@@ -54,6 +55,7 @@ class PictureSet(NamedTuple):
         channels: 1 if all pictures are grey, else 3.
         table: (good pictures, size, size, channels) uint8; None if they are decoded when needed.
         is_decoded: whether all pictures have been decoded, and not their headers alone.
+        folder: the folder of a kept set; None if nothing is kept.
     """
 
     records: np.ndarray
@@ -62,6 +64,7 @@ class PictureSet(NamedTuple):
     channels: int
     table: np.ndarray | None
     is_decoded: bool
+    folder: Path | None
 
 
 class _Outcome(NamedTuple):
@@ -87,24 +90,27 @@ def read_pictures(
         DataError: there is not enough memory for a picture.
         StoppedError: a stop signal arrived. What is decoded is kept.
     """
-    needed = len(paths) * form.size**2 * 3
     folder = kept_sets.KeptSets.from_options(options)
-    streams = _streams(needed, folder, options)
+    streams = _streams(len(paths), form.size, folder, options)
     check_headers = streams and options.check_pictures != "all"
-    key = kept_sets.make_key(paths, in_training, form, options.max_pixels, streams, check_headers)
     work = _Work(paths, in_training, form, options.max_pixels, check_headers)
-    if streams or folder.has_room(needed):
+    size = 0 if streams else form.size
+    if folder.has_room(kept_sets.needed_bytes(size, len(paths))):
+        key = kept_sets.make_key(
+            paths, in_training, form, options.max_pixels, streams, check_headers
+        )
         try:
-            with folder.open(key, 0 if streams else form.size, 0 if streams else needed) as kept:
+            with folder.open(key, size, len(paths)) as kept:
                 return work.complete(kept)
         except WriteError as error:
             LOG.warning("decoded pictures are not kept: %s", error)
-    return work.complete(MemorySet(0 if streams else form.size, len(paths)))
+    return work.complete(MemorySet(size, len(paths)))
 
 
-def _streams(needed: int, folder: kept_sets.KeptSets, options: PictureOptions) -> bool:
+def _streams(count: int, size: int, folder: kept_sets.KeptSets, options: PictureOptions) -> bool:
     if options.stream_pictures != "auto":
         return options.stream_pictures == "always"
+    needed = kept_sets.needed_bytes(size, count)
     in_memory = needed <= memory.MEMORY_SHARE * memory.available_memory()
     return not in_memory and not folder.has_room(needed)
 
@@ -120,45 +126,59 @@ class _Work(NamedTuple):
 
     def complete(self, target: DecodedSet) -> PictureSet:
         """Decode what `target` lacks, and return the whole set."""
-        problems = self._append_missing(target)
+        problems = self._append_missing(target, self._find_problems(target))
         rendering = _choose_rendering(target.records[self.in_training])
         stale = target.find_damaged()
         if target.done is None or target.done["rendering"] != list(rendering):
             stale = np.union1d(stale, _find_rendered(target.records, rendering))
         form = self.form._replace(rendering=rendering)
-        if target.keeps_rows:
+        if not self.check_headers:
             self._decode_again(target, stale, form)
         if target.done is None or len(stale):
-            target.finish({"problems": problems, "rendering": list(rendering)})
+            target.finish({"rendering": list(rendering)})
         rows = target.rows() if target.keeps_rows else None
         return PictureSet(
-            target.records, problems, form, target.channels, rows, not self.check_headers
+            target.records,
+            problems,
+            form,
+            target.channels,
+            rows,
+            not self.check_headers,
+            target.folder,
         )
 
-    def _append_missing(self, target: DecodedSet) -> dict[int, str]:
+    def _find_problems(self, target: DecodedSet) -> dict[int, str]:
+        """Decode the unusable files of `target` again, and return their problems.
+
+        A file may have become readable without a change of its own. Then the set begins anew.
+        """
+        unusable = np.flatnonzero(target.records["status"] == UNUSABLE).tolist()
+        problems: dict[int, str] = {}
+        for start in range(0, len(unusable), _FILES_PER_CHUNK):
+            chunk = unusable[start : start + _FILES_PER_CHUNK]
+            found = self._decode([self.paths[index] for index in chunk], self.form)
+            if any(outcome.status != UNUSABLE for outcome in found):
+                target.clear()
+                return {}
+            problems |= {i: outcome.problem for i, outcome in zip(chunk, found, strict=True)}
+            _stop_if_requested()
+        return problems
+
+    def _append_missing(self, target: DecodedSet, problems: dict[int, str]) -> dict[int, str]:
         """Decode the files after the last record of `target`. Return the problems of all files."""
         first, count = len(target.records), len(self.paths)
-        if target.done is not None and first == count:
-            return {int(index): text for index, text in target.done["problems"].items()}
-        # A process that was killed before has not stored their problems.
-        unusable = np.flatnonzero(target.records["status"] == UNUSABLE).tolist()
-        again = self._decode([self.paths[index] for index in unusable], self.form)
-        problems = {i: outcome.problem for i, outcome in zip(unusable, again, strict=True)}
         progress = _Progress("checking" if self.check_headers else "decoding", first, count)
         for start in range(first, count, _FILES_PER_CHUNK):
             found = self._decode(self.paths[start : start + _FILES_PER_CHUNK], self.form)
             decoded = [outcome.decoded for outcome in found if outcome.decoded]
             if target.channels == 1 and not all(one.is_grey for one in decoded):
                 target.widen()
-            target.append(
-                _make_records(found, target.channels),
-                [to_channels(one.image, target.channels) for one in decoded],
-            )
+            images = [to_channels(one.image, target.channels) for one in decoded]
+            target.append(_make_records(found), images)
             numbered = enumerate(found, start)
             problems |= {i: outcome.problem for i, outcome in numbered if outcome.problem}
             progress.log(start + len(found))
-            if interruption.stop_requested():
-                raise interruption.stopped_error()
+            _stop_if_requested()
         return problems
 
     def _decode_again(self, target: DecodedSet, indices: np.ndarray, form: PictureFormat) -> None:
@@ -173,11 +193,15 @@ class _Work(NamedTuple):
             found = self._decode([self.paths[index] for index in chunk], form)
             for index, outcome in zip(chunk, found, strict=True):
                 if outcome.decoded is None:
-                    path = self.paths[index]
-                    raise DataError(f"{path!r} has changed while it was read: {outcome.problem}")
-                [record] = _make_records([outcome], target.channels)
+                    path, reason = self.paths[index], outcome.problem or "it is no picture"
+                    raise DataError(f"{path!r} was good, and cannot be decoded again: {reason}")
+                # A range of values that is too wide makes colours of 16 bits equal.
+                if target.channels == 1 and not outcome.decoded.is_grey:
+                    target.widen()
+                [record] = _make_records([outcome])
                 image = to_channels(outcome.decoded.image, target.channels)
                 target.overwrite(index, int(row_of[index]), record, image)
+            _stop_if_requested()
 
     def _decode(self, paths: Sequence[str], form: PictureFormat) -> list[_Outcome]:
         """Decode files in parallel, or check their headers."""
@@ -207,6 +231,11 @@ class _Progress:
             self._time = time.monotonic()
 
 
+def _stop_if_requested() -> None:
+    if interruption.stop_requested():
+        raise interruption.stopped_error()
+
+
 def _find_rendered(records: np.ndarray, rendering: Rendering) -> np.ndarray:
     """Return the indices of the pictures that `rendering` changes, (n,) int64."""
     if rendering == Rendering():
@@ -223,7 +252,7 @@ def _choose_rendering(records: np.ndarray) -> Rendering:
     )
 
 
-def _make_records(outcomes: Sequence[_Outcome], channels: int) -> np.ndarray:
+def _make_records(outcomes: Sequence[_Outcome]) -> np.ndarray:
     records = np.zeros(len(outcomes), RECORD)
     records["opaque"] = -1
     for record, outcome in zip(records, outcomes, strict=True):
@@ -232,7 +261,8 @@ def _make_records(outcomes: Sequence[_Outcome], channels: int) -> np.ndarray:
             for name, value in outcome.decoded.levels._asdict().items():
                 record[name] = value
             record["is_grey"] = outcome.decoded.is_grey
-            record["digest"] = decoded_set.digest_row(outcome.decoded.image, channels)
+            digest = digest_image(outcome.decoded.image, outcome.decoded.is_grey)
+            record["digest"] = np.frombuffer(digest, "<u8")
     return decoded_set.seal(records)
 
 
@@ -240,14 +270,13 @@ def _check_header(path: str, form: PictureFormat, max_pixels: int) -> Decoded:
     """Check the header of a picture. It is decoded if it belongs to those that need a rendering.
 
     Returns:
-        An empty image of 1 channel if the file stores grey, else of 3.
+        An empty image of 1 channel if the picture is grey for sure, else of 3.
     """
-    del form
     with picture_file.open_picture(path, max_pixels) as (picture, file):
         levels = Levels()
         if picture.format not in ("JPEG", "MPO") and pixels.needs_rendering(picture):
             levels = pixels.measure(picture_file.load_raster(picture, file))
-        channels = 1 if picture.mode in pixels.GREY_MODES else 3
+        channels = 1 if form.framed or picture.mode in pixels.GREY_MODES else 3
     return Decoded(np.empty((0, 0, channels), np.uint8), channels == 1, levels)
 
 
@@ -259,7 +288,7 @@ def _try(
 ) -> _Outcome:
     try:
         # A pipe would block until something is written.
-        if not stat.S_ISREG(Path(path).stat().st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a Path costs more
             return _Outcome(NO_PICTURE)
         return _Outcome(GOOD, function(path, form, max_pixels))
     except NotAPictureError:
@@ -267,14 +296,15 @@ def _try(
     except (PictureError, OSError) as error:
         return _Outcome(UNUSABLE, problem=str(error) or type(error).__name__)
     except MemoryError as error:  # the image is good: another run could decode it
-        raise DataError(f"there is not enough memory to decode {path}") from error
+        raise DataError(f"there is not enough memory to decode {path!r}") from error
 
 
 @contextlib.contextmanager
 def _mute_stderr() -> Iterator[None]:
     """Suppress the warnings of Pillow and the console output of libtiff: problems are listed.
 
-    Both are process-wide, so this context encloses the thread pool.
+    Both are process-wide, so this context encloses the thread pool. No other thread logs meanwhile:
+    the one of `interruption` has its own copy of the console.
     """
     with warnings.catch_warnings(), Path(os.devnull).open("wb") as nowhere:
         warnings.simplefilter("ignore")

@@ -19,6 +19,9 @@ POINTS = (
     "cache rows written",
     "cache manifest written",
     "log line written",
+    "picture rows written",
+    "picture records written",
+    "picture rows widened",
 )
 
 _point, _, _count = os.environ.get(VARIABLE, "").rpartition(":")

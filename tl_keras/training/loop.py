@@ -5,6 +5,7 @@ records, validates and stops early, at steps that depend only on the settings. I
 after any step, which has no effect on training. So a resumed run equals an uninterrupted one.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -154,16 +155,14 @@ class Loop:
         """
         self._restore()
         state = self._state
-        with interruption.graceful_stop():
+        with interruption.graceful_stop(), contextlib.closing(self._progress):
             try:
                 while state.step < self._total_steps and not state.stopped:
                     self._run_stage()
             except StoppedError:
                 self._save()
-                self._progress.close()
                 raise
             self._save()
-        self._progress.close()
         self._average.assign_averages()
         self._validator.keep_best()
         images = state.step * self._batch_size
@@ -286,7 +285,6 @@ class Loop:
     def _check_finite(self, figures: np.ndarray) -> None:
         finite = np.isfinite(figures).all(axis=1)
         if not finite.all():
-            self._progress.close()
             raise DivergedError(
                 f"the loss is not finite at step {self._state.step + 1 + finite.argmin()}"
                 f" of {self._total_steps}"
