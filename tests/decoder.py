@@ -10,13 +10,14 @@ import resource
 import select
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from tl_keras.pictures import picture_file
+from tl_keras.pictures import decode, limits, picture_file
+from tl_keras.pictures.decode import PictureFormat
 
 PICTURE, REFUSED, NO_PICTURE = GOOD = ("a picture", "refused", "not a picture")
 
@@ -102,19 +103,45 @@ class Decoders:
             self._idle.get().close()
 
 
-def decode(path: Path) -> str:
-    """Decode a picture and return what became of it."""
+# A crop of a size that most pictures are decoded to at a scale, and all ways of fitting.
+FORMS = (
+    PictureFormat(7, "crop"), PictureFormat(16, "pad"), PictureFormat(40, "stretch"),
+    PictureFormat(28, framed=True),
+)  # fmt: skip
+
+
+def outcome_of(path: Path) -> str:
+    """Decode a picture in all ways and return what became of it."""
+    outcomes = {_try(lambda: _load(path))}
+    for form in FORMS:
+        outcomes.add(_try(lambda form=form: _fit(path, form)))
+    # A part of a JPEG is enough for some ways.
+    [*bad] = outcomes.difference(GOOD)
+    return bad[0] if bad else min(outcomes, key=GOOD.index)
+
+
+def _load(path: Path) -> str:
+    image = picture_file.load(path)
+    height, width, channels = image.shape
+    fits = channels in (1, 3) and 0 < height * width <= limits.MAX_PIXELS
+    return PICTURE if image.dtype == np.uint8 and fits else f"{image.dtype} {image.shape}"
+
+
+def _fit(path: Path, form: PictureFormat) -> str:
+    image = decode.decode(str(path), form).image
+    fits = image.shape[:2] == (form.size, form.size) and image.shape[2] in (1, 3)
+    return PICTURE if image.dtype == np.uint8 and fits else f"{image.dtype} {image.shape}"
+
+
+def _try(decoding: Callable[[], str]) -> str:
     try:
-        image = picture_file.load(path)
-    except picture_file.NotAPictureError:
+        return decoding()
+    except limits.NotAPictureError:
         return NO_PICTURE
-    except picture_file.PictureError as error:
+    except limits.PictureError as error:
         return REFUSED if len(str(error).splitlines()) == 1 else f"said {str(error)!r}"
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
-    height, width, channels = image.shape
-    fits = channels in (1, 3) and 0 < height * width <= picture_file.MAX_PIXELS
-    return PICTURE if image.dtype == np.uint8 and fits else f"{image.dtype} {image.shape}"
 
 
 def main() -> None:
@@ -123,7 +150,7 @@ def main() -> None:
     most = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     for line in sys.stdin:
-        print(" ".join(decode(Path(line.removesuffix("\n"))).split()), flush=True)
+        print(" ".join(outcome_of(Path(line.removesuffix("\n"))).split()), flush=True)
 
 
 if __name__ == "__main__":

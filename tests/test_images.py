@@ -170,19 +170,102 @@ def test_to_grey_agrees_with_pillow() -> None:
     np.testing.assert_array_equal(images.to_grey(np.repeat(same, 3, -1)), same)
 
 
-def test_over_white_mixes_by_alpha() -> None:
-    pixels = np.array([[10, 20, 30, 0], [10, 20, 30, 255], [0, 100, 200, 128]], np.uint8)
-    expected = [[255, 255, 255], [10, 20, 30], [127, 177, 227]]
-    np.testing.assert_array_equal(images.composite(pixels[..., :-1], pixels[..., -1:]), expected)
-    clear, black = np.array([[7], [0]], np.uint8)
-    np.testing.assert_array_equal(images.composite(clear, black), [255])
-    np.testing.assert_array_equal(images.composite(clear, black, 128), [128])
+def test_composite_mixes_by_alpha() -> None:
+    pixels = np.array([[10, 20, 30], [10, 20, 30], [0, 100, 200]], np.uint8)
+    alpha = np.array([[0], [255], [128]], np.uint8)
+    on_white = [[255, 255, 255], [10, 20, 30], [127, 177, 227]]
+    np.testing.assert_array_equal(images.composite(pixels, alpha), on_white)
+    on_grey = [[128, 128, 128], [10, 20, 30], [64, 114, 164]]
+    np.testing.assert_array_equal(images.composite(pixels, alpha, 128), on_grey)
+    assert images.composite(np.uint8([[7]]), np.uint8([[0]]), 0).tolist() == [[0]]
+
+
+# Fitting
+
+# 4 rows and 8 columns: the left and right quarters are 10 and 30, the centre is 20.
+BANDS = np.repeat(np.array([[10, 10, 20, 20, 20, 20, 30, 30]], np.uint8), 4, axis=0)[..., None]
+
+
+def test_fit_crops_the_centre() -> None:
+    assert (images.fit(BANDS, 4, "crop") == 20).all()
+    assert (images.fit(BANDS.transpose(1, 0, 2), 2, "crop") == 20).all()
+    numbered = np.arange(3 * 6, dtype=np.uint8).reshape(3, 6, 1)
+    np.testing.assert_array_equal(images.fit(numbered, 3, "crop"), numbered[:, 1:4])
+
+
+def test_fit_pads_with_black() -> None:
+    padded = images.fit(BANDS, 8, "pad")[..., 0]
+    np.testing.assert_array_equal(padded[2:6], BANDS[..., 0])
+    assert not padded[:2].any()
+    assert not padded[6:].any()
+    upright = images.fit(BANDS.transpose(1, 0, 2), 8, "pad")[..., 0]
+    np.testing.assert_array_equal(upright, padded.T)
+    # A line would be of no pixel.
+    thin = images.fit(np.full((1, 100, 3), 9, np.uint8), 10, "pad")
+    assert thin.any(axis=(1, 2)).tolist() == [False] * 4 + [True] + [False] * 5
+
+
+def test_fit_stretches_to_a_square() -> None:
+    stretched = images.fit(BANDS, 8, "stretch")[..., 0]
+    np.testing.assert_array_equal(stretched, np.repeat(BANDS[..., 0], 2, axis=0))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("how", ["crop", "pad", "stretch"])
+def test_fit_of_a_copy_at_a_scale_is_that_of_the_picture(how: str, channels: int) -> None:
+    # A slope of 10 a pixel, of a picture whose sides are no multiple of 8: a shift by a pixel of
+    # the copy would be 20 to 40.
+    height, width, eighths = 53, 91, 3
+    rows, columns = (np.arange(-(-side * eighths // 8)) for side in (height, width))
+    places = [(axis + 0.5) * 8 / eighths - 0.5 for axis in (rows, columns)]
+    copy = np.rint(np.add.outer(places[0] * 2, places[1] * 0.8) + 10).astype(np.uint8)
+    whole = np.rint(np.add.outer(np.arange(height) * 2, np.arange(width) * 0.8) + 10)
+    copy, whole = (np.stack([one.astype(np.uint8)] * channels, -1) for one in (copy, whole))
+    for size in (8, 16, 19):
+        found = images.fit(copy, size, how, (height, width)).astype(int)
+        expected = images.fit(whole, size, how)
+        inside = (slice(None), slice(2, -2)) if how == "pad" else (slice(1, -1), slice(1, -1))
+        assert np.abs(found - expected)[inside].max() <= 3, size
+        if how == "pad":
+            np.testing.assert_array_equal(found.any(axis=(1, 2)), expected.any(axis=(1, 2)))
+
+
+# Resizing
 
 
 def test_resize_averages_when_it_shrinks() -> None:
     stripes = np.zeros((64, 96, 3), np.uint8)
     stripes[:, ::2] = 255
-    shrunk = images.resize(stripes, 8)
+    shrunk = images.resize(stripes, 8, 8)
     assert shrunk.shape == (8, 8, 3)
     assert np.abs(shrunk.astype(int) - 127).max() < 12  # nearest pixels would be 0 or 255
-    assert images.resize(stripes[..., :1], 8).shape == (8, 8, 1)
+    assert images.resize(stripes[..., :1], 8, 8).shape == (8, 8, 1)
+
+
+@pytest.mark.parametrize("side", [80, 100, 101, 125, 126, 160])
+def test_resize_is_the_same_with_either_library(side: int) -> None:
+    slope = np.rint(np.add.outer(np.linspace(0, 120, side), np.linspace(10, 130, side)))
+    for image in (slope.astype(np.uint8)[..., None], np.stack([slope] * 3, -1).astype(np.uint8)):
+        found = images.resize(image, 100, 100)
+        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        expected = np.asarray(picture.resize((100, 100), Image.Resampling.BILINEAR))
+        assert np.abs(found.astype(int) - expected.reshape(found.shape)).max() <= 1
+
+
+@pytest.mark.parametrize("target", [(9, 9), (10, 13), (5, 4), (30, 20)])
+def test_resize_takes_a_part_as_pillow_does(target: tuple[int, int]) -> None:
+    slope = np.add.outer(np.arange(24) * 3, np.arange(30) * 5).astype(np.uint8)
+    box = images.Box(3.25, 6.5, 10.5, 9.75)
+    found = images.resize(slope[..., None], *target, box)[..., 0].astype(int)
+    edges = (6.5, 3.25, 16.25, 13.75)
+    picture = Image.fromarray(slope).resize(target[::-1], Image.Resampling.BILINEAR, edges)
+    # At the edges, Pillow leaves out what is outside of the box.
+    inside = (slice(1, -1), slice(1, -1))
+    assert np.abs(found - np.asarray(picture))[inside].max() <= 1
+
+
+def test_resize_to_the_same_size_changes_nothing() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    assert np.shares_memory(images.resize(image, 7, 9), image)
+    part = images.resize(image, 4, 5, images.Box(2, 1, 4, 5))
+    np.testing.assert_array_equal(part, image[2:6, 1:6])

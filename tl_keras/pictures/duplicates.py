@@ -306,14 +306,11 @@ def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def join_groups(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Join the groups of pictures.
+    """Return (n,) int64, the first picture of each group, after joining the groups of pairs.
 
     Args:
         groups: (n,) int64, an index below n for each picture.
         pairs: (m, 2) int64, pictures whose groups are joined.
-
-    Returns:
-        (n,) int64, the first picture of the group of each.
     """
     count = len(groups)
     first = np.concatenate([np.arange(count), pairs[:, 0]])

@@ -1,5 +1,7 @@
 """Pure functions on decoded images: grey, alpha, size, and MNIST's framing."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -25,6 +27,15 @@ MAX_PLAIN_SHRINK = 1.25
 CHUNK_VALUES = 1 << 22
 
 
+class Box(NamedTuple):
+    """A part of an image, in pixels and their fractions."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
 def to_grey(images: np.ndarray) -> np.ndarray:
     """Convert images to luminance (ITU-R 601, as Pillow does).
 
@@ -42,8 +53,11 @@ def to_grey(images: np.ndarray) -> np.ndarray:
         return images
     if channels != 3:
         raise ValueError(f"pictures have 1 or 3 channels, not {channels}")
-    red, green, blue = np.moveaxis(images.astype(np.uint32), -1, 0)
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)[..., None]
+    total = np.full(images.shape[:-1], 32768, np.uint32)
+    for channel, weight in enumerate((19595, 38470, 7471)):
+        total += images[..., channel] * np.uint32(weight)
+    total >>= 16
+    return total.astype(np.uint8)[..., None]
 
 
 def composite(images: np.ndarray, alpha: np.ndarray, background: int = 255) -> np.ndarray:
@@ -62,7 +76,9 @@ def composite(images: np.ndarray, alpha: np.ndarray, background: int = 255) -> n
     return ((opaque + background * (255 - weights) + 127) // 255).astype(np.uint8)
 
 
-def fit(image: np.ndarray, size: int, how: str = "crop") -> np.ndarray:
+def fit(
+    image: np.ndarray, size: int, how: str = "crop", shape: tuple[int, int] | None = None
+) -> np.ndarray:
     """Bring one image to a square.
 
     Args:
@@ -70,45 +86,75 @@ def fit(image: np.ndarray, size: int, how: str = "crop") -> np.ndarray:
         size: side of the result in pixels.
         how: "crop" cuts the centre square out; "pad" keeps the whole image, on black; "stretch"
             does not keep the aspect ratio.
+        shape: height and width of the picture if `image` is a copy of it at a scale of 1/8 to 7/8,
+            whose sides are rounded up to whole pixels.
 
     Returns:
         (size, size, channels) uint8.
     """
-    height, width = image.shape[:2]
+    height, width = shape or image.shape[:2]
+    scale = (8 * max(image.shape[:2]) // max(height, width)) / 8
     if how == "crop":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
-        return resize(image[top : top + side, left : left + side], size, size)
+        box = Box(top * scale, left * scale, side * scale, side * scale)
+        return resize(image, size, size, box)
+    whole = Box(0, 0, height * scale, width * scale)
     if how == "stretch" or height == width:
-        return resize(image, size, size)
-    scale = size / max(height, width)
-    inside = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        return resize(image, size, size, whole)
+    ratio = size / max(height, width)
+    inside = resize(image, max(1, round(height * ratio)), max(1, round(width * ratio)), whole)
     padded = np.zeros((size, size, image.shape[-1]), np.uint8)
     top, left = (size - inside.shape[0]) // 2, (size - inside.shape[1]) // 2
     padded[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
     return padded
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize one image, bilinear and antialiased. The aspect ratio is not kept.
+def resize(image: np.ndarray, height: int, width: int, box: Box | None = None) -> np.ndarray:
+    """Resize one image or a part of it, bilinear and antialiased.
 
     Args:
         image: (height, width, 1 or 3) uint8.
         height: of the result in pixels.
         width: of the result in pixels.
+        box: the part to resize, which becomes the whole result; by default all of the image.
 
     Returns:
         (height, width, channels) uint8.
     """
-    before = image.shape
-    if before[:2] == (height, width):
+    channels = image.shape[-1]
+    box = box or Box(0, 0, *image.shape[:2])
+    if all(float(edge).is_integer() for edge in box):
+        top, left, rows, columns = map(int, box)
+        image = image[top : top + rows, left : left + columns]
+        box = Box(0, 0, rows, columns)
+    if box == (0, 0, height, width) and image.shape[:2] == (height, width):
         return image
-    if max(before[0] / height, before[1] / width) <= MAX_PLAIN_SHRINK:
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+    if max(box.height / height, box.width / width) <= MAX_PLAIN_SHRINK:
+        resized = _interpolate(image, height, width, box)
     else:
-        picture = Image.fromarray(image[..., 0] if before[-1] == 1 else image)
-        resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
-    return resized.reshape(height, width, before[-1])
+        picture = Image.fromarray(image[..., 0] if channels == 1 else image)
+        edges = box.left, box.top, box.left + box.width, box.top + box.height
+        resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, edges))
+    return resized.reshape(height, width, channels)
+
+
+def _interpolate(image: np.ndarray, height: int, width: int, box: Box) -> np.ndarray:
+    """Resize a part of an image from the four neighbours of each pixel."""
+    if image.shape[:2] == (box.height, box.width):
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+    rows, columns = box.height / height, box.width / width
+    matrix = np.array(
+        [[columns, 0, box.left + (columns - 1) / 2], [0, rows, box.top + (rows - 1) / 2]]
+    )
+    return cv2.warpAffine(
+        image,
+        matrix,
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+        hint=cv2.ALGO_HINT_ACCURATE,
+    )
 
 
 def frame(images: np.ndarray) -> np.ndarray:

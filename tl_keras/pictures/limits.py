@@ -17,11 +17,12 @@ MAX_BYTES = 1_000_000_000
 MAX_SCANS = 100
 # The start of a JPEG segment, but no stuffed byte of 255 in the pixels and no restart marker.
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-_START_OF_SCAN = b"\xff\xda"
+_END, _SCAN, _SEQUENTIAL = b"\xd9", b"\xda", (b"\xc0", b"\xc1", b"\xc9")
 
 # TIFF tags.
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES = 258, 262, 277, 284
 _TILE_WIDTH, _TILE_HEIGHT, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 322, 323, 338, 339
+_PREMULTIPLIED = 1
 # Channels of colour by photometric interpretation; 1 for others.
 _COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}
 _SIGNED, _SEPARATE = 2, 2
@@ -47,16 +48,24 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
 
 def check_scans(content: bytes) -> None:
     """Raise PictureError for a JPEG with too many scans."""
-    # Most files need no more than this count, which includes those of thumbnails and videos.
-    if content.count(_START_OF_SCAN) <= MAX_SCANS:
-        return
-    scans, position = 0, 2
+    channels, scans, position = b"", 0, 2
     # Up to the end of the image. Telephones append videos.
-    while (marker := _MARKER.search(content, position)) and marker[1] != b"\xd9":
-        scans += marker[1] == b"\xda"
-        if scans > MAX_SCANS:
-            raise PictureError(f"it has more than {MAX_SCANS} scans")
-        position = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])
+    while (marker := _MARKER.search(content, position)) and marker[1] != _END:
+        position = marker.end()
+        if marker[1] in _SEQUENTIAL:
+            channels = content[position + 7 : position + 8]
+        elif marker[1] == _SCAN:
+            # Decoders refuse a second scan if the first one of a sequential file has all channels.
+            is_only = content[position + 2 : position + 3] == channels
+            # The count includes the scans of thumbnails and videos. It is faster.
+            if scans == 0 and (is_only or content.count(b"\xff" + _SCAN) <= MAX_SCANS):
+                return
+            scans += 1
+            if scans > MAX_SCANS:
+                raise PictureError(f"it has more than {MAX_SCANS} scans")
+        # Markers below 0xC0 have no length. Decoders skip them, or stop there.
+        if marker[1] >= b"\xc0":
+            position += int.from_bytes(content[position : position + 2])
 
 
 def check_tiff(picture: Image.Image, max_pixels: int) -> None:
@@ -75,5 +84,7 @@ def check_tiff(picture: Image.Image, max_pixels: int) -> None:
     bits = max(tags.get(_BITS, (1,)))
     if samples > 1 and bits > 8 and tags.get(_PLANES) == _SEPARATE:
         raise PictureError(f"its channels of {bits} bits are stored one after the other (planar)")
+    if samples > 1 and bits > 8 and _PREMULTIPLIED in extra:
+        raise PictureError(f"its channels of {bits} bits are premultiplied with transparency")
     if bits == 8 and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
         raise PictureError("its 8 bits are signed")

@@ -8,7 +8,7 @@ Two conversions need to know all pictures of a dataset, and never one picture al
 `measure` returns what both are chosen from, and `choose_rendering` chooses them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,16 +21,17 @@ WHITE = 255
 _OPAQUE = 255
 # Pixels that are converted at a time, in numbers of up to 64 bits.
 _BAND_PIXELS = 1 << 20
-# Brighter and darker pixels than those between these quantiles are cut off: the hot and dead pixels
-# of a sensor are fewer, and would compress all other values.
-_QUANTILES = 1e-5, 1 - 1e-5
+# The share of the brightest pixels, and of the darkest, that is cut off, and at least one of each:
+# the hot and dead pixels of a sensor are fewer, and would compress all other values.
+_CUT = 1e-5
 # Mean luminance of pictures that are hard to see on white, and on black.
 _LIGHT, _DARK = 192, 64
 # Fewer light (or dark) pictures than this share do not change the background.
 _RARE = 0.01
 GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "F")
 _UNSIGNED = 1
-_SAMPLE_FORMAT, _BITS = 339, 258
+_SAMPLE_FORMAT, _BITS, _PHOTOMETRIC = 339, 258, 262
+_WHITE_IS_ZERO = 0
 
 
 class Rendering(NamedTuple):
@@ -64,7 +65,7 @@ class Levels(NamedTuple):
 
     Attributes:
         is_deep: whether the picture has more than 8 bits per channel.
-        low: its smallest value, without the darkest 0.001 %; 0 unless it is deep.
+        low: its smallest value, without the darkest 0.001 % (at least one); 0 unless it is deep.
         high: its largest value, without the brightest 0.001 %; 0 unless it is deep.
         opaque: mean luminance of its opaque part, 0 to 255; -1 if nothing is transparent.
     """
@@ -100,14 +101,30 @@ def choose_rendering(levels: Sequence[Levels]) -> Rendering:
 def measure(raster: Raster) -> Levels:
     """Return the levels of a picture."""
     values, alpha = raster
-    if values.dtype != np.uint8:
-        flat = values.reshape(-1)
-        low, high = (round(q * (flat.size - 1)) for q in _QUANTILES)
-        ordered = np.partition(flat, (low, high))
-        return Levels(True, int(ordered[low]), int(ordered[high]))
+    levels = Levels(True, *_find_range(values)) if values.dtype != np.uint8 else Levels()
     if alpha is None or alpha.min() == _OPAQUE or not alpha.any():
-        return Levels()
-    return Levels(opaque=int(np.average(images.to_grey(values), weights=alpha)))
+        return levels
+    rendering = choose_rendering([levels])
+    luminance = weight = 0
+    for part in _bands(values):
+        grey = images.to_grey(to_8_bits(Raster(values[part], None), rendering))
+        luminance += int((grey * alpha[part].astype(np.int64)).sum())
+        weight += int(alpha[part].sum(dtype=np.int64))
+    return levels._replace(opaque=luminance // weight)
+
+
+def _find_range(values: np.ndarray) -> tuple[int, int]:
+    """Return the smallest and the largest value, without those that are cut off."""
+    cut = min(max(1, round(_CUT * values.size)), (values.size - 1) // 2)
+    lows, highs = [], []
+    for part in _bands(values):
+        band = values[part].reshape(-1)
+        last = min(cut, band.size - 1)
+        ordered = np.partition(band, (last, band.size - 1 - last))
+        lows.append(ordered[: last + 1])
+        highs.append(ordered[band.size - 1 - last :])
+    low, high = np.concatenate(lows), np.concatenate(highs)
+    return int(np.partition(low, cut)[cut]), int(np.partition(high, -1 - cut)[-1 - cut])
 
 
 def to_8_bits(raster: Raster, rendering: Rendering) -> np.ndarray:
@@ -116,9 +133,7 @@ def to_8_bits(raster: Raster, rendering: Rendering) -> np.ndarray:
     if values.dtype == np.uint8 and alpha is None:
         return values
     changed = np.empty(values.shape, np.uint8)
-    rows = max(1, _BAND_PIXELS // values.shape[1])
-    for top in range(0, len(values), rows):
-        part = slice(top, top + rows)
+    for part in _bands(values):
         band = values[part]
         if band.dtype != np.uint8:
             band = _scale(band, rendering)
@@ -126,6 +141,11 @@ def to_8_bits(raster: Raster, rendering: Rendering) -> np.ndarray:
             band = images.composite(band, alpha[part], rendering.background)
         changed[part] = band
     return changed
+
+
+def _bands(values: np.ndarray) -> Iterator[slice]:
+    rows = max(1, _BAND_PIXELS // values.shape[1])
+    return (slice(top, top + rows) for top in range(0, len(values), rows))
 
 
 def rasterize(picture: Image.Image) -> Raster:
@@ -167,6 +187,9 @@ def _has_alpha(picture: Image.Image) -> bool:
 def _deep_values(picture: Image.Image) -> np.ndarray:
     values = np.asarray(picture)
     tags = getattr(picture, "tag_v2", {})
+    # Pillow inverts these for 8 bits, and not for 16.
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        values = ~values
     # Pillow reads 32 unsigned bits as signed.
     if tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT, (_UNSIGNED,)) == (_UNSIGNED,):
         return values.view(np.uint32)
@@ -174,7 +197,7 @@ def _deep_values(picture: Image.Image) -> np.ndarray:
 
 
 def _scale(values: np.ndarray, rendering: Rendering) -> np.ndarray:
-    span = rendering.high - rendering.low
+    span = max(1, rendering.high - rendering.low)
     offsets = np.clip(values.astype(np.int64), rendering.low, rendering.high) - rendering.low
     return ((offsets * 255 + span // 2) // span).astype(np.uint8)
 
