@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tl_keras.pictures import decode, limits, picture_file
-from tl_keras.pictures.decode import PictureFormat
+from tl_keras.pictures.picture_format import PictureFormat
 
 PICTURE, REFUSED, NO_PICTURE = GOOD = ("a picture", "refused", "not a picture")
 

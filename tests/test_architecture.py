@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "distributed": {"config", "errors", "runtime", "storage"},
     "pictures": {"config", "errors", "runtime", "storage"},
     "data": {"config", "errors", "pictures", "runtime", "storage"},
-    "models": {"config", "errors", "runtime", "storage"},
+    "models": {"config", "errors", "pictures", "runtime", "storage"},
     "report": {"config", "errors", "pictures", "storage"},
     "training": {
         *("config", "data", "distributed", "errors", "models", "pictures", "runtime", "storage"),
@@ -34,6 +34,10 @@ MAY_IMPORT = {
     "methods": {
         *("config", "data", "distributed", "errors", "models", "pictures", "runtime", "storage"),
         "training",
+    },
+    "inference": {
+        *("config", "data", "distributed", "errors", "models", "pictures", "report", "runtime"),
+        *("storage", "training"),
     },
     "experiment": {
         *("config", "data", "distributed", "errors", "methods", "models", "pictures", "report"),
@@ -47,10 +51,11 @@ MAY_IMPORT = {
     "main": {"cli", "config", "experiment"},
     "compare": {"cli", "config", "experiment"},
     "launch": {"cli", "distributed", "errors"},
+    "predict": {"cli", "inference"},
     # `from tl_keras import Config, run`: the second is looked up when it is asked for.
-    "__init__": {"config", "experiment", "runtime"},
+    "__init__": {"config", "experiment", "inference", "runtime"},
 }
-COMMANDS = {"main", "compare", "launch"}
+COMMANDS = {"main", "compare", "launch", "predict"}
 
 # These are read before anything is computed, so that a mistyped flag is answered at once.
 LIGHT = [

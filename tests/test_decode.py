@@ -10,8 +10,7 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
 from tl_keras.pictures import decode, images, limits, pixels
-from tl_keras.pictures.decode import PictureFormat
-from tl_keras.pictures.pixels import Rendering
+from tl_keras.pictures.picture_format import PictureFormat, Rendering
 
 PHOTO = Image.fromarray(load_sample_image("china.jpg"))
 FITS = ("crop", "pad", "stretch")

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from tl_keras.pictures import decode, limits
-from tl_keras.pictures.decode import PictureFormat
+from tl_keras.pictures.picture_format import PictureFormat
 
 PHOTO = Image.fromarray(load_sample_image("china.jpg"))
 

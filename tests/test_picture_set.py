@@ -26,10 +26,9 @@ from tl_keras.data import pipeline
 from tl_keras.errors import DataError, StoppedError
 from tl_keras.pictures import decode, decoded_set, file_set, kept_sets, picture_set
 from tl_keras.pictures.arrays import StoredImages
-from tl_keras.pictures.decode import PictureFormat
 from tl_keras.pictures.decoded_set import GOOD, NO_PICTURE, UNUSABLE
+from tl_keras.pictures.picture_format import PictureFormat, Rendering
 from tl_keras.pictures.picture_set import PictureSet
-from tl_keras.pictures.pixels import Rendering
 from tl_keras.pictures.streamed import StreamedImages
 from tl_keras.runtime import interruption
 from tl_keras.storage import memory
@@ -43,7 +42,7 @@ from pathlib import Path
 import numpy as np
 from tl_keras.config.pictures import PictureOptions
 from tl_keras.pictures import decode, picture_set
-from tl_keras.pictures.decode import PictureFormat
+from tl_keras.pictures.picture_format import PictureFormat
 folder, cache, size, chunk = sys.argv[1:]
 paths = sorted(str(path) for path in Path(folder).iterdir())
 picture_set._FILES_PER_CHUNK = int(chunk)
@@ -728,7 +727,7 @@ def test_streamed_picture_with_odd_metadata_gives_no_warning(tmp_path) -> None:
         Image.open(path).getexif()
     code = (
         "import sys; from tl_keras.pictures.streamed import StreamedImages\n"
-        "from tl_keras.pictures.decode import PictureFormat\n"
+        "from tl_keras.pictures.picture_format import PictureFormat\n"
         "print(StreamedImages(sys.argv[1:], PictureFormat(4), 3, '')[0].shape)"
     )
     words = [sys.executable, "-c", code, str(path)]

@@ -10,8 +10,8 @@ from written import png, tiff
 
 from tl_keras.config.pictures import PictureOptions
 from tl_keras.pictures import picture_set, pixels
-from tl_keras.pictures.decode import PictureFormat
-from tl_keras.pictures.pixels import Levels, Raster, Rendering
+from tl_keras.pictures.picture_format import PictureFormat, Rendering
+from tl_keras.pictures.pixels import Levels, Raster
 
 RANDOM = np.random.default_rng(0)
 

@@ -257,13 +257,20 @@ def _define(values: flags.FlagValues, name: str, option: Option, default: Any) -
         flags.DEFINE(_TextParser(), name, default, option.help, values, text)
 
 
-def help_text(full: bool = False, usage: str = USAGE, settings: Settings = MAIN_SETTINGS) -> str:
+def help_text(
+    full: bool = False,
+    usage: str = USAGE,
+    settings: Settings = MAIN_SETTINGS,
+    *,
+    trains: bool = True,
+) -> str:
     """Return the text of `--help`: the flags in groups, each with its unit and range.
 
     Args:
         full: return the text of `--helpfull`, which includes the rare flags.
         usage: text before the flags.
         settings: dataclasses of the command.
+        trains: whether to list methods, datasets and models too.
     """
     lines, all_flags = [usage], _list_flags(settings)
     for group, members in itertools.groupby(all_flags, lambda one: one[1].group):
@@ -275,6 +282,8 @@ def help_text(full: bool = False, usage: str = USAGE, settings: Settings = MAIN_
             lines.append(_wrap(" ".join(f"--{name}" for name, _, _ in shown)))
         else:
             lines += [_format_flag(*one) for one in shown]
+    if not trains:
+        return "\n".join(lines)
     lines.append("\nMethods:\n")
     lines += [_format_row(row) for row in methods.METHODS.values() if full or not row.penalty]
     lines.append("\nPenalties with their strengths; each is also a method of the same name:\n")

@@ -12,11 +12,11 @@ Predict the classes of pictures with a model that tl_keras has trained.
 
   python -m tl_keras.predict --model=runs/pictures holiday.jpg scans/
 
-Arguments are files and folders, which are searched at any depth; - stands for a list of paths on the
-standard input, a line each. A picture is brought to what the model was trained on, as the model's
-file says: size, fit, framing, colour. A line for each picture: its path, the class, its probability,
-and the next classes. Files that are no pictures are left out, corrupt ones are named. The exit code
-is 65 if no picture is left.
+Arguments are files and folders, which are searched at any depth; - stands for a list of paths on
+the standard input, a line each. A picture is brought to what the model was trained on, as the
+model's file says: size, fit, framing, colour. A line for each picture: its path, the class, its
+probability, and the next classes. Files that are no pictures are left out, corrupt ones are named.
+The exit code is 65 if no picture is left.
 """
 
 SETTINGS: flags.Settings = (PredictionOptions(),)
@@ -61,4 +61,4 @@ def parse(argv: Sequence[str]) -> Prediction | None:
 
 def help_text(full: bool = False) -> str:
     """Return the text of `--help`, or of `--helpfull`."""
-    return flags.help_text(full, USAGE, SETTINGS, rows=False)
+    return flags.help_text(full, USAGE, SETTINGS, trains=False)

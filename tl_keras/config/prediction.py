@@ -26,7 +26,5 @@ class PredictionOptions:
     top: int = option(3, "classes per picture", OUTPUT, unit="classes", low=1, high=1000)
     json: bool = option(False, "print one JSON object per line", OUTPUT)
     csv: str = option("", "file for the probabilities of all classes, as CSV", OUTPUT)
-    embeddings: str = option(
-        "", "file for the features before the head, as NumPy's .npz", OUTPUT
-    )
+    embeddings: str = option("", "file for the features before the head, as NumPy's .npz", OUTPUT)
     debug: bool = option(False, "print the traceback of an error", OUTPUT, rare=True)

@@ -98,6 +98,11 @@ def own_names(dataset: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{dataset}/{name}" for name in names)
 
 
+def has_framed_images(entry: Entry, framing: str) -> bool:
+    """Tell whether images are framed, by `images.frame` or as they were published."""
+    return is_framed(entry, framing) or (entry.framing == "native" and framing != "none")
+
+
 def is_framed(entry: Entry, framing: str) -> bool:
     """Tell whether `images.frame` is applied, for --framing=auto, mnist or none."""
     if framing == "auto":

@@ -8,6 +8,7 @@ import numpy as np
 
 from tl_keras.config.augmentation import Augmentation
 from tl_keras.pictures.arrays import ImageArray, Images
+from tl_keras.pictures.picture_format import Rendering
 
 if TYPE_CHECKING:
     from tl_keras.pictures.data_report import DataReport
@@ -62,6 +63,8 @@ class Dataset:
         augment: the value of `--augment=auto`.
         read: `read(split, image_size)` with split "train" or "test" decodes that split. Stored
             images of different sizes are resized to `image_size` pixels.
+        is_framed: whether the images are framed as in MNIST, by us or by who published them.
+        rendering: how files of more than 8 bits, and transparent ones, became 8 bits.
         decode: `decode(image_size)` checks and decodes all files, and returns the dataset with its
             channels; None if there is nothing to do.
         files: the files of a decoded dataset that consists of such, for reports; else None.
@@ -77,5 +80,7 @@ class Dataset:
     augment: Augmentation
     read: Callable[..., ImageSet]
     check_test: Callable[[], None] = lambda: None
+    is_framed: bool = False
+    rendering: Rendering = Rendering()
     decode: "Callable[[int], Dataset] | None" = None
     files: "DatasetFiles | None" = None

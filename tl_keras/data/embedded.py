@@ -54,7 +54,10 @@ def open_dataset(name: str, framing: str) -> Dataset:
         return ImageSet(images.frame(pictures) if framed else pictures, labels[chosen])
 
     size = images.FRAME_SIZE if framed else entry.size
-    return Dataset(name, entry.class_names, 1, size, entry.augment, read)
+    return Dataset(
+        name, entry.class_names, 1, size, entry.augment, read,
+        is_framed=catalog.has_framed_images(entry, framing),
+    )  # fmt: skip
 
 
 @functools.cache

@@ -34,10 +34,10 @@ from tl_keras.pictures.analysis import Analysis, analyse_set
 from tl_keras.pictures.arrays import StoredImages
 from tl_keras.pictures.csv_layout import find_csv_layout
 from tl_keras.pictures.data_report import DataReport
-from tl_keras.pictures.decode import PictureFormat
 from tl_keras.pictures.decoded_set import GOOD, NO_PICTURE
 from tl_keras.pictures.duplicates import join_groups
 from tl_keras.pictures.layout import LabelledFiles, Layout, find_layout
+from tl_keras.pictures.picture_format import PictureFormat
 from tl_keras.pictures.picture_set import read_pictures
 from tl_keras.pictures.streamed import StreamedImages
 
@@ -80,6 +80,8 @@ def open_dataset(name: str, framing: str, options: PictureOptions) -> Dataset:
             pictures.read,
             decode=decode,
             files=pictures,
+            is_framed=framed,
+            rendering=pictures.rendering,
         )
 
     def read_undecoded(split: str, image_size: int = 0) -> ImageSet:
@@ -126,6 +128,7 @@ class _FolderPictures:
 
     Attributes:
         channels: 1 if all pictures are grey, else 3.
+        rendering: how pictures became 8 bits.
         report: what was found by looking at all of them; None if they were not decoded.
     """
 
@@ -144,6 +147,7 @@ class _FolderPictures:
         split_of = np.repeat(list(splits), [len(files.paths) for files in splits.values()])
         self._set = read_pictures(paths, np.isin(split_of, _TRAINING), form, options)
         self.channels = self._set.channels
+        self.rendering = self._set.form.rendering
         self._report_problems(paths)
         good = self._set.records["status"] == GOOD
         self._paths = [path for path, is_good in zip(paths, good, strict=True) if is_good]

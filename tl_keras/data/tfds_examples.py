@@ -20,9 +20,9 @@ from tl_keras.data import catalog, tfds_prepare
 from tl_keras.data.tfds_features import Features, get, merge, nest
 from tl_keras.errors import DataError
 from tl_keras.pictures import images, limits, picture_file
-from tl_keras.pictures.decode import PictureFormat
 from tl_keras.pictures.decode import decode as decode_picture
 from tl_keras.pictures.parallel import map_in_parallel
+from tl_keras.pictures.picture_format import PictureFormat
 
 _BATCH_SIZE = 512
 # Bytes of the decoded images of a batch.

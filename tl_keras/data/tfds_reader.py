@@ -76,8 +76,9 @@ def open_dataset(
         return _read(source, splits, split, image_size)
 
     return Dataset(
-        shown, source.class_names, source.channels, size, augment, read, splits.check_test
-    )
+        shown, source.class_names, source.channels, size, augment, read, splits.check_test,
+        is_framed=catalog.has_framed_images(source.entry, framing),
+    )  # fmt: skip
 
 
 def _make_source(

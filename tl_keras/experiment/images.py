@@ -5,6 +5,7 @@ import functools
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.fingerprints import DataFingerprints
 from tl_keras.distributed import cluster
+from tl_keras.pictures.picture_format import PictureFormat
 
 
 class Images:
@@ -36,6 +37,16 @@ class Images:
     def test(self) -> ImageSet:
         """The test split, with the same check; it is read after training."""
         return self._read("test")
+
+    def form(self, fit: str) -> PictureFormat:
+        """Return what a picture becomes before a model of this dataset sees it.
+
+        Args:
+            fit: see `pictures.images.fit`.
+        """
+        dataset = self.dataset
+        size = dataset.size or self._stored_size
+        return PictureFormat(size, fit, dataset.is_framed, dataset.rendering)
 
     def check_test(self) -> None:
         """Check the labels of the test split, unless an earlier command has read the whole split.

@@ -133,7 +133,7 @@ class ExperimentSetup:
         size, channels = self.image_size, self.body_channels
         return Origin(
             images.dataset.name, names, config.model, size, channels,
-            preprocessing=self.preprocessing,
+            preprocessing=self.preprocessing, form=images.form(config.fit),
         )  # fmt: skip
 
     def split(self, role: str, training: Training, seed: int, shots: int | None = None) -> Split:

@@ -1,8 +1,9 @@
-"""Picture files that are to be predicted: found by their paths, and decoded when they are needed."""
+"""Picture files that are to be predicted: found by paths, and decoded when they are needed."""
 
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -23,9 +24,9 @@ def list_files(paths: Iterable[str]) -> list[str]:
     """
     found: list[str] = []
     for path in paths:
-        if os.path.isdir(path):
+        if Path(path).is_dir():
             found += _walk(path)
-        elif os.path.exists(path):
+        elif Path(path).exists():
             found.append(path)
         else:
             raise DataError(f"there is no file or folder {path!r}")
@@ -40,7 +41,7 @@ def _walk(folder: str) -> list[str]:
     for place, folders, files in os.walk(folder, onerror=fail):
         folders[:] = sorted((f for f in folders if not f.startswith(".")), key=os.fsencode)
         files = sorted((f for f in files if not f.startswith(".")), key=os.fsencode)
-        found += [os.path.join(place, file) for file in files]
+        found += [f"{place.rstrip('/')}/{file}" for file in files]
     return found
 
 
@@ -49,7 +50,7 @@ class PictureFiles(ImageArray):
 
     Attributes:
         problems: why a file has no image, by its index. Only files that were asked for are in it.
-        no_pictures: indices of files that are no pictures at all.
+        no_pictures: the same of files that are no pictures at all.
     """
 
     def __init__(self, paths: Sequence[str], form: PictureFormat, channels: int):
@@ -62,7 +63,7 @@ class PictureFiles(ImageArray):
         """
         super().__init__((len(paths), form.size, form.size, channels), digest="")
         self.problems: dict[int, str] = {}
-        self.no_pictures: set[int] = set()
+        self.no_pictures: dict[int, str] = {}
         self._paths = paths
         self._form = form
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
@@ -82,12 +83,12 @@ class PictureFiles(ImageArray):
     def _decode(self, index: int) -> np.ndarray | None:
         path = self._paths[index]
         try:
-            if not os.path.isfile(path):  # a pipe would block until something is written
+            if not Path(path).is_file():  # a pipe would block until something is written
                 raise limits.PictureError("it is no regular file")
             image = decode.decode(path, self._form).image
             return picture_file.with_channels(image, self.shape[-1])
-        except limits.NotAPictureError:
-            self.no_pictures.add(index)
+        except limits.NotAPictureError as error:
+            self.no_pictures[index] = str(error)
         except (limits.PictureError, OSError) as error:
             self.problems[index] = str(error) or type(error).__name__
         except MemoryError as error:

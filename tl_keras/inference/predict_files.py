@@ -4,12 +4,10 @@ import csv
 import io
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from tl_keras.config.prediction import PredictionOptions
@@ -42,16 +40,17 @@ def run(options: PredictionOptions, pictures: Sequence[str]) -> str:
     paths = list_files(_read_paths(pictures))
     if not paths:
         raise DataError(f"there is no file in {', '.join(map(repr, pictures[:_MAX_LISTED]))}")
-    probabilities, good = _predict(models, paths)
+    probabilities, features, good = _predict(models, paths)
     paths = [path for path, is_good in zip(paths, good, strict=True) if is_good]
-    probabilities = probabilities[good]
     names = models[0].class_names
     if options.csv:
         files.write_bytes(files.expand_user(options.csv), _format_csv(paths, probabilities, names))
     if options.embeddings:
-        _write_embeddings(options.embeddings, models, paths)
+        _write_embeddings(files.expand_user(options.embeddings), paths, features)
     format_line = _format_json if options.json else _format_text
-    lines = [format_line(*one, names, options.top) for one in zip(paths, probabilities, strict=True)]
+    lines = [
+        format_line(*one, names, options.top) for one in zip(paths, probabilities, strict=True)
+    ]
     if options.true:
         lines += _compare(paths, probabilities, names, as_json=options.json)
     return "\n".join(lines)
@@ -76,20 +75,24 @@ def _check_same_classes(models: Sequence[TrainedModel]) -> None:
 
 def _predict(
     models: Sequence[TrainedModel], paths: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean probabilities, (files, classes) float32, and which files are good."""
-    total, good = None, np.ones(len(paths), bool)
-    for number, model in enumerate(models):
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predict files with each model, and report the bad files.
+
+    Returns:
+        The mean probabilities of the good files, (good, classes) float32; the features that the
+        first model has of them, (good, d) float32; and which files are good, (files,) bool.
+    """
+    good, outputs = np.ones(len(paths), bool), []
+    for model in models:
         found = PictureFiles(paths, model.form, model.channels)
-        probabilities = model.predict_images(found)
-        total = probabilities if total is None else total + probabilities
+        outputs.append(model.run(found))
         good[[*found.problems, *found.no_pictures]] = False
-        if not number:
+        if model is models[0]:
             _report_problems(paths, found)
     if not good.any():
         raise DataError(f"none of the {len(paths)} files is a picture that can be decoded")
-    assert total is not None  # noqa: S101 - there is at least one model
-    return total / len(models), good
+    probabilities = np.mean([one["probabilities"] for one in outputs], axis=0)
+    return probabilities[good], outputs[0]["features"][good], good
 
 
 def _report_problems(paths: Sequence[str], found: PictureFiles) -> None:
@@ -130,14 +133,11 @@ def _format_csv(paths: Sequence[str], probabilities: np.ndarray, names: Sequence
     return text.getvalue().encode(errors="surrogateescape")
 
 
-def _write_embeddings(path: str, models: Sequence[TrainedModel], paths: Sequence[str]) -> None:
-    """Write {"files", "embeddings"}: (pictures, d) float32 of the first model."""
-    model = models[0]
-    body = keras.Model(model.keras_model.inputs, model.keras_model.output["features"])
-    embeddings = model.run(body, PictureFiles(paths, model.form, model.channels))
+def _write_embeddings(path: Path, paths: Sequence[str], features: np.ndarray) -> None:
+    """Write {"files": (n,), "embeddings": (n, d) float32}."""
     content = io.BytesIO()
-    np.savez(content, files=np.array(paths), embeddings=embeddings)
-    files.write_bytes(files.expand_user(path), content.getvalue())
+    np.savez(content, files=np.array(paths), embeddings=features)
+    files.write_bytes(path, content.getvalue())
 
 
 def _compare(

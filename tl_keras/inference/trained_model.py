@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from tl_keras.errors import DataError, UsageError
 from tl_keras.inference.find_model import find_model
+from tl_keras.inference.picture_files import PictureFiles
 from tl_keras.models import model_file
 from tl_keras.models.weights import Origin, parse_origin
 from tl_keras.pictures import images, picture_file
 from tl_keras.pictures.arrays import Images
 from tl_keras.pictures.picture_format import PictureFormat
-from tl_keras.pictures.streamed import StreamedImages
-from tl_keras.training.prediction import Predictor
+from tl_keras.training.prediction import Runner
 
 
 def load(path: str | os.PathLike[str]) -> "TrainedModel":
@@ -31,16 +31,16 @@ def load(path: str | os.PathLike[str]) -> "TrainedModel":
         DataError: there is no model, the file is damaged, or tl_keras did not write it.
     """
     found = find_model(os.fspath(path))
-    origin = _read_origin(found)
+    origin, form = _read_origin(found)
     try:
         model = keras.saving.load_model(found, compile=False)
     except Exception as error:  # Keras raises nearly anything for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{found} cannot be loaded: {reason}") from error
-    return TrainedModel(found, origin, model)
+    return TrainedModel(found, origin, form, model)
 
 
-def _read_origin(path: Path) -> Origin:
+def _read_origin(path: Path) -> tuple[Origin, PictureFormat]:
     """Check a file before Keras opens it, and return what it says about itself."""
     try:
         with path.open("rb") as file:
@@ -55,7 +55,7 @@ def _read_origin(path: Path) -> Origin:
             f"{path} does not say which pictures it takes. Only a model.keras of a run of this"
             " version of tl_keras does"
         )
-    return origin
+    return origin, origin.form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,28 +65,26 @@ class TrainedModel:
     Attributes:
         path: of its file.
         origin: what the file says: data, classes, architecture and measured accuracy.
+        form: how a picture is decoded, before it is resized to the model's size.
         keras_model: takes (batch, size, size, channels) uint8 and returns {"features", "logits"}.
     """
 
     path: Path
     origin: Origin
+    form: PictureFormat
     keras_model: keras.Model
 
     def __post_init__(self) -> None:
         """Prepare one traced function for all predictions."""
-        predictor = Predictor(self.keras_model, tf.distribute.get_strategy())
-        object.__setattr__(self, "_predictor", predictor)
+        strategy = tf.distribute.get_strategy()
+        model = self.keras_model
+        runner = Runner(lambda batch: model(batch, training=False), strategy)
+        object.__setattr__(self, "_runner", runner)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes, in the order of the probabilities."""
         return self.origin.class_names
-
-    @property
-    def form(self) -> PictureFormat:
-        """How a picture is decoded, before it is resized to the model's size."""
-        assert self.origin.form is not None  # noqa: S101 - `load` has checked it
-        return self.origin.form
 
     @property
     def channels(self) -> int:
@@ -110,19 +108,33 @@ class TrainedModel:
             return self.predict_images(self._prepare(pictures))
         if isinstance(pictures, str | os.PathLike):
             pictures = [pictures]
-        return self.predict_images(self.open_files([os.fspath(path) for path in pictures]))
+        files = [os.fspath(path) for path in pictures]
+        found = PictureFiles(files, self.form, self.channels)
+        probabilities = self.predict_images(found)
+        for index, problem in sorted({**found.problems, **found.no_pictures}.items()):
+            raise DataError(f"{files[index]!r} cannot be decoded: {problem}")
+        return probabilities
 
     def predict_images(self, prepared: Images) -> np.ndarray:
         """Return the probabilities of images in `form`, (n, classes) float32."""
         if not len(prepared):
             raise UsageError("there is no picture to predict")
-        logits = self._predictor.predict(prepared, self.origin.image_size)  # type: ignore[attr-defined]
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return shifted / shifted.sum(axis=1, keepdims=True)
+        return self.run(prepared)["probabilities"]
 
-    def open_files(self, paths: Sequence[str]) -> StreamedImages:
-        """Return the images of files, which are decoded when they are needed."""
-        return StreamedImages(paths, self.form, self.channels, digest="")
+    def run(self, prepared: Images) -> dict[str, np.ndarray]:
+        """Return what the model computes of images in `form`.
+
+        Returns:
+            "probabilities": (n, classes) float32, and "features": (n, d) float32, before the head.
+        """
+        outputs = self._runner.run(prepared, self.origin.image_size)  # type: ignore[attr-defined]
+        logits = outputs["logits"].astype(np.float32)
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+        return {
+            "probabilities": probabilities,
+            "features": outputs["features"].astype(np.float32),
+        }
 
     def summary(self) -> str:
         """Return some lines on the model: what it knows, what it takes, how good it is."""

@@ -4,5 +4,5 @@
 module of its name, whose `build_features` builds the body. Weights are copied by the names of
 tensors (`weights`).
 
-It may import `config`, `errors`, `runtime` and `storage`.
+It may import `config`, `errors`, `pictures`, `runtime` and `storage`.
 """

@@ -14,7 +14,6 @@ import reprlib
 import stat
 import struct
 import zipfile
-from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -89,7 +88,7 @@ def _rewrite_archive(path: Path, origin: Origin | None) -> bytes:
         metadata = json.loads(written.read(METADATA))
         del metadata["date_saved"]
         if origin is not None:
-            metadata[ORIGIN] = asdict(origin)
+            metadata[ORIGIN] = origin.describe()
         texts = {
             METADATA: json.dumps(metadata),
             CONFIG: json.dumps(_renumber_shared_objects(written.read(CONFIG))),

@@ -20,6 +20,8 @@ from tl_keras.config.preprocessing import Preprocessing
 from tl_keras.errors import DataError
 from tl_keras.models import preprocessing
 from tl_keras.models.building import named_body, named_weights
+from tl_keras.pictures import picture_format
+from tl_keras.pictures.picture_format import PictureFormat
 from tl_keras.storage import files
 
 Tensors = Mapping[str, np.ndarray]
@@ -41,6 +43,8 @@ class Origin:
         test: accuracy and loss on the dataset's test split; None if they were not measured.
         preprocessing: the preprocessing in front of the first layer with weights; None for the
             catalog's.
+        form: the pictures that the model was trained on; None for weights without a head, and in
+            files of earlier versions.
     """
 
     dataset: str
@@ -50,6 +54,11 @@ class Origin:
     body_channels: int
     test: dict[str, float] | None = None
     preprocessing: Preprocessing | None = None
+    form: PictureFormat | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the origin as JSON values, for `parse_origin`."""
+        return {**asdict(self), "form": self.form and self.form.describe()}
 
 
 def parse_origin(description: str) -> Origin | None:
@@ -64,7 +73,9 @@ def parse_origin(description: str) -> Origin | None:
         fields: dict[str, Any] = json.loads(description)
         prepared = preprocessing.from_description(fields.get("preprocessing"))
         names = tuple(fields["class_names"])
-        origin = Origin(**{**fields, "class_names": names, "preprocessing": prepared})
+        form = fields.get("form") and picture_format.parse(fields["form"])
+        parsed = {"class_names": names, "preprocessing": prepared, "form": form}
+        origin = Origin(**{**fields, **parsed})
     except (
         ValueError,
         TypeError,
@@ -210,7 +221,7 @@ def save(path: Path, tensors: Tensors, origin: Origin | None = None) -> str:
         for name, value in tensors.items():
             file.create_dataset(name, data=value)
         if origin is not None:
-            file.attrs[METADATA] = json.dumps(asdict(origin))
+            file.attrs[METADATA] = json.dumps(origin.describe())
     return files.write_bytes(path, content.getvalue())
 
 

@@ -18,28 +18,13 @@ from PIL import Image
 
 from tl_keras.pictures import images, limits, picture_file, pixels
 from tl_keras.pictures.picture_file import Source
-from tl_keras.pictures.pixels import Levels, Rendering
+from tl_keras.pictures.picture_format import PictureFormat
+from tl_keras.pictures.pixels import Levels
 
 # What holds the orientation of a JPEG.
 _UPRIGHT_INFO = frozenset(("exif", "xmp"))
 # Warnings of libjpeg that pixels are wrong. Others are harmless.
 _DAMAGE = re.compile("premature end|bad huffman|bad arithmetic|instead of rst|inconsistent", re.I)
-
-
-class PictureFormat(NamedTuple):
-    """The pictures that a model takes.
-
-    Attributes:
-        size: side in pixels.
-        fit: how a picture becomes a square: "crop", "pad" or "stretch", see `images.fit`.
-        framed: whether pictures are framed as in MNIST instead, see `images.frame`.
-        rendering: how pictures become 8 bits per channel.
-    """
-
-    size: int
-    fit: str = "crop"
-    framed: bool = False
-    rendering: Rendering = Rendering()
 
 
 class Decoded(NamedTuple):

@@ -23,9 +23,9 @@ import PIL
 
 from tl_keras.config.pictures import PictureOptions
 from tl_keras.errors import WriteError
-from tl_keras.pictures.decode import PictureFormat
 from tl_keras.pictures.decoded_set import RECORD
 from tl_keras.pictures.file_set import DONE, FileSet
+from tl_keras.pictures.picture_format import PictureFormat
 from tl_keras.runtime import interruption
 from tl_keras.storage import files
 

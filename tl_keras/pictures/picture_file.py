@@ -16,7 +16,8 @@ from PIL import BmpImagePlugin, IcoImagePlugin, Image, PngImagePlugin
 
 from tl_keras.pictures import images, limits, pixels
 from tl_keras.pictures.limits import NotAPictureError, PictureError
-from tl_keras.pictures.pixels import Raster, Rendering
+from tl_keras.pictures.picture_format import Rendering
+from tl_keras.pictures.pixels import Raster
 
 # Other formats of Pillow are rare in photography, and PostScript runs another program.
 FORMATS = (

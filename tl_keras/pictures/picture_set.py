@@ -20,7 +20,7 @@ import numpy as np
 from tl_keras.config.pictures import PictureOptions
 from tl_keras.errors import DataError, WriteError
 from tl_keras.pictures import decode, decoded_set, kept_sets, picture_file, pixels
-from tl_keras.pictures.decode import Decoded, PictureFormat
+from tl_keras.pictures.decode import Decoded
 from tl_keras.pictures.decoded_set import (
     GOOD,
     NO_PICTURE,
@@ -32,7 +32,8 @@ from tl_keras.pictures.decoded_set import (
     to_channels,
 )
 from tl_keras.pictures.limits import NotAPictureError, PictureError
-from tl_keras.pictures.pixels import Levels, Rendering
+from tl_keras.pictures.picture_format import PictureFormat, Rendering
+from tl_keras.pictures.pixels import Levels
 from tl_keras.runtime import interruption
 from tl_keras.storage import memory
 

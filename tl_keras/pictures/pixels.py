@@ -16,8 +16,8 @@ from PIL import Image
 
 from tl_keras.pictures import images
 from tl_keras.pictures.limits import PictureError
+from tl_keras.pictures.picture_format import WHITE, Rendering
 
-WHITE = 255
 _OPAQUE = 255
 # Pixels that are converted at a time, in numbers of up to 64 bits.
 _BAND_PIXELS = 1 << 20
@@ -32,20 +32,6 @@ GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "F")
 _UNSIGNED = 1
 _SAMPLE_FORMAT, _BITS, _PHOTOMETRIC = 339, 258, 262
 _WHITE_IS_ZERO = 0
-
-
-class Rendering(NamedTuple):
-    """How the pictures of a dataset become 8 bits.
-
-    Attributes:
-        low: the value that becomes 0, in pictures of more than 8 bits.
-        high: the value that becomes 255.
-        background: grey level under transparent pixels, 0 to 255.
-    """
-
-    low: int = 0
-    high: int = 65535
-    background: int = WHITE
 
 
 class Raster(NamedTuple):

@@ -12,8 +12,8 @@ import numpy as np
 from tl_keras.errors import DataError
 from tl_keras.pictures import decode, limits
 from tl_keras.pictures.arrays import ImageArray
-from tl_keras.pictures.decode import PictureFormat
 from tl_keras.pictures.decoded_set import to_channels
+from tl_keras.pictures.picture_format import PictureFormat
 
 
 @functools.cache
