@@ -1,6 +1,7 @@
 """Picture files that are to be predicted: found by paths, and decoded when they are needed."""
 
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,14 +84,17 @@ class PictureFiles(ImageArray):
     def _decode(self, index: int) -> np.ndarray | None:
         path = self._paths[index]
         try:
-            if not Path(path).is_file():  # a pipe would block until something is written
+            # A pipe would block until something is written.
+            if not stat.S_ISREG(Path(path).stat().st_mode):
                 raise limits.PictureError("it is no regular file")
             image = decode.decode(path, self._form).image
             return picture_file.with_channels(image, self.shape[-1])
         except limits.NotAPictureError as error:
             self.no_pictures[index] = str(error)
-        except (limits.PictureError, OSError) as error:
-            self.problems[index] = str(error) or type(error).__name__
+        except limits.PictureError as error:
+            self.problems[index] = str(error)
+        except OSError as error:
+            self.problems[index] = error.strerror or type(error).__name__
         except MemoryError as error:
             raise DataError(f"there is not enough memory to decode {path!r}") from error
         return None
