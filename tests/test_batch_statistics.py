@@ -78,7 +78,7 @@ def test_frozen_norms_keep_what_they_have():
     model = with_norms()
     building.set_trainable(model, Trainable.parse("last:2"))
     assert [norm.name for norm in batch_statistics.find_updating_norms(model)] == ["dense_bn"]
-    stream = Stream(*made.pictures(60), batch_size=16, seed=0)
+    stream = Stream(*made.pictures(60)[:2], batch_size=16, seed=0)
     before = moving(model)
     statistics.assign_final_statistics(model, task_of(model, stream))
     changed = {n for n, value in moving(model).items() if not np.array_equal(value, before[n])}
@@ -106,7 +106,7 @@ def keep_in_class_order(count: int) -> dict[str, np.ndarray]:
     stored = images.take(np.argsort(images.labels, kind="stable"))
     model = with_norms()
     statistics.assign_final_statistics(
-        model, task_of(model, Stream(*stored, batch_size=16, seed=0))
+        model, task_of(model, Stream(*stored[:2], batch_size=16, seed=0))
     )
     return moving(model)
 
