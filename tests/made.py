@@ -124,8 +124,8 @@ def kept(path: Path) -> Weights:
         tensors = {
             f"{layer}/{name}": file[layer][name][()] for layer in file for name in file[layer]
         }
-        told = json.loads(file.attrs[weights.METADATA])
-    return Weights(tensors, Origin(**{**told, "class_names": tuple(told["class_names"])}))
+        origin = weights.parse_origin(file.attrs[weights.METADATA])
+    return Weights(tensors, origin)
 
 
 def program(module: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -65,7 +65,7 @@ def test_save_tells_where_the_weights_come_from(path):
         "tl_keras": {
             **{"dataset": "bands", "class_names": ["a", "b", "c"], "model": "small_cnn"},
             **{"image_size": 8, "body_channels": 1, "test": {"accuracy": 0.5, "loss": 1.25}},
-            "preprocessing": None,
+            **{"preprocessing": None, "form": None},
         },
     }
     model_file.save(path, small_model())

@@ -258,11 +258,7 @@ def _define(values: flags.FlagValues, name: str, option: Option, default: Any) -
 
 
 def help_text(
-    full: bool = False,
-    usage: str = USAGE,
-    settings: Settings = MAIN_SETTINGS,
-    *,
-    trains: bool = True,
+    full: bool = False, usage: str = USAGE, settings: Settings = MAIN_SETTINGS, trains: bool = True
 ) -> str:
     """Return the text of `--help`: the flags in groups, each with its unit and range.
 
