@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from experiments.benchmarks.worker import Rounds
 from tl_keras.config import Config, from_flat
 from tl_keras.config.pace import Pace
 from tl_keras.config.trainable import Trainable
+from tl_keras.data import pipeline
 from tl_keras.data.catalog import DIGITS
 from tl_keras.data.dataset import Dataset, ImageSet
 from tl_keras.data.fingerprints import DataFingerprints
@@ -23,11 +24,12 @@ from tl_keras.distributed import distribution, joining
 from tl_keras.experiment.cleanup import release_models
 from tl_keras.experiment.experiment import start_tensorflow
 from tl_keras.experiment.images import Images
-from tl_keras.experiment.setup import ExperimentSetup
+from tl_keras.experiment.setup import ExperimentSetup, make_setup
 from tl_keras.methods import catalog as methods
 from tl_keras.methods.frozen_part import FrozenPart
 from tl_keras.methods.interface import MethodInputs
 from tl_keras.models import catalog as models
+from tl_keras.models import weights
 from tl_keras.models.building import set_trainable
 from tl_keras.models.precision import choose
 from tl_keras.runtime import seeds
@@ -41,9 +43,10 @@ ENDLESS = 10**8
 class _Pauses:
     """A recorder for whom a round of the comparison goes from one record to the next."""
 
-    def __init__(self, rounds: Rounds, images: int):
+    def __init__(self, rounds: Rounds, images: int, after: Callable[[], None] = lambda: None):
         self._rounds = rounds
         self._images = images
+        self._after = after
         self._waited = 0.0
 
     def resume(self, records: Sequence[Record]) -> None:
@@ -53,6 +56,7 @@ class _Pauses:
     def write(self, step: int, values: dict[str, float]) -> None:
         """End a round, and wait for the next."""
         self._rounds.end(self._images, self._waited)
+        self._after()
         self._rounds.begin()
 
     def watch(self, step: int, values: dict[str, float]) -> None:
@@ -95,11 +99,35 @@ def train(
         channels: of them, 1 or 3.
         steps: of a round.
     """
-    endless = {"steps": ENDLESS, "eval_steps": RECORDS_PER_VALIDATION * steps}
-    plan = _plan({**flags, **endless}, images, size, channels)
-    setting = plan.method_inputs(seeds.TARGET, plan.config.training, seed=0)
-    pauses = _Pauses(rounds, steps * plan.config.training.batch_size)
-    _loop(setting, pauses, plan.cache.parent / "run").run()
+    _train(rounds, _plan({**flags, **_endless(steps)}, images, size, channels), steps)
+
+
+def train_on_files(
+    rounds: Rounds, flags: dict[str, Any], folder: str, size: int, steps: int, digests: str
+) -> None:
+    """Train without end on the files of a folder; a round is `steps` steps.
+
+    Args:
+        rounds: when to.
+        flags: of the command line, by name.
+        folder: of the picture files.
+        size: side of the decoded pictures in pixels.
+        steps: of a round.
+        digests: a file that takes a line for each round: the sha256 of the weights after it.
+    """
+    # Few pictures would be copied to memory before the first step, streamed or not.
+    pipeline.MAX_COPY_BYTES = 0
+    data = {"target": f"folder:{folder}", "image_size": size, "picture_cache_gb": 0.0}
+    config = _config({**data, **flags, **_endless(steps)})
+    strategy = distribution.make_strategy(config.strategy, config.replicas)
+    precision = choose(config.precision, config.model)
+    plan = make_setup(config, strategy, None, precision, Path(tempfile.mkdtemp()))
+
+    def note(model: keras.Model) -> None:
+        with Path(digests).open("a", encoding="utf-8") as file:
+            file.write(f"{weights.hash_tensors(weights.get_tensors(model))}\n")
+
+    _train(rounds, plan, steps, note)
 
 
 def short_training(
@@ -137,6 +165,24 @@ def _frozen(plan: ExperimentSetup) -> tuple[FrozenPart, np.ndarray]:
     return part, plan.target.train.images
 
 
+def _endless(steps: int) -> dict[str, int]:
+    """Return the flags of a training without end that has a record after each `steps` steps."""
+    return {"steps": ENDLESS, "eval_steps": RECORDS_PER_VALIDATION * steps}
+
+
+def _train(
+    rounds: Rounds,
+    plan: ExperimentSetup,
+    steps: int,
+    note: Callable[[keras.Model], None] = lambda _model: None,
+) -> None:
+    """Train; `note` is called with the model after each round, and its time does not count."""
+    setting = plan.method_inputs(seeds.TARGET, plan.config.training, seed=0)
+    images = steps * plan.config.training.batch_size
+    pauses = _Pauses(rounds, images, lambda: note(setting.model))
+    _loop(setting, pauses, plan.cache.parent / "run").run()
+
+
 def _loop(setting: MethodInputs, recorder: _Pauses | _Waits, folder: Path) -> Loop:
     prepared = methods.find(setting.config.method).prepare(setting)
     return Loop(
@@ -145,23 +191,8 @@ def _loop(setting: MethodInputs, recorder: _Pauses | _Waits, folder: Path) -> Lo
 
 
 def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> ExperimentSetup:
-    """Return what the program settles before it trains, on random pictures.
-
-    Raises:
-        ValueError: a flag is none of the program's; nothing shall be measured without it.
-    """
-    if unknown := set(flags) - set(Config().flat()):
-        raise ValueError(
-            f"tl_keras has no flag {', '.join(f'--{name}' for name in sorted(unknown))}"
-        )
-    config = from_flat(
-        {
-            **{"source": "none", "target": "random", "validation": 0.0, "image_size": size},
-            **{"min_steps": 0, **flags},
-        }
-    )
-    start_tensorflow(config)
-    joining.join(config.strategy, config.startup_timeout)
+    """Return what the program settles before it trains, on random pictures."""
+    config = _config({"target": "random", "image_size": size, **flags})
 
     def read(split: str, image_size: int) -> ImageSet:
         return ImageSet(pictures.pictures(images, size, channels), pictures.labels(images))
@@ -181,3 +212,19 @@ def _plan(flags: dict[str, Any], images: int, size: int, channels: int) -> Exper
         ),
         source=None,
     )
+
+
+def _config(flags: dict[str, Any]) -> Config:
+    """Return the configuration of a training without source and validation; start TensorFlow.
+
+    Raises:
+        ValueError: a flag is none of the program's; nothing shall be measured without it.
+    """
+    if unknown := set(flags) - set(Config().flat()):
+        raise ValueError(
+            f"tl_keras has no flag {', '.join(f'--{name}' for name in sorted(unknown))}"
+        )
+    config = from_flat({"source": "none", "validation": 0.0, "min_steps": 0, **flags})
+    start_tensorflow(config)
+    joining.join(config.strategy, config.startup_timeout)
+    return config

@@ -3,18 +3,24 @@
 Each of the eight classes is a quarter of a photograph. A picture is a cut whose centre lies in that
 quarter, enlarged and with a little noise, so that it compresses as a camera's picture does. Cuts of
 different classes overlap.
+
+`python -m experiments.benchmarks.photographs FOLDER FILES` writes them, with `Files` as JSON.
 """
 
 import functools
+import json
 import os
+import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
 from sklearn.datasets import load_sample_image
+
+from experiments.benchmarks.picture_files import Files
 
 PHOTOGRAPHS = ("china", "flower")
 QUARTERS = 4
@@ -26,22 +32,6 @@ SMALLEST, LARGEST = 0.35, 0.6
 # One of so many pictures of a class is a test picture.
 TEST_EVERY = 5
 _SEED = 31
-
-
-class Files(NamedTuple):
-    """A folder of JPEG files.
-
-    Attributes:
-        count: how many, of all classes and splits.
-        width: of each, in pixels.
-        height: of each, in pixels.
-        has_splits: whether there are `train` and `test`; else the folder holds the classes.
-    """
-
-    count: int
-    width: int
-    height: int
-    has_splits: bool = False
 
 
 def write(folder: Path, wanted: Files) -> None:
@@ -96,3 +86,13 @@ def _start(generator: np.random.Generator, half: int, length: int, total: int) -
 def _photograph(name: str) -> np.ndarray:
     """Return (427, 640, 3) uint8."""
     return load_sample_image(f"{name}.jpg")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the files that `argv` asks for."""
+    write(Path(argv[1]), Files(*json.loads(argv[2])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
