@@ -43,10 +43,9 @@ ENDLESS = 10**8
 class _Pauses:
     """A recorder for whom a round of the comparison goes from one record to the next."""
 
-    def __init__(self, rounds: Rounds, images: int, after: Callable[[], None] = lambda: None):
+    def __init__(self, rounds: Rounds, images: int):
         self._rounds = rounds
         self._images = images
-        self._after = after
         self._waited = 0.0
 
     def resume(self, records: Sequence[Record]) -> None:
@@ -56,7 +55,6 @@ class _Pauses:
     def write(self, step: int, values: dict[str, float]) -> None:
         """End a round, and wait for the next."""
         self._rounds.end(self._images, self._waited)
-        self._after()
         self._rounds.begin()
 
     def watch(self, step: int, values: dict[str, float]) -> None:
@@ -178,8 +176,8 @@ def _train(
 ) -> None:
     """Train; `note` is called with the model after each round, and its time does not count."""
     setting = plan.method_inputs(seeds.TARGET, plan.config.training, seed=0)
-    images = steps * plan.config.training.batch_size
-    pauses = _Pauses(rounds, images, lambda: note(setting.model))
+    rounds.after = lambda: note(setting.model)
+    pauses = _Pauses(rounds, steps * plan.config.training.batch_size)
     _loop(setting, pauses, plan.cache.parent / "run").run()
 
 

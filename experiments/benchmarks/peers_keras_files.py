@@ -13,6 +13,7 @@ from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 import tensorflow as tf
 
 from experiments.benchmarks.worker import Rounds, cpu_seconds
@@ -56,13 +57,25 @@ def train_head(folder: Path, epochs: int, weights: str = "imagenet") -> float:
 
 
 def write_random_weights(path: Path) -> None:
-    """Write fresh weights of MobileNetV2 in the form of the files that Keras publishes."""
+    """Write random weights of MobileNetV2 in the form of the files that Keras publishes.
+
+    Kernels are drawn as by He et al. (ICCV 2015), and all else near its initial value. With Keras'
+    initial kernels the features would be 1e-11.
+    """
     from keras.src.legacy.saving import legacy_h5_format
 
-    keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(0)
     base = keras.applications.MobileNetV2(
         input_shape=(SIZE, SIZE, 3), alpha=ALPHA, include_top=False, weights=None
     )
+    for variable in base.variables:
+        deviation = 0.1
+        if len(variable.shape) == 4:
+            # A depthwise kernel, (3, 3, channels, 1), sums over one channel.
+            channels = 1 if variable.shape[-1] == 1 else variable.shape[2]
+            deviation = np.sqrt(2 / (variable.shape[0] * variable.shape[1] * channels))
+        noise = generator.normal(0, deviation, variable.shape)
+        variable.assign(noise if len(variable.shape) == 4 else variable.numpy() + noise)
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, base)

@@ -58,7 +58,8 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 def read(rounds: Rounds, folder: str, size: int, workers: int) -> None:
     """List and decode all files in each round, in CPU time; that of the workers counts."""
     rounds.clock = cpu_seconds
-    torch.set_num_threads(machine.cores())
+    # Pillow decodes in one thread, and others that wait for it would take CPU time.
+    torch.set_num_threads(1)
     while True:
         rounds.begin()
         loader = _load(Pictures(Path(folder), size), workers=workers)

@@ -71,7 +71,7 @@ def table(quick: bool) -> list[Row]:
             first_reading(Files(200, *WEB), 96, QUICK),
             first_reading(Files(24, *CAMERA), 224, QUICK),
             second_reading(1_000, Pace(0, 2)),
-            streaming(64, 2, Pace(0, 1)),
+            streaming(64, 2, QUICK),
             transfer(200, Pace(0, 1)),
             Accuracy("accuracy of digits", "digits", ["--source_epochs=1"], seeds=(0,)),
             Growth("growth with images", "images", (200, 1000), 1, (CACHED,), rounds=1),

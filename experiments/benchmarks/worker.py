@@ -29,6 +29,7 @@ class Rounds:
 
     Attributes:
         clock: returns seconds; the wall's, unless the contender sets `cpu_seconds`.
+        after: called after each round, before it is answered; its time does not count.
     """
 
     def __init__(self, requests: IO[str], answers: IO[str]):
@@ -36,6 +37,7 @@ class Rounds:
         self._requests = requests
         self._answers = answers
         self.clock: Callable[[], float] = time.perf_counter
+        self.after: Callable[[], None] = lambda: None
         self._is_ready = False
         self._started = 0.0
 
@@ -60,6 +62,7 @@ class Rounds:
             input_wait: share of the time in which the model had none of them, where it is known.
         """
         seconds = self.clock() - self._started
+        self.after()
         found = {"images_per_second": images / seconds, "peak_mb": peak_mb()}
         self.answer({**found, "input_wait": input_wait})
 
