@@ -92,7 +92,7 @@ class SecondReading:
             def words(cache: Path) -> list[str]:
                 return ["-m", READ, str(folder), str(self.size), str(cache)]
 
-            count = self.files.count
+            count = self.files.number
             entrants = [
                 Program(OURS, count, lambda *_: words(kept), is_prepared=True, in_cpu_time=True),
                 Program(FIRST, count, lambda own, _: words(own / "kept"), in_cpu_time=True),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from experiments.benchmarks import pictures
 from experiments.benchmarks.worker import Rounds
@@ -32,6 +31,7 @@ from tl_keras.models import catalog as models
 from tl_keras.models import weights
 from tl_keras.models.building import set_trainable
 from tl_keras.models.precision import choose
+from tl_keras.pictures.arrays import Images as ImageRows
 from tl_keras.runtime import seeds
 from tl_keras.training.loop import RECORDS_PER_VALIDATION, Loop, Record
 
@@ -154,7 +154,7 @@ def features(rounds: Rounds, flags: dict[str, Any], images: int, size: int) -> N
         rounds.end(images)
 
 
-def _frozen(plan: ExperimentSetup) -> tuple[FrozenPart, np.ndarray]:
+def _frozen(plan: ExperimentSetup) -> tuple[FrozenPart, ImageRows]:
     """Return what computes features, and the images to compute them of."""
     setting = plan.method_inputs(seeds.TARGET, plan.config.training, seed=0)
     model = setting.model

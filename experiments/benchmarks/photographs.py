@@ -46,7 +46,7 @@ def write(folder: Path, wanted: Files) -> None:
         )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(write_one, range(wanted.count)))
+        list(pool.map(write_one, range(wanted.number)))
 
 
 def place(number: int, *, has_splits: bool) -> Path:

@@ -17,20 +17,20 @@ class Files(NamedTuple):
     """A folder of JPEG files.
 
     Attributes:
-        count: how many, of all classes and splits.
+        number: how many, of all classes and splits.
         width: of each, in pixels.
         height: of each, in pixels.
         has_splits: whether there are `train` and `test`; else the folder holds the classes.
     """
 
-    count: int
+    number: int
     width: int
     height: int
     has_splits: bool = False
 
     def describe(self) -> str:
         """Return what files there are, in words."""
-        return f"{self.count} JPEG files of {self.width}x{self.height}"
+        return f"{self.number} JPEG files of {self.width}x{self.height}"
 
 
 def write(folder: Path, files: Files) -> None:

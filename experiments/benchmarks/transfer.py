@@ -107,7 +107,7 @@ class Transfer:
             variables = {"KERAS_HOME": str(home), **(TORCH_VARIABLES if name == PYTORCH else {})}
             program = Program(
                 name,
-                self.files.count,
+                self.files.number,
                 words,
                 is_prepared=is_prepared,
                 finish=reader.read,
