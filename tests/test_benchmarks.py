@@ -754,8 +754,16 @@ def test_streaming_trains_to_the_same_weights_as_in_memory(
 ) -> None:
     from experiments.benchmarks import ours
     from tl_keras.data import pipeline
+    from tl_keras.pictures.arrays import StreamedImages
+
+    decoded, take = [], StreamedImages.take
+
+    def watched(self, indices):
+        decoded.append(len(indices))
+        return take(self, indices)
 
     monkeypatch.setattr(pipeline, "MAX_COPY_BYTES", pipeline.MAX_COPY_BYTES)
+    monkeypatch.setattr(StreamedImages, "take", watched)
     kept, asked = {}, {}
     for how in ("always", "never"):
         place, rounds = tmp_path / how, Asked(2)
@@ -768,6 +776,8 @@ def test_streaming_trains_to_the_same_weights_as_in_memory(
     assert asked["always"].images == asked["never"].images == [12, 12]
     assert kept["always"] == kept["never"]
     assert len(set(kept["always"])) == 2, "each round changes the weights"
+    assert len(decoded) >= 6
+    assert set(decoded) == {SMALL["batch_size"]}, "each step decodes its own pictures"
 
 
 def test_rows_on_files_name_functions_that_exist() -> None:
