@@ -1,5 +1,7 @@
 """Tests of experiments/benchmarks: the turns, the processes, and what is made of the figures."""
 
+import collections
+import io
 import json
 import os
 import signal
@@ -11,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from experiments.benchmarks import __main__ as program
-from experiments.benchmarks import growth, rows
+from experiments.benchmarks import growth, picture_files, results, rows, transfer
 from experiments.benchmarks.accuracy import Accuracy
+from experiments.benchmarks.from_files import FirstReading, compare, read_lines
 from experiments.benchmarks.growth import Point
 from experiments.benchmarks.heads import CACHED, UNCACHED
-from experiments.benchmarks.processes import Worker, run
+from experiments.benchmarks.picture_files import Files
+from experiments.benchmarks.processes import Program, Worker, run
 from experiments.benchmarks.results import Book
 from experiments.benchmarks.speed import Comparison, Opponent, finding
 from experiments.benchmarks.turns import FailedError, Found, Measure, Pace, Ratio, ratio, take_turns
@@ -418,8 +422,12 @@ class Asked:
             raise EOFError
 
     def end(self, images: int, input_wait: float = 0.0) -> None:
+        self.after()
         self.images.append(images)
         self.input_waits.append(input_wait)
+
+    def after(self) -> None:
+        """Do nothing, unless the contender sets another."""
 
 
 SMALL = {"model": "small_cnn", "dense_units": 8, "batch_size": 4}
@@ -481,3 +489,302 @@ def test_torch_peer_has_the_published_number_of_parameters(name, count) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == count
     with torch.inference_mode():
         assert network.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, width)
+
+
+def test_cpu_seconds_count_this_process_and_ended_children() -> None:
+    from experiments.benchmarks.worker import cpu_seconds
+
+    before = cpu_seconds()
+    time.sleep(0.3)
+    asleep = cpu_seconds() - before
+    subprocess.run([sys.executable, "-c", BUSY], check=True)
+    assert asleep < 0.2
+    assert cpu_seconds() - before - asleep > 0.4
+
+
+# Until it has had half a second of CPU time.
+BUSY = "import time\nwhile time.process_time() < 0.5: pass"
+
+
+def test_rounds_measure_by_their_clock_and_leave_out_what_comes_after() -> None:
+    from experiments.benchmarks.worker import Rounds
+
+    requests, answers = io.StringIO("round\n"), io.StringIO()
+    rounds, now = Rounds(requests, answers), [5.0]
+    rounds.clock = lambda: now[0]
+    rounds.after = lambda: now.append(now.pop() + 100)
+    rounds.begin()
+    now[0] += 2
+    rounds.end(6)
+    assert json.loads(answers.getvalue().splitlines()[1])["images_per_second"] == 3.0
+    assert now == [107.0]
+
+
+def test_program_runs_once_a_round_and_is_prepared_by_number_0(tmp_path) -> None:
+    log = tmp_path / "log"
+
+    def words(place: Path, number: int) -> list[str]:
+        return ["-c", f"open({str(place / 'made')!r}, 'w').write('{number}')"]
+
+    def finish(place: Path, number: int) -> None:
+        with log.open("a") as file:
+            file.write(f"{number} {(place / 'made').read_text()}\n")
+
+    one = Program("one", 10, words, is_prepared=True, finish=finish)
+    found = take_turns([one, Program("two", 10, words)], Pace(0, 2))
+    assert log.read_text() == "0 0\n1 1\n2 2\n"
+    assert len(found["one"].images_per_second) == len(found["two"].images_per_second) == 2
+    assert not found["one"].error
+
+
+def test_program_counts_cpu_time_where_it_is_told_to(tmp_path) -> None:
+    words = ["-c", "import time; time.sleep(1.5)"]
+    wall, cpu = (
+        Program("any", 100, lambda *_: words, in_cpu_time=flag).round().images_per_second
+        for flag in (False, True)
+    )
+    assert wall < 100 / 1.5
+    assert cpu > 100
+    assert run(["-c", BUSY], tmp_path).cpu_seconds >= 0.5
+
+
+def test_program_has_the_variables_it_is_given(tmp_path) -> None:
+    code = "import os, sys; sys.exit(os.environ['KERAS_HOME'] != 'here')"
+    run(["-c", code], tmp_path, variables={"KERAS_HOME": "here"})
+    with pytest.raises(FailedError, match="exit code 1"):
+        run(["-c", code], tmp_path, variables={"KERAS_HOME": "there"})
+
+
+def test_photographs_are_the_same_jpeg_files_in_every_process(tmp_path) -> None:
+    from PIL import Image
+
+    from experiments.benchmarks import photographs
+
+    files = Files(40, 80, 60, has_splits=True)
+    picture_files.write(tmp_path, files)
+    photographs.write(tmp_path / "again", files)
+    paths = sorted((tmp_path / "pictures").rglob("*.jpg"))
+    assert len(paths) == 40
+    for path in paths:
+        again = tmp_path / "again" / path.relative_to(tmp_path / "pictures")
+        assert path.read_bytes() == again.read_bytes()
+        with Image.open(path) as picture:
+            assert (picture.format, picture.size) == ("JPEG", (80, 60))
+    places = [path.relative_to(tmp_path / "pictures").parts for path in paths]
+    assert len({parts[1] for parts in places if parts[0] == "train"}) == photographs.CLASSES
+    assert [parts[0] for parts in places].count("test") == photographs.CLASSES
+    assert len({path.read_bytes() for path in paths}) == 40
+
+
+def test_photographs_without_splits_are_a_folder_of_classes() -> None:
+    from experiments.benchmarks import photographs
+
+    places = [photographs.place(number, has_splits=False) for number in range(80)]
+    counts = collections.Counter(path.parent.as_posix() for path in places)
+    assert len(places) == len(set(places))
+    assert set(counts.values()) == {10}
+    assert len(counts) == photographs.CLASSES
+
+
+@pytest.fixture(scope="module")
+def pictures_folder(tmp_path_factory):
+    """A folder with `pictures` in splits, of 80 files."""
+    folder = tmp_path_factory.mktemp("files")
+    picture_files.write(folder, Files(80, 64, 48, has_splits=True))
+    return folder / "pictures"
+
+
+def test_our_first_reading_keeps_nothing_from_round_to_round(
+    pictures_folder, tmp_path, monkeypatch
+) -> None:
+    from experiments.benchmarks import read_folder
+
+    seen, read = [], read_folder.read
+
+    def watched(folder, size, cache):
+        seen.append(cache.exists())
+        count = read(folder, size, cache)
+        seen.append(any(path.is_file() for path in cache.rglob("*")))
+        return count
+
+    monkeypatch.setattr(read_folder, "read", watched)
+    asked = Asked(2)
+    with pytest.raises(EOFError):
+        read_folder.first_reading(asked, str(pictures_folder), 16)
+    assert asked.images == [80, 80]
+    assert seen == [False, True, False, True]
+
+
+def test_our_reading_does_without_tensorflow() -> None:
+    code = "import sys, experiments.benchmarks.read_folder; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=rows_folder())
+
+
+def test_keras_peer_reads_all_files_of_a_folder(pictures_folder) -> None:
+    from experiments.benchmarks import peers_keras_files
+
+    asked = Asked(2)
+    with pytest.raises(EOFError):
+        peers_keras_files.read(asked, str(pictures_folder / "train"), 16)
+    assert asked.images == [64, 64]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_torch_peer_reads_all_files_of_a_folder(pictures_folder, workers) -> None:
+    pytest.importorskip("torch", reason="torch comes with the extra bench")
+    from experiments.benchmarks import peers_torch_files
+
+    asked = Asked(2)
+    with pytest.raises(EOFError):
+        peers_torch_files.read(asked, str(pictures_folder / "train"), 16, workers)
+    assert asked.images == [64, 64]
+
+
+def test_torch_peer_sees_what_we_see(pictures_folder) -> None:
+    pytest.importorskip("torch", reason="torch comes with the extra bench")
+    from experiments.benchmarks import peers_torch_files
+    from tl_keras.config.pictures import PictureOptions
+    from tl_keras.data.reading import open_dataset
+
+    options = PictureOptions(picture_cache_gb=0)
+    dataset = open_dataset(f"folder:{pictures_folder}", pictures=options).decode(48)
+    own = dataset.read("test", 48)
+    theirs = peers_torch_files.Pictures(pictures_folder / "test", 48)
+    assert tuple(theirs.classes) == dataset.class_names
+    assert [theirs[index][1] for index in range(len(theirs))] == own.labels.tolist()
+    for index in range(len(theirs)):
+        image = theirs[index][0].permute(1, 2, 0).numpy() * 255
+        assert abs(image - own.images[index]).mean() < 3
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory):
+    """A weights file of MobileNetV2 in the form of Keras' own."""
+    from experiments.benchmarks import peers_keras_files
+
+    path = tmp_path_factory.mktemp("keras") / "models" / transfer.WEIGHTS
+    peers_keras_files.write_random_weights(path)
+    return path
+
+
+def test_torch_mobilenet_computes_what_keras_does(random_weights) -> None:
+    torch = pytest.importorskip("torch", reason="torch comes with the extra bench")
+    import keras
+    import numpy as np
+
+    from experiments.benchmarks import mobilenet_torch
+
+    theirs = keras.applications.MobileNetV2(
+        input_shape=(64, 64, 3), alpha=0.35, include_top=False, weights=None, pooling="avg"
+    )
+    theirs.load_weights(random_weights)
+    ours = mobilenet_torch.mobilenet_v2(0.35).eval()
+    mobilenet_torch.load(ours, random_weights)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
+    expected = theirs.predict(images, verbose=0)
+    with torch.inference_mode():
+        found = ours(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    assert found.std() > 0.1
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_torch_mobilenet_refuses_weights_of_another_width(random_weights) -> None:
+    pytest.importorskip("torch", reason="torch comes with the extra bench")
+    from experiments.benchmarks import mobilenet_torch
+
+    with pytest.raises(ValueError, match="has .* for"):
+        mobilenet_torch.load(mobilenet_torch.mobilenet_v2(0.5), random_weights)
+
+
+def test_transfer_finds_weights_or_makes_random_ones(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "home" / "models" / transfer.WEIGHTS
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    assert transfer.find_weights(tmp_path) == (tmp_path / "keras", "random")
+    assert (tmp_path / "keras" / "models" / transfer.WEIGHTS).stat().st_size > 10**6
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert transfer.find_weights(tmp_path) == (tmp_path / "home", "ImageNet")
+
+
+def test_transfer_measures_all_programs_and_their_accuracy(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("torch", reason="torch comes with the extra bench")
+    row = transfer.Transfer("row", Files(80, 64, 48, has_splits=True), 1, Pace(0, 1))
+    # Without weights to find.
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    found = row.measure()
+    assert "random weights" in found["work"]
+    assert [one["error"] for one in found["contenders"]] == 5 * [""]
+    assert [len(one["accuracies"]) for one in found["contenders"]] == 5 * [1]
+    first, kept = found["contenders"][:2]
+    assert first["time"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert first["accuracies"] == kept["accuracies"]
+
+
+def transfer_finding() -> dict:
+    """Return what a row found, one of whose programs failed."""
+    found = {"first": Found([4.0, 2.0], 800.0), "slow": Found([2.0, 1.0]), "gone": Found(error="x")}
+    accuracies = {"first": [0.9, 0.8], "slow": [0.75, 0.75], "gone": []}
+    return transfer.finding("transfer row", "work", found, accuracies)
+
+
+def test_transfer_finding_is_in_times_of_the_first_program() -> None:
+    first, slow, gone = transfer_finding()["contenders"]
+    assert first["time"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert slow["time"] == {"median": 2.0, "low": 2.0, "high": 2.0}
+    assert gone["time"] is gone["accuracy"] is None
+    lines = [" ".join(line.split()) for line in "\n".join(shown_transfer()).splitlines()]
+    assert "| first | 1.00 (1.00 to 1.00) | 85.0 % | 800 MB |" in lines
+    assert "| gone | x | – | – |" in lines
+
+
+def shown_transfer() -> list[str]:
+    """Return the Markdown of the finding."""
+    return list(results.shown("transfer", [transfer_finding()]))
+
+
+def test_streaming_tells_whether_weights_were_equal() -> None:
+    assert "were equal to the bit after each of 2 rounds" in compare([["a", "b"], ["a", "b"]])
+    assert "were equal to the bit after each of 1 rounds" in compare([["a", "b"], ["a"]])
+    assert "WERE NOT EQUAL" in compare([["a", "b"], ["a", "c"]])
+    assert "not compared" in compare([["a"], []])
+
+
+def test_streaming_trains_to_the_same_weights_as_in_memory(
+    pictures_folder, tmp_path, monkeypatch
+) -> None:
+    from experiments.benchmarks import ours
+    from tl_keras.data import pipeline
+    from tl_keras.pictures.arrays import StreamedImages
+
+    decoded, take = [], StreamedImages.take
+
+    def watched(self, indices):
+        decoded.append(len(indices))
+        return take(self, indices)
+
+    monkeypatch.setattr(pipeline, "MAX_COPY_BYTES", pipeline.MAX_COPY_BYTES)
+    monkeypatch.setattr(StreamedImages, "take", watched)
+    kept, asked = {}, {}
+    for how in ("always", "never"):
+        place, rounds = tmp_path / how, Asked(2)
+        place.mkdir()
+        monkeypatch.setattr(ours.tempfile, "mkdtemp", lambda place=place: str(place))
+        flags = {**SMALL, "stream_pictures": how}
+        with pytest.raises(EOFError):
+            ours.train_on_files(rounds, flags, str(pictures_folder), 16, 3, str(place / "digests"))
+        kept[how], asked[how] = read_lines(place / "digests"), rounds
+    assert asked["always"].images == asked["never"].images == [12, 12]
+    assert kept["always"] == kept["never"]
+    assert len(set(kept["always"])) == 2, "each round changes the weights"
+    assert len(decoded) >= 6
+    assert set(decoded) == {SMALL["batch_size"]}, "each step decodes its own pictures"
+
+
+def test_rows_on_files_name_functions_that_exist() -> None:
+    row = next(one for one in rows.table(True) if isinstance(one, FirstReading))
+    functions = [one.function for one in row.opponents(Path())]
+    assert len(functions) == 3
+    for function in functions:
+        module, _, name = function.partition(":")
+        path = rows_folder() / f"{module.replace('.', '/')}.py"
+        assert f"\ndef {name}(" in path.read_text(encoding="utf-8")

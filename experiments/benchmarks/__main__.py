@@ -1,8 +1,8 @@
 """Measure the comparisons: `python -m experiments.benchmarks [--quick] [--rows=REGEX] [--out=DIR]`.
 
 All of them take hours on two cores; --rows=REGEX measures those whose names it is found in, and
-leaves what was found of the others. --quick takes less than three minutes, shows that everything
-works, and writes nothing unless --out says where.
+leaves what was found of the others. --quick takes minutes, shows that everything works, and writes
+nothing unless --out says where.
 """
 
 import argparse

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -147,19 +147,32 @@ class Worker:
 
 
 class Ran(NamedTuple):
-    """What a whole run of a program took; its peak memory is in 10^6 bytes."""
+    """What a whole run of a program took; its peak memory is in 10^6 bytes.
+
+    Attributes:
+        seconds: from start to end.
+        peak_mb: of the process with the most memory.
+        cpu_seconds: of all processes.
+    """
 
     seconds: float
     peak_mb: float
+    cpu_seconds: float
 
 
-def run(words: Sequence[str], folder: Path, patience: float = EXIT_DELAY_SECONDS) -> Ran:
+def run(
+    words: Sequence[str],
+    folder: Path,
+    patience: float = EXIT_DELAY_SECONDS,
+    variables: Mapping[str, str] | None = None,
+) -> Ran:
     """Run Python with `words` to its end.
 
     Args:
         words: after the interpreter's name.
         folder: takes its log and its temporary files.
         patience: seconds after which it is killed.
+        variables: of the environment, in place of those that this process has.
 
     Raises:
         FailedError: it ended with another exit code than 0; the error has its last line.
@@ -173,7 +186,7 @@ def run(words: Sequence[str], folder: Path, patience: float = EXIT_DELAY_SECONDS
             stdout=output,
             stderr=output,
             cwd=ROOT,
-            env=environment(folder),
+            env={**environment(folder), **(variables or {})},
             start_new_session=True,
         )
         timer = threading.Timer(patience, _kill_group, [process.pid])
@@ -187,7 +200,72 @@ def run(words: Sequence[str], folder: Path, patience: float = EXIT_DELAY_SECONDS
             _kill_group(process.pid)
     if process.returncode:
         raise FailedError(f"it ended with {named_exit(process.returncode)}: {last_line(log)}")
-    return Ran(seconds, usage.ru_maxrss * 1024 / 1e6)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Ran(seconds, usage.ru_maxrss * 1024 / 1e6, cpu_seconds)
+
+
+class Program:
+    """A contender that is a whole run of a program in each round.
+
+    Attributes:
+        name: as the table has it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: int,
+        words: Callable[[Path, int], Sequence[str]],
+        *,
+        is_prepared: bool = False,
+        in_cpu_time: bool = False,
+        finish: Callable[[Path, int], None] = lambda _place, _number: None,
+        variables: Mapping[str, str] | None = None,
+    ):
+        """Run Python with `words(place, number)` in each round, from number 1 on.
+
+        Args:
+            name: as the table has it.
+            images: that a run works on.
+            words: after the interpreter's name. `place` is an empty folder, removed after the run.
+            is_prepared: whether there is a run of number 0 before the first round.
+            in_cpu_time: whether the CPU time of the run counts, and not that of the wall.
+            finish: called after each run with the same arguments, to read what it wrote.
+            variables: see `run`.
+        """
+        self.name = name
+        self._images = images
+        self._words = words
+        self._is_prepared = is_prepared
+        self._in_cpu_time = in_cpu_time
+        self._finish = finish
+        self._variables = variables
+        self._number = 0
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def ready(self) -> None:
+        """Make the run of number 0 if there is one; it may raise a FailedError."""
+        if self._is_prepared:
+            self._run(0)
+
+    def round(self) -> Measure:
+        """Make one run; it may raise a FailedError."""
+        self._number += 1
+        ran = self._run(self._number)
+        seconds = ran.cpu_seconds if self._in_cpu_time else ran.seconds
+        return Measure(self._images / seconds, ran.peak_mb)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def _run(self, number: int) -> Ran:
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            place = Path(folder)
+            ran = run(self._words(place, number), place, variables=self._variables)
+            self._finish(place, number)
+        return ran
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -6,8 +6,11 @@ The sizes of a round are such that two cores take a second or a few for it.
 from typing import Any, NamedTuple, Protocol
 
 from experiments.benchmarks.accuracy import Accuracy
+from experiments.benchmarks.from_files import FirstReading, SecondReading, Streaming
 from experiments.benchmarks.growth import CACHED, Growth
+from experiments.benchmarks.picture_files import Files
 from experiments.benchmarks.speed import Comparison, Opponent
+from experiments.benchmarks.transfer import Transfer
 from experiments.benchmarks.turns import Pace
 
 OURS = "experiments.benchmarks.ours"
@@ -19,6 +22,8 @@ SMALL_BATCH = 128
 FEATURES_BATCH = 32
 FINE_TUNING_BATCH = {96: 32, 224: 16}
 QUICK = Pace(warmup=1, rounds=2)
+# Width and height of picture files.
+WEB, CAMERA = (500, 375), (4000, 3000)
 
 
 class Row(Protocol):
@@ -63,6 +68,11 @@ def table(quick: bool) -> list[Row]:
             features(Work("resnet50", 96, 64), QUICK),
             fine_tuning(Work("vgg16", 96, 32), Pace(0, 1)),
             last_layers("vgg16", 64, Pace(0, 1)),
+            first_reading(Files(200, *WEB), 96, QUICK),
+            first_reading(Files(24, *CAMERA), 224, QUICK),
+            second_reading(1_000, Pace(0, 2)),
+            streaming(64, 2, QUICK),
+            transfer(200, Pace(0, 1)),
             Accuracy("accuracy of digits", "digits", ["--source_epochs=1"], seeds=(0,)),
             Growth("growth with images", "images", (200, 1000), 1, (CACHED,), rounds=1),
         ]
@@ -72,6 +82,14 @@ def table(quick: bool) -> list[Row]:
         *(fine_tuning(work, Pace()) for work in FINE_TUNING),
         head_training("resnet50", 2500, 20, Pace(0, 5)),
         last_layers("resnet50", 1024, Pace(warmup=1, rounds=5)),
+        *(
+            first_reading(files, size, Pace(warmup=1, rounds=5))
+            for files in (Files(1_000, *WEB), Files(48, *CAMERA))
+            for size in (96, 224)
+        ),
+        second_reading(20_000, Pace(0, 5)),
+        streaming(1_000, 20, Pace(warmup=1, rounds=5)),
+        transfer(5_000, Pace(0, 3)),
         Accuracy("accuracy of digits", "digits"),
         Accuracy("accuracy of mnist_to_usps", "mnist_to_usps", ["--shots=10"]),
         Accuracy("accuracy of mobilenet_to_cifar10", "mobilenet_to_cifar10"),
@@ -180,3 +198,27 @@ def last_layers(model: str, images: int, pace: Pace) -> Row:
         [Opponent("Keras fit, the same layers frozen", 4.0, f"{KERAS}:train_last", peer)],
         pace,
     )
+
+
+def first_reading(files: Files, size: int, pace: Pace) -> Row:
+    """Return a row on reading picture files for the first time."""
+    name = f"first reading, {files.width}x{files.height} to {size} px, CPU time"
+    return FirstReading(name, files, size, pace)
+
+
+def second_reading(count: int, pace: Pace) -> Row:
+    """Return the row on reading the same picture files again."""
+    return SecondReading("second reading, CPU time", Files(count, *WEB), 224, 5.0, pace)
+
+
+def streaming(count: int, steps: int, pace: Pace) -> Row:
+    """Return the row on training on pictures that are decoded in each epoch."""
+    flags = {"model": "resnet50", "batch_size": 16, "optimizer": "sgd", "momentum": 0.9}
+    name = "streamed pictures, resnet50, 224 px"
+    return Streaming(name, Files(count, *WEB), 224, flags, steps, 0.95, pace)
+
+
+def transfer(count: int, pace: Pace) -> Row:
+    """Return the row from picture files to a trained head."""
+    files = Files(count, *WEB, has_splits=True)
+    return Transfer("from files to a trained head", files, 10, pace)
