@@ -107,6 +107,7 @@ TEST_FILES = {
     "experiment/setup": "test_experiment.py",
     "config/pictures": "test_options.py",
     "pictures/analysis": "test_data_report.py",
+    "pictures/thumbnails": "test_duplicates.py",
     "experiment/data_files": "test_folder.py",
     "pictures/arrays": "test_picture_set.py",
     "pictures/streamed": "test_picture_set.py",

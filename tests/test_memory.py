@@ -70,3 +70,14 @@ def test_available_memory_without_linux_is_that_of_the_machine(
     for name in ("MEMINFO", "CGROUP_LIMIT"):
         monkeypatch.setattr(memory, name, tmp_path / "missing")
     assert memory.available_memory() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize(("limit", "share"), [("max", 1.0), ("1000", 0.0), (None, 1.0)])
+def test_total_memory_is_that_of_the_machine_or_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, share: float
+) -> None:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr(memory, "CGROUP_LIMIT", tmp_path / "limit")
+    if limit:
+        (tmp_path / "limit").write_text(limit)
+    assert memory.total_memory() == (machine if share else 1000)

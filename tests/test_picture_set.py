@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +25,7 @@ from tl_keras import main
 from tl_keras.config.pictures import PictureOptions
 from tl_keras.data import pipeline
 from tl_keras.errors import DataError, StoppedError
-from tl_keras.pictures import decode, decoded_set, file_set, kept_sets, picture_set
+from tl_keras.pictures import decode, decoded_set, file_set, kept_sets, parallel, picture_set
 from tl_keras.pictures.arrays import StoredImages
 from tl_keras.pictures.decoded_set import GOOD, NO_PICTURE, UNUSABLE
 from tl_keras.pictures.picture_format import PictureFormat, Rendering
@@ -369,7 +370,7 @@ def test_damaged_set_has_the_right_pictures(
     paths.insert(1, str(tmp_path / "q" / "bad.png"))
     expected = np.concatenate([colour, np.repeat(grey, 3, axis=-1)])
     # Threads take longer than the pictures.
-    monkeypatch.setattr(picture_set, "ThreadPoolExecutor", Unthreaded)
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", Unthreaded)
     whole = read(paths)
     if partial and name == "done.json":
         return
@@ -393,7 +394,12 @@ class Unthreaded:
     """A pool that calls in this thread."""
 
     def __init__(self, _: int):
-        self.map = map
+        pass
+
+    def submit(self, function: Callable, *given: object) -> Future:
+        done: Future = Future()
+        done.set_result(function(*given))
+        return done
 
     def __enter__(self) -> "Unthreaded":
         return self
@@ -405,7 +411,7 @@ class Unthreaded:
 @pytest.mark.parametrize("name", ["records.bin", "done.json"])
 def test_damaged_set_without_rows_is_found(tmp_path, cache, monkeypatch, name: str) -> None:
     paths = save(tmp_path / "p", noise(3)) + save(tmp_path / "q", noise(2, 1))
-    monkeypatch.setattr(picture_set, "ThreadPoolExecutor", Unthreaded)
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", Unthreaded)
     whole = read(paths, stream_pictures="always")
     assert (whole.channels, whole.table) == (3, None)
     folder = only_set(cache)
@@ -558,12 +564,12 @@ def test_full_disk_leaves_no_part_of_a_set(tmp_path, cache, monkeypatch, warned)
 
 def test_set_too_large_for_cache_and_memory_is_streamed(tmp_path, cache, monkeypatch) -> None:
     paths = save(tmp_path, noise(10, size=40))
-    monkeypatch.setattr(memory, "available_memory", lambda: 2 * SET_BYTES - 2)
+    monkeypatch.setattr(memory, "total_memory", lambda: 2 * SET_BYTES - 2)
     assert read(paths, size=40, stream_pictures="auto").table is not None
     small = {"picture_cache_gb": (SET_BYTES - 1) / 1e9, "stream_pictures": "auto"}
     found = read(paths, size=40, **small)
     assert (found.table, found.is_decoded) == (None, False)
-    monkeypatch.setattr(memory, "available_memory", lambda: 2 * SET_BYTES)
+    monkeypatch.setattr(memory, "total_memory", lambda: 2 * SET_BYTES)
     assert read(paths, size=40, **small).table is not None
 
 

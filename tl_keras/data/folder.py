@@ -139,7 +139,7 @@ class _FolderPictures:
             DataError: there are more unusable pictures than `max_bad_images`, a class has no
                 training picture, there is no test picture, or --on_duplicates refuses copies.
         """
-        self._root = root
+        self._root, self._prefix = root, f"{root}{os.sep}"
         self._options = options
         self._classes = layout.classes
         splits = layout.splits
@@ -195,7 +195,9 @@ class _FolderPictures:
         return report
 
     def _name(self, path: str) -> str:
-        return os.path.relpath(path, self._root)
+        # relpath takes ten times as long.
+        prefix = self._prefix
+        return path[len(prefix) :] if path.startswith(prefix) else os.path.relpath(path, self._root)
 
     def _images(self, rows: np.ndarray) -> StoredImages | StreamedImages:
         found = self._set
@@ -218,7 +220,7 @@ class _FolderPictures:
             with contextlib.suppress(OSError):  # decoding will name a file that is missing
                 status = os.stat(path)  # noqa: PTH116
                 size, time = status.st_size, status.st_mtime_ns
-            name = os.path.relpath(path, self._root)
+            name = self._name(path)
             total.update(os.fsencode(f"{name}\0{size}\0{time}\0"))
         return f"{FILES}:{total.hexdigest()}"
 

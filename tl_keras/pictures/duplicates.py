@@ -31,21 +31,29 @@ In a set where all pictures resemble one another, such as the frames of a few fi
 duplicates are found: half of 400 sections of four photographs were too common to be claimed.
 """
 
-import hashlib
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+import xxhash
 from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tl_keras.pictures import images as pixels
+from tl_keras.pictures.thumbnails import (
+    SIDE,
+    distances,
+    make_thumbnails,
+    normalise,
+    normalise_edges,
+)
 
-SIDE = 16
+_MAX_THUMBNAIL_BYTES = 1 << 26
 # Pictures with a smaller side have too few pixels to tell near duplicates from similar pictures.
 MIN_SIDE = 16
+_MAX_THUMBNAIL_BYTES = 1 << 26
 # A tenth of 0 to 255. A thumbnail with less contrast is noise or blank.
 MIN_CONTRAST = 26
 # Hashes of 64 bits. Copies share a band of 6 in 99.3 % of cases at 96 pixels, and in 92 % where a
@@ -120,14 +128,21 @@ def find_duplicates(images: np.ndarray, *, exact_only: bool = False) -> Duplicat
     near = not exact_only and min(images.shape[1:3]) >= MIN_SIDE
     digests = np.empty(len(images), "S32")
     signatures = _Signatures.allocate(len(images) if near else 0)
+    shape = (len(images), SIDE, SIDE, images.shape[-1])
+    # Where they are few, the thumbnails stand for the images in what follows.
+    kept = np.empty(shape, np.uint8) if math.prod(shape) <= _MAX_THUMBNAIL_BYTES else None
     for chunk in _chunks(images):
         part = np.ascontiguousarray(images[chunk])
-        digests[chunk] = [hashlib.sha256(image).hexdigest()[:32] for image in part]
+        digests[chunk] = [xxhash.xxh3_128_hexdigest(image.data) for image in part]
         if near:
-            signatures.write(chunk, _make_thumbnails(part))
+            thumbnails = make_thumbnails(part)
+            signatures.write(chunk, thumbnails)
+            if kept is not None:
+                kept[chunk] = thumbnails
     exact = _first_of_equal(digests)
     if not near:
         return Duplicates(exact, exact)
+    images = images if kept is None else kept
     chosen = np.flatnonzero((exact == np.arange(len(exact))) & signatures.has_contrast)
     is_candidate = np.zeros(len(images), bool)
     for pairs in _find_candidates(signatures, chosen):
@@ -165,7 +180,7 @@ class _Signatures(NamedTuple):
     def write(self, chunk: slice, thumbnails: np.ndarray) -> None:
         grey = pixels.to_grey(thumbnails)[..., 0]
         self.has_contrast[chunk] = np.ptp(grey, axis=(1, 2)) >= MIN_CONTRAST
-        levels = _normalise(grey).reshape(-1, SIDE, SIDE)
+        levels = normalise(grey).reshape(-1, SIDE, SIDE)
         low = dctn(levels, axes=(1, 2), norm="ortho")[:, *_FREQUENCIES]
         self.frequencies[chunk] = np.rint(low * 127)
         self.hashes[chunk] = np.packbits(np.ascontiguousarray(low) > 0, axis=1).view(">u8")[:, 0]
@@ -175,35 +190,6 @@ def _chunks(images: np.ndarray) -> Iterator[slice]:
     size = max(1, _CHUNK_BYTES // max(1, int(np.prod(images.shape[1:]))))
     for start in range(0, len(images), size):
         yield slice(start, start + size)
-
-
-def _make_thumbnails(images: np.ndarray) -> np.ndarray:
-    """Return the means of areas, (n, 16, 16, channels) uint8."""
-    thumbnails = np.empty((len(images), SIDE, SIDE, images.shape[-1]), np.uint8)
-    for thumbnail, image in zip(thumbnails, images, strict=True):
-        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-        # A gap of 1 shrinks by whole numbers first, which takes two thirds of the time.
-        small = picture.resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=1.0)
-        thumbnail[:] = np.asarray(small).reshape(thumbnail.shape)
-    return thumbnails
-
-
-def _flatten(values: np.ndarray) -> np.ndarray:
-    return values.reshape(len(values), int(np.prod(values.shape[1:])))
-
-
-def _normalise(values: np.ndarray) -> np.ndarray:
-    """Return (n, values) float32 with mean 0 and norm 1; 0 without contrast."""
-    flat = _flatten(values).astype(np.float32)
-    flat -= flat.mean(axis=1, keepdims=True)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-
-
-def _normalise_edges(thumbnails: np.ndarray) -> np.ndarray:
-    """Return the differences of neighbouring cells, (n, values) float32 with norm 1."""
-    values = thumbnails.astype(np.float32)
-    down, right = (_flatten(np.diff(values, axis=axis)) for axis in (1, 2))
-    return _normalise(np.concatenate([down, right], axis=1))
 
 
 def _first_of_equal(keys: np.ndarray) -> np.ndarray:
@@ -270,7 +256,7 @@ def _are_common(images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         distance = 1 - own_edges @ edges.T
         is_copy = distance < MAX_EDGE_DISTANCE
         own, other = np.nonzero(is_copy)
-        is_copy[own, other] = _distances(own_levels[own], levels[other]) < MAX_DISTANCE
+        is_copy[own, other] = distances(own_levels[own], levels[other]) < MAX_DISTANCE
         copies = is_copy.sum(axis=1)
         resembling = (distance < COMMON_EDGE_DISTANCE).sum(axis=1) - copies
         is_common[chosen] = (resembling > MAX_RESEMBLING) | (copies > most_copies)
@@ -283,8 +269,8 @@ def _describe(images: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.n
     thumbnails = np.empty((len(indices), SIDE, SIDE, images.shape[-1]), np.uint8)
     for start in range(0, len(indices), size):
         part = slice(start, start + size)
-        thumbnails[part] = _make_thumbnails(images[indices[part]])
-    return _normalise(thumbnails), _normalise_edges(thumbnails)
+        thumbnails[part] = make_thumbnails(images[indices[part]])
+    return normalise(thumbnails), normalise_edges(thumbnails)
 
 
 def _are_near(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -295,14 +281,9 @@ def _are_near(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
         chosen, places = np.unique(pairs[part], return_inverse=True)
         first, second = places.reshape(-1, 2).T
         levels, edges = _describe(images, chosen)
-        near[part] = _distances(levels[first], levels[second]) < MAX_DISTANCE
-        near[part] &= _distances(edges[first], edges[second]) < MAX_EDGE_DISTANCE
+        near[part] = distances(levels[first], levels[second]) < MAX_DISTANCE
+        near[part] &= distances(edges[first], edges[second]) < MAX_EDGE_DISTANCE
     return near
-
-
-def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return 1 - correlation of normalised rows, (n,) float32."""
-    return 1 - np.einsum("nv,nv->n", first, second)
 
 
 def join_groups(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:

@@ -4,14 +4,11 @@ Decoded pictures are kept on disk for later commands (`kept_sets`). A set that i
 is in memory, and one that is too large for memory is decoded anew whenever a picture is needed.
 """
 
-import contextlib
 import logging
 import os
 import stat
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +29,7 @@ from tl_keras.pictures.decoded_set import (
     to_channels,
 )
 from tl_keras.pictures.limits import NotAPictureError, PictureError
+from tl_keras.pictures.parallel import map_in_parallel
 from tl_keras.pictures.picture_format import PictureFormat, Rendering
 from tl_keras.pictures.pixels import Levels
 from tl_keras.runtime import interruption
@@ -39,10 +37,7 @@ from tl_keras.storage import memory
 
 LOG = logging.getLogger(__name__)
 
-_FILES_PER_CHUNK = 256
-# Bytes needed to decode a picture of a pixel; 0.9 GB were measured for 50 million.
-_BYTES_PER_PIXEL = 20
-_STDERR = 2
+_FILES_PER_CHUNK = 64
 _SECONDS_PER_LINE = 10.0
 
 
@@ -112,7 +107,8 @@ def _streams(count: int, size: int, folder: kept_sets.KeptSets, options: Picture
     if options.stream_pictures != "auto":
         return options.stream_pictures == "always"
     needed = kept_sets.needed_bytes(size, count)
-    in_memory = needed <= memory.MEMORY_SHARE * memory.available_memory()
+    # Not the available memory, which would make the same command stream today and not tomorrow.
+    in_memory = needed <= memory.MEMORY_SHARE * memory.total_memory()
     return not in_memory and not folder.has_room(needed)
 
 
@@ -206,13 +202,12 @@ class _Work(NamedTuple):
 
     def _decode(self, paths: Sequence[str], form: PictureFormat) -> list[_Outcome]:
         """Decode files in parallel, or check their headers."""
-        if not paths:
-            return []
-        max_threads = memory.available_memory() // (_BYTES_PER_PIXEL * self.max_pixels)
-        threads = max(1, min(os.cpu_count() or 1, max_threads))
         one = _check_header if self.check_headers else decode.decode
-        with _mute_stderr(), ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(lambda path: _try(one, path, form, self.max_pixels), paths))
+        return list(
+            map_in_parallel(
+                lambda path: _try(one, path, form, self.max_pixels), paths, self.max_pixels
+            )
+        )
 
 
 class _Progress:
@@ -298,21 +293,3 @@ def _try(
         return _Outcome(UNUSABLE, problem=str(error) or type(error).__name__)
     except MemoryError as error:  # the image is good: another run could decode it
         raise DataError(f"there is not enough memory to decode {path!r}") from error
-
-
-@contextlib.contextmanager
-def _mute_stderr() -> Iterator[None]:
-    """Suppress the warnings of Pillow and the console output of libtiff: problems are listed.
-
-    Both are process-wide, so this context encloses the thread pool. No other thread logs meanwhile:
-    the one of `interruption` has its own copy of the console.
-    """
-    with warnings.catch_warnings(), Path(os.devnull).open("wb") as nowhere:
-        warnings.simplefilter("ignore")
-        console = os.dup(_STDERR)
-        os.dup2(nowhere.fileno(), _STDERR)
-        try:
-            yield
-        finally:
-            os.dup2(console, _STDERR)
-            os.close(console)

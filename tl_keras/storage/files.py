@@ -77,7 +77,7 @@ class AppendFile:
         with writing(path):
             self._file = path.open("ab", buffering=0)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append `data`.
 
         Raises:

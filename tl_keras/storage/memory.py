@@ -16,6 +16,15 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CGROUP_USAGE = Path("/sys/fs/cgroup/memory.current")
 
 
+def total_memory() -> int:
+    """Return the bytes of the machine, or of the container if it has less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(total, int(CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return total
+
+
 def available_memory() -> int:
     """Return the available bytes of the machine, or of the container if it has less."""
     try:
