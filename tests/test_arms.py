@@ -34,6 +34,7 @@ def last_figures(folder) -> dict[str, float]:
     return [line for line in lines if "train/loss" in line][-1]
 
 
+@pytest.mark.slow
 def test_penalties_that_need_no_source_are_of_both_arms(tmp_path, source_file):
     known = {"source_weights": str(source_file)}
     record = run(tmp_path, penalty="l2,bss", **known).record
@@ -45,6 +46,7 @@ def test_penalties_that_need_no_source_are_of_both_arms(tmp_path, source_file):
     assert of_scratch[0] != of_scratch[1]
 
 
+@pytest.mark.slow
 def test_penalty_that_measures_from_a_source_is_not_of_scratch_nor_any_of_the_pretraining(
     tmp_path, finished_run
 ):
@@ -64,6 +66,7 @@ def test_scratch_has_training_flags_of_its_own(tmp_path, source_file):
     assert last_figures(tmp_path / "transfer-0")["train/learning_rate"] == pytest.approx(0.001)
 
 
+@pytest.mark.slow
 def test_few_images_train_for_some_hundred_steps_unless_epochs_say_none(tmp_path):
     flags = {**QUICK, "steps": 0, "source_steps": 0, "source_epochs": 0.0, "baseline": False}
     record = tl_keras.run(from_flat({**flags, "workdir": str(tmp_path / "some")})).record
@@ -127,6 +130,7 @@ def test_figures_are_of_the_model_that_is_saved(tmp_path, source_file, flags):
         assert one["test"]["loss"] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_figures_of_the_source_are_of_the_weights_that_are_saved(tmp_path):
     record = run(tmp_path / "a", precision="bfloat16", baseline=False).record
     again = run(
@@ -188,6 +192,7 @@ def test_one_flag_of_scratch_is_one_difference(tmp_path, source_file):
     run(tmp_path, scratch_steps=20, allow_changed="scratch_steps", seeds=(1,), **flags)
 
 
+@pytest.mark.slow
 def test_both_arms_leave_the_same_images_out_for_validation(tmp_path, source_file):
     known = {"source_weights": str(source_file)}
     run(tmp_path, early_stopping=2, scratch_early_stopping=0, **known)

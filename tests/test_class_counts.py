@@ -195,6 +195,7 @@ def test_experiment_on_uneven_classes_shows_the_table_and_the_column(uneven_fold
     assert files.sha256(tmp_path / "run/scratch-2/result.json") == results
 
 
+@pytest.mark.slow
 def test_comparison_on_uneven_classes_shows_the_tables(uneven_folder, tmp_path):
     words = [f"--{name}={value}" for name, value in WORDS.items()]
     words += [f"--target=folder:{uneven_folder}", "--source=mnist_5k", "--source_steps=2"]

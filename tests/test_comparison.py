@@ -79,6 +79,7 @@ def test_source_is_trained_once_and_each_run_lies_by_its_name(finished):
         assert (root / path / "model.keras").is_file()
 
 
+@pytest.mark.slow
 def test_run_of_a_comparison_equals_the_program_s_own(finished, tmp_path):
     root, _ = finished
     config = comparison_flags.parse(["compare", *WORDS.split()]).compared_methods[0].config

@@ -252,7 +252,7 @@ def _wrong_refusal(case: Case, workdir: Path, error: DataError | UsageError) -> 
 
 
 def test_damaged_files_of_a_workdir_are_made_again_or_refused(states, tmp_path, rounds, tally):
-    cases = list(itertools.islice(every_case(states), rounds(20, 80, 2000)))
+    cases = list(itertools.islice(every_case(states), rounds(8, 80, 2000)))
     wrong = []
     for case in cases:
         workdir = tmp_path / "run"

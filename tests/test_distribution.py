@@ -129,6 +129,7 @@ def test_replicas_that_share_batches_come_to_what_one_does(
     assert_same(alone, shared)
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_what_one_does_on_one_model():
     alone, shared = (trained(10, processes=count, names=["small_cnn"]) for count in (1, 2))
     assert (alone["replicas"], shared["replicas"]) == (1, 2)

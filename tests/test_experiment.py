@@ -276,6 +276,7 @@ def test_experiment_takes_over_a_saved_model_with_its_head(finished, tmp_path):
     assert again["runs"][0]["weights_sha256"] == report["runs"][0]["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_experiment_takes_over_the_body_of_a_model_of_others(finished, tmp_path):
     """Weights as Keras itself saves them: without names of classes, so that the head is fresh."""
     workdir, report = finished

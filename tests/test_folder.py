@@ -516,6 +516,7 @@ def test_folder_refuses_links_in_a_circle(link: str, target: str, tmp_path: Path
         open_folder(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HANDWRITTEN.exists(), reason=f"no {HANDWRITTEN}")
 def test_folder_reads_real_scans_and_frames_them_white_on_black() -> None:
     dataset = open_folder(HANDWRITTEN, "mnist")

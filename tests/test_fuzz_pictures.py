@@ -13,6 +13,7 @@ import pytest
 from decoder import GOOD, PICTURE, REFUSED, Decoder, Decoders
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from made import sweep
 from PIL import Image
 
 from tl_keras.pictures import picture_file
@@ -289,7 +290,7 @@ HARM: dict[str, tuple[str, str, Callable[[], bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("harm", sweep(HARM, fast=("chunk", "comment", "hidden scans")))
 def test_picture_that_is_made_to_do_harm_takes_little_memory_and_time(
     harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

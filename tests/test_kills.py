@@ -177,6 +177,7 @@ def stop(case: Case, stage: str, number: signal.Signals) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_runs_told_to_stop_at_any_stage_do_and_continue_to_the_bit(
     references, tmp_path, rounds, tally
 ):

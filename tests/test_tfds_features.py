@@ -149,6 +149,7 @@ def test_flag_for_another_kind_of_dataset_is_refused(role, dataset) -> None:
         validate.check(config)
 
 
+@pytest.mark.slow
 def test_halves_of_a_dataset_are_source_and_target_of_an_experiment(data_dir, tmp_path) -> None:
     training = Training(steps=2, batch_size=4)
     config = Config(

@@ -29,6 +29,8 @@ _DAMAGE = re.compile("premature end|bad huffman|bad arithmetic|instead of rst|in
 
 
 _MAX_SCRATCH_BYTES = 1 << 24
+# A hundred times the side of a framed image.
+_MAX_FRAMED_SIDE = 2800
 
 
 class Decoded(NamedTuple):
@@ -74,11 +76,20 @@ def decode(source: Source, form: PictureFormat, max_pixels: int = limits.MAX_PIX
         image = picture_file.turn_upright(image, orientation)
         shape = shape if orientation < 5 else shape[::-1]
     if form.framed:
-        return Decoded(images.frame(image[None])[0], True, levels)
+        return Decoded(images.frame(_limit_sides(image)[None])[0], True, levels)
     image = images.fit(image, form.size, form.fit, shape)
     if np.may_share_memory(image, _SCRATCH.get(0)):
         image = image.copy()
     return Decoded(image, picture_file.is_grey(image), levels)
+
+
+def _limit_sides(image: np.ndarray) -> np.ndarray:
+    """Shrink an image that `images.frame` would need gigabytes for."""
+    height, width = image.shape[:2]
+    scale = _MAX_FRAMED_SIDE / max(height, width)
+    if scale >= 1:
+        return image
+    return images.resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 class _Scratch(threading.local):
