@@ -37,9 +37,6 @@ from typing import NamedTuple
 
 import numpy as np
 import xxhash
-from scipy.fft import dctn
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tl_keras.pictures import images as pixels
 from tl_keras.pictures.thumbnails import (
@@ -178,6 +175,9 @@ class _Signatures(NamedTuple):
         )
 
     def write(self, chunk: slice, thumbnails: np.ndarray) -> None:
+        # Imported here, as in join_groups: a kept set needs none of it, and it takes 0.3 s.
+        from scipy.fft import dctn
+
         grey = pixels.to_grey(thumbnails)[..., 0]
         self.has_contrast[chunk] = np.ptp(grey, axis=(1, 2)) >= MIN_CONTRAST
         levels = normalise(grey).reshape(-1, SIDE, SIDE)
@@ -293,6 +293,9 @@ def join_groups(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
         groups: (n,) int64, an index below n for each picture.
         pairs: (m, 2) int64, pictures whose groups are joined.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     count = len(groups)
     first = np.concatenate([np.arange(count), pairs[:, 0]])
     second = np.concatenate([groups, pairs[:, 1]])
