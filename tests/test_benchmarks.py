@@ -754,7 +754,7 @@ def test_streaming_trains_to_the_same_weights_as_in_memory(
 ) -> None:
     from experiments.benchmarks import ours
     from tl_keras.data import pipeline
-    from tl_keras.pictures.arrays import StreamedImages
+    from tl_keras.pictures.streamed import StreamedImages
 
     decoded, take = [], StreamedImages.take
 
