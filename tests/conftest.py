@@ -125,3 +125,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("counts")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a file into the temporary folder, and returns its path."""
+
+    def write_file(content: bytes, name: str = "a.jpg") -> Path:
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    return write_file

@@ -131,7 +131,7 @@ def test_semicolons_in_labels_do_not_hide_the_commas(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (b"", "labels.csv is empty"),
         (b"\xef\xbb\xbf\n \r\n\n", "labels.csv is empty"),
@@ -152,15 +152,15 @@ def test_semicolons_in_labels_do_not_hide_the_commas(tmp_path: Path) -> None:
         (b"file,label\na.png," + b"x" * (1 << 20), "line 2: it has 1,048,576 characters or more"),
         (b'file,label\na.png,cat\nb.png,"a\nb"\n', "line 4: the label 'a.nb' has control char"),
         (b"file,file,label\na.png,b,cat\n", "has two columns 'file'"),
-        (b"file,label,group\na.png,cat, \n", "line 2: it has no group"),
+        (b"file,label,group\na.png,cat, \n", "line 2: its group is empty"),
         (b"file,label,split\na.png,cat,3\n", "line 2: the split '3' is none of train, training,"),
         (b"file,label,split\na.png,cat,\n", "line 2: the split '' is none of train"),
     ],
 )  # fmt: skip
 def test_text_that_cannot_be_read_is_refused_with_its_line(
-    tmp_path: Path, text: bytes, told: str
+    tmp_path: Path, text: bytes, message: str
 ) -> None:
-    assert re.search(told, refused(write(tmp_path, text)))
+    assert re.search(message, refused(write(tmp_path, text)))
 
 
 def test_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -182,17 +182,17 @@ def test_missing_column_is_told_with_those_there_are_and_the_flag(tmp_path: Path
     assert f"{path} has no column 'file'. Its columns, by commas, semicolons or" in message
     assert " tabs, are 'id', 'breed'. Name" in message
     assert message.endswith("Name one of them by --csv_file_column")
-    assert "has no column 'label'" in (told := refused(path, file="id"))
-    assert told.endswith("--csv_label_column")
+    assert "has no column 'label'" in (message := refused(path, file="id"))
+    assert message.endswith("--csv_label_column")
     for role in ("split", "group"):
-        told = refused(path, file="id", label="breed", **{role: "other"})
-        assert "has no column 'other'" in told and told.endswith(f"--csv_{role}_column")
+        message = refused(path, file="id", label="breed", **{role: "other"})
+        assert "has no column 'other'" in message and message.endswith(f"--csv_{role}_column")
 
 
 def test_header_of_many_long_names_is_shortened(tmp_path: Path) -> None:
     path = write(tmp_path, ",".join(f"{index}{'x' * 1000}" for index in range(900)))
-    assert "and 890 more" in (told := refused(path))
-    assert len(told) < 2000
+    assert "and 890 more" in (message := refused(path))
+    assert len(message) < 2000
 
 
 def test_columns_of_other_names_are_read(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_column_of_a_role_has_no_other_role_by_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         ({"file": ""}, "--csv_file_column= is empty"),
         ({"label": ""}, "--csv_label_column= is empty"),
@@ -222,10 +222,10 @@ def test_column_of_a_role_has_no_other_role_by_its_name(tmp_path: Path) -> None:
         ({"split": "s", "group": "s"}, "--csv_group_column=s and --csv_split_column=s are the"),
     ],
 )
-def test_columns_that_are_not_different_are_refused(columns: dict[str, str], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_columns_that_are_not_different_are_refused(columns: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         CsvColumns(**columns)
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         validate.check(Config(**{f"csv_{role}_column": name for role, name in columns.items()}))
 
 
@@ -261,9 +261,9 @@ def test_relative_path_of_the_csv_file_is_enough(
 def test_missing_files_are_counted_and_ten_are_named(tmp_path: Path) -> None:
     lines = "".join(f"{index}.png,{index % 2}\n" for index in range(1200))
     path = write(tmp_path, "file,label\n" + lines, "0.png", "1.png")
-    told = refused(path)
-    assert f"names 1,198 files that are not in the folder {tmp_path}: '2.png', '3.png', " in told
-    assert "'11.png' and 1,188 more, the first in line 4" in told
+    message = refused(path)
+    assert f"names 1,198 files that are not in the folder {tmp_path}: '2.png', '3.png', " in message
+    assert "'11.png' and 1,188 more, the first in line 4" in message
 
 
 def test_extension_is_added_if_all_names_lack_it(tmp_path: Path) -> None:
@@ -285,13 +285,13 @@ def test_extension_is_added_in_its_own_case_and_beside_folders_of_the_same_name(
 
 def test_extension_is_not_added_if_a_file_has_none_or_another(tmp_path: Path) -> None:
     path = write(tmp_path, "file,label\na,cat\nb,dog\n", "a.jpg", "b.png")
-    told = refused(path)
-    assert "names 2 files that are not in the folder" in told
-    assert ", with or without the extension of an image: 'a', 'b'" in told
+    message = refused(path)
+    assert "names 2 files that are not in the folder" in message
+    assert ", with or without the extension of an image: 'a', 'b'" in message
     touch(tmp_path, "b.jpg", "a")
-    told = refused(path)
-    assert "names 1 file that is not in the folder" in told and ": 'b', the first" in told
-    assert "with or without" not in told
+    message = refused(path)
+    assert "names 1 file that is not in the folder" in message and ": 'b', the first" in message
+    assert "with or without" not in message
 
 
 @pytest.mark.parametrize("name", ["x", "x/", "x/.", ".", "./", "x/.."])
@@ -361,9 +361,11 @@ def test_path_that_leaves_the_folder_needs_a_flag(tmp_path: Path, outside: Path,
     if form == "file link":
         (root / "b.png").symlink_to(outside / "b.png")
     (root / "linked").symlink_to(outside)
-    told = refused(path)
-    assert told.startswith(f"{path}, line 3: ") and f"leads out of {root}, to '{outside}" in told
-    assert told.endswith("or give --follow_links")
+    message = refused(path)
+    assert (
+        message.startswith(f"{path}, line 3: ") and f"leads out of {root}, to '{outside}" in message
+    )
+    assert message.endswith("or give --follow_links")
     files = find_csv_layout(path, CsvColumns(), follow_links=True).splits["train"]
     assert [os.path.realpath(one) for one in files.paths] == [
         str(root / "a.png"),
@@ -412,8 +414,8 @@ def test_labels_are_in_one_form_and_sorted_by_their_bytes(tmp_path: Path) -> Non
 
 def test_file_with_two_labels_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "file,label\na.png,cat\nb.png,dog\n./a.png,dog\n")
-    told = refused(path)
-    assert "line 4: './a.png' has the label 'dog', and in line 2 'cat'. Several labels a" in told
+    message = refused(path)
+    assert "line 4: './a.png' has the label 'dog', and in line 2 'cat'. Several labels a" in message
     path.write_text("file,label\na.png,cat\nb.png,dog\nc.png,dog\n")
     (tmp_path / "c.png").unlink()
     (tmp_path / "c.png").symlink_to("a.png")
@@ -434,16 +436,16 @@ def test_file_in_two_splits_or_groups_is_refused(
 ) -> None:
     first, second = values
     text = f"file,label,{role}\na.png,cat,{first}\nb.png,dog,{first}\na.png,cat,{second}\n"
-    told = refused(write(tmp_path, text))
-    assert f"line 4: 'a.png' has the {role} '{second}', and in line 2 '{first}'" in told
+    message = refused(write(tmp_path, text))
+    assert f"line 4: 'a.png' has the {role} '{second}', and in line 2 '{first}'" in message
 
 
 @pytest.mark.parametrize("several", ["cat|dog", "dog ; cat", '"cat,dog"', "cat|cat"])
 def test_several_labels_in_a_field_are_refused(tmp_path: Path, several: str) -> None:
     path = write(tmp_path, f"file,label\na.png,cat\nb.png,dog\nc.png,{several}\n")
-    told = refused(path)
-    assert f"line 4: {several.strip(chr(34))!r} are several labels" in told
-    assert told.endswith("Several labels a picture are not supported")
+    message = refused(path)
+    assert f"line 4: {several.strip(chr(34))!r} are several labels" in message
+    assert message.endswith("Several labels a picture are not supported")
 
 
 def test_label_with_a_separator_is_a_name_where_its_parts_are_none(tmp_path: Path) -> None:
@@ -496,8 +498,8 @@ def test_splits_without_training_files_are_refused(tmp_path: Path) -> None:
 def test_classes_that_are_not_trained_are_refused(tmp_path: Path, split: str) -> None:
     path = splits_of(tmp_path, "train", "train", split)
     path.write_text(path.read_text().replace("2.png,a", "2.png,c"))
-    told = f"the {split} split of {path} has classes that the train split of {path} lacks: 'c'"
-    assert refused(path) == told
+    message = f"the {split} split of {path} has classes that the train split of {path} lacks: 'c'"
+    assert refused(path) == message
 
 
 def test_groups_are_codes_over_all_splits(tmp_path: Path) -> None:

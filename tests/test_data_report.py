@@ -15,7 +15,7 @@ from tl_keras.pictures.data_report import KINDS, DataReport, make_report, resolv
 CLASSES = ("cat", "dog", "owl")
 
 
-def look_at(rows: list[tuple[int, str, int]], photos: np.ndarray | None = None) -> DataReport:
+def small_report(rows: list[tuple[int, str, int]], photos: np.ndarray | None = None) -> DataReport:
     """Look at pictures given by (number of the photo, split, label); number -1 is blank."""
     photos = made_photos(20, size=32) if photos is None else photos
     images = np.stack(
@@ -39,7 +39,7 @@ def kept(report: DataReport, mode: str = "drop") -> list[int]:
 
 
 def test_look_finds_nothing_where_all_differ() -> None:
-    report = look_at([(0, "train", 0), (1, "train", 1), (2, "validation", 0), (3, "test", 1)])
+    report = small_report([(0, "train", 0), (1, "train", 1), (2, "validation", 0), (3, "test", 1)])
     assert counts_of(report) == {}
     assert list(report.findings) == list(KINDS)
     assert report.log_lines() == []
@@ -64,7 +64,7 @@ def test_look_finds_blank_pictures_of_one_colour_or_little_range() -> None:
 def test_look_counts_each_kind_and_tells_exact_from_near() -> None:
     photos = made_photos(30)
     photos[20:24] = [save_again(photo, 80) for photo in photos[:4]]
-    report = look_at(
+    report = small_report(
         [
             *((0, "train", 0), (0, "train", 0), (20, "train", 0)),  # 0 1 2: exact, near
             *((1, "train", 1), (1, "test", 1), (21, "validation", 1)),  # 3 4 5: leaks
@@ -106,7 +106,7 @@ def test_look_without_near_finds_exact_copies_alone() -> None:
 
 def test_report_as_json_has_the_form_that_is_documented() -> None:
     rows = [(0, "test", 0), *((0, "train", 1) for _ in range(30)), (-1, "train", 2)]
-    report = look_at(rows)
+    report = small_report(rows)
     found = json.loads(json.dumps(report.as_json()))
     assert list(found) == ["version", "pictures", "findings"]
     assert found["version"] == 1
@@ -140,7 +140,7 @@ def test_report_takes_names_of_any_bytes() -> None:
 
 
 def test_log_lines_name_three_examples_and_say_that_there_are_more() -> None:
-    report = look_at([(0, "train", 0) for _ in range(6)])
+    report = small_report([(0, "train", 0) for _ in range(6)])
     assert report.log_lines() == [
         "5 pictures are copies of another in the same split: 'train/1.png' and 'train/0.png',"
         " 'train/2.png' and 'train/0.png', 'train/3.png' and 'train/0.png', ..."
@@ -148,7 +148,7 @@ def test_log_lines_name_three_examples_and_say_that_there_are_more() -> None:
 
 
 def test_resolve_error_names_counts_files_and_the_ways_out() -> None:
-    report = look_at([(0, "train", 0), (0, "test", 0), (1, "train", 1), (1, "train", 1)])
+    report = small_report([(0, "train", 0), (0, "test", 0), (1, "train", 1), (1, "train", 1)])
     with pytest.raises(DataError) as caught:
         resolve(report, "error")
     for part in (
@@ -165,24 +165,24 @@ def test_resolve_error_accepts_near_duplicates_within_a_split_but_no_near_leak()
     photos = made_photos(30)
     photos[20] = save_again(photos[0], 80)
     rows = [(number, "train", 0) for number in range(21)]
-    report = look_at(rows, photos)
+    report = small_report(rows, photos)
     assert counts_of(report) == {"near_duplicate": 1}
     assert resolve(report, "error").all()
     rows[0] = (0, "test", 0)
     with pytest.raises(DataError, match="1 training .* nearly the same as a test picture"):
-        resolve(look_at(rows, photos), "error")
+        resolve(small_report(rows, photos), "error")
 
 
 def test_resolve_drop_refuses_to_leave_a_class_without_training_pictures() -> None:
     rows = [(0, "test", 0), (0, "train", 0), (1, "train", 1), (2, "train", 1)]
     with pytest.raises(DataError, match=r"no training picture of 1 of the classes: 'cat'"):
-        resolve(look_at(rows), "drop")
-    assert kept(look_at([*rows, (3, "train", 0)])) == [0, 2, 3, 4]
+        resolve(small_report(rows), "drop")
+    assert kept(small_report([*rows, (3, "train", 0)])) == [0, 2, 3, 4]
 
 
 def test_resolve_refuses_an_unknown_mode() -> None:
     with pytest.raises(ValueError, match="on_duplicates is one of warn, drop, error, not 'no'"):
-        resolve(look_at([(0, "train", 0)]), "no")
+        resolve(small_report([(0, "train", 0)]), "no")
 
 
 def test_look_refuses_columns_of_different_lengths() -> None:
@@ -203,7 +203,7 @@ PHOTOS = made_photos(10, size=16)
 def test_resolve_drop_leaves_no_leak_copy_or_conflict_outside_the_test_split(rows) -> None:
     # A last picture of each class that nothing is a copy of.
     rows = [*rows, (7, "train", 0), (8, "train", 1), (9, "train", 2)]
-    keep = resolve(look_at(rows, PHOTOS), "drop")
+    keep = resolve(small_report(rows, PHOTOS), "drop")
     tests = {number for number, split, _ in rows if split == "test"}
     labels: dict[int, set[int]] = {}
     first: dict[int, int] = {}

@@ -1,46 +1,24 @@
 """Tests of decoding one picture to the size of a model."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from sklearn.datasets import load_sample_image
+from written import PHOTO, jpeg, photo
 
 from tl_keras.pictures import decode, images, limits, pixels
 from tl_keras.pictures.picture_format import PictureFormat, Rendering
 
-PHOTO = Image.fromarray(load_sample_image("china.jpg"))
 FITS = ("crop", "pad", "stretch")
 EXIF_ORIENTATION = 0x0112
-
-
-def jpeg(picture: Image.Image, **options) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", **{"quality": 92, **options})
-    return file.getvalue()
-
-
-def photo(width: int, height: int) -> Image.Image:
-    return PHOTO.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def exif(orientation: int) -> Image.Exif:
     data = Image.Exif()
     data[EXIF_ORIENTATION] = orientation
     return data
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[bytes], str]:
-    def write_file(content: bytes) -> str:
-        path = tmp_path / "a.jpg"
-        path.write_bytes(content)
-        return str(path)
-
-    return write_file
 
 
 def fit_with_pillow(whole: Image.Image, size: int, fit: str) -> np.ndarray:

@@ -11,33 +11,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from sklearn.datasets import load_sample_image
+from written import jpeg, photo
 
 from tl_keras.pictures import decode, limits
 from tl_keras.pictures.picture_format import PictureFormat
-
-PHOTO = Image.fromarray(load_sample_image("china.jpg"))
-
-
-def jpeg(picture: Image.Image, **options) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", **{"quality": 92, **options})
-    return file.getvalue()
-
-
-def photo(width: int, height: int) -> Image.Image:
-    return PHOTO.resize((width, height), Image.Resampling.LANCZOS)
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[bytes], str]:
-    def write_file(content: bytes) -> str:
-        path = tmp_path / "a.jpg"
-        path.write_bytes(content)
-        return str(path)
-
-    return write_file
-
 
 # Scans: what the check counts, decoders may not see otherwise
 

@@ -537,9 +537,9 @@ def test_cache_that_cannot_be_written_is_left_out_with_one_warning(tmp_path, war
     paths = save(tmp_path / "p", images)
     found = read(paths, picture_cache=str(tmp_path / "file" / "cache"))
     np.testing.assert_array_equal(found.table, images)
-    [told] = warned
-    assert "decoded pictures are not kept: " in told
-    assert "cannot be written: Not a directory" in told
+    [message] = warned
+    assert "decoded pictures are not kept: " in message
+    assert "cannot be written: Not a directory" in message
 
 
 def test_full_disk_leaves_no_part_of_a_set(tmp_path, cache, monkeypatch, warned) -> None:
@@ -760,10 +760,10 @@ def test_program_names_a_streamed_picture_that_is_corrupt(
     words += [f"--workdir={workdir}"]
     for _ in range(2):
         assert main.main(["tl_keras", *words]) == DataError.exit_code
-        told = capfd.readouterr().err
-        assert f"tl_keras: {str(bad)!r} cannot be decoded: " in told.splitlines()[-1]
-        assert "Traceback" not in told
-        assert told.count("cannot be decoded") == 1
+        message = capfd.readouterr().err
+        assert f"tl_keras: {str(bad)!r} cannot be decoded: " in message.splitlines()[-1]
+        assert "Traceback" not in message
+        assert message.count("cannot be decoded") == 1
     bad.write_bytes(content)
     assert main.main(["tl_keras", *words]) == DataError.exit_code
     assert "are not those that" in capfd.readouterr().err

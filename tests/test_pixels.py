@@ -24,15 +24,6 @@ def read_set(folder: Path, names: list[str], training: int | None = None) -> pic
     return picture_set.read_pictures(paths, in_training, PictureFormat(32), options)
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[str, bytes], Path]:
-    def write_file(name: str, content: bytes) -> Path:
-        (tmp_path / name).write_bytes(content)
-        return tmp_path / name
-
-    return write_file
-
-
 # The range of pictures of more than 8 bits
 
 
@@ -128,8 +119,8 @@ def test_set_has_the_range_of_its_training_pictures(tmp_path: Path) -> None:
 
 def test_set_of_computed_tomography_is_read(tmp_path: Path, write: Callable) -> None:
     values = np.linspace(-1024, 3071, 32 * 32).reshape(32, 32, 1).round().astype(np.int16)
-    write("a.tif", tiff(values, 1))
-    write("b.tif", tiff(values // 2, 1, ">"))
+    write(tiff(values, 1), "a.tif")
+    write(tiff(values // 2, 1, ">"), "b.tif")
     decoded = read_set(tmp_path, ["a.tif", "b.tif"])
     low, high, _ = decoded.form.rendering
     assert (low, high) == tuple(np.sort(values, None)[[1, -2]])

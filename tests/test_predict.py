@@ -210,6 +210,7 @@ def test_command_averages_models_and_reads_paths_from_the_standard_input(
         (["--model={work}", "gone.png"], 65, "there is no file or folder 'gone.png'"),
         (["--model={work}", "{work}/log.txt"], 65, "none of the 1 files is a picture"),
         (["--model={work}/log.txt", "a.png"], 65, "is damaged, or no file of Keras"),
+        (["--model={work}", "--max_pixels=99", "{work}/../set/test"], 65, "none of the 12 files"),
     ],
 )
 def test_command_refuses_in_one_line(

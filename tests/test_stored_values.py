@@ -23,19 +23,10 @@ def raster_of(path: Path) -> Raster:
         return picture_file.load_raster(picture, file)
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[str, bytes], Path]:
-    def write_file(name: str, content: bytes) -> Path:
-        (tmp_path / name).write_bytes(content)
-        return tmp_path / name
-
-    return write_file
-
-
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_png_of_16_bits_keeps_its_values_and_channels(channels: int, write: Callable) -> None:
     values = RANDOM.integers(0, 65_536, (5, 7, channels)).astype(np.uint16)
-    raster = raster_of(write("a.png", png(values)))
+    raster = raster_of(write(png(values), "a.png"))
     colours = channels - (channels in (2, 4))
     expected = values[..., :colours]
     if channels == 2:
@@ -85,7 +76,7 @@ READ: dict[str, tuple[bytes, np.ndarray]] = {
 @pytest.mark.parametrize("kind", READ)
 def test_tiff_has_the_values_that_were_written(kind: str, write: Callable) -> None:
     content, expected = READ[kind]
-    raster = raster_of(write("a.tif", content))
+    raster = raster_of(write(content, "a.tif"))
     assert raster.alpha is None
     np.testing.assert_array_equal(raster.values, expected)
 
@@ -96,11 +87,11 @@ def test_tiff_with_alpha_has_the_values_that_were_written(
     kind: str, order: str, write: Callable
 ) -> None:
     values = shaped(4, kind)
-    raster = raster_of(write("a.tif", tiff(values, 2, order, t338=(2,))))
+    raster = raster_of(write(tiff(values, 2, order, t338=(2,)), "a.tif"))
     np.testing.assert_array_equal(raster.values, values[..., :3])
     np.testing.assert_array_equal(raster.alpha, values[..., 3:] // (1 if kind == "u1" else 257))
     if kind == "u1":
-        grey = raster_of(write("a.tif", tiff(values[..., :2], 1, order, t338=(2,))))
+        grey = raster_of(write(tiff(values[..., :2], 1, order, t338=(2,)), "a.tif"))
         np.testing.assert_array_equal(grey.values, np.repeat(values[..., :1], 3, axis=-1))
         np.testing.assert_array_equal(grey.alpha, values[..., 1:2])
 
@@ -128,7 +119,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 def test_tiff_that_would_be_read_wrongly_is_refused(kind: str, write: Callable) -> None:
     content, why = REFUSED[kind]
     with pytest.raises(limits.PictureError, match=why) as refused:
-        raster_of(write("a.tif", content))
+        raster_of(write(content, "a.tif"))
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -137,7 +128,7 @@ def test_tiff_that_would_be_read_wrongly_is_refused(kind: str, write: Callable) 
 def test_tiff_is_turned_upright(kind: str, orientation: int, write: Callable) -> None:
     values = READ[kind][1]
     photometric = 2 if values.shape[-1] == 3 else 1
-    path = write("a.tif", tiff(values, photometric, t274=(orientation,)))
+    path = write(tiff(values, photometric, t274=(orientation,)), "a.tif")
     expected = picture_file.turn_upright(values, orientation)
     np.testing.assert_array_equal(raster_of(path).values, expected)
 
@@ -203,10 +194,10 @@ def test_heic_is_named_with_the_way_to_read_it(
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     start = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     with pytest.raises(limits.PictureError, match="^HEIC is read with pip install 'tl_keras.heic"):
-        picture_file.load(write("a.heic", start + bytes(99)))
+        picture_file.load(write(start + bytes(99), "a.heic"))
     # A file of another extension that nobody takes for a picture.
     with pytest.raises(limits.NotAPictureError):
-        picture_file.load(write("a.dat", start + bytes(99)))
+        picture_file.load(write(start + bytes(99), "a.dat"))
 
 
 def test_avif_is_read_without_the_reader_of_heic(

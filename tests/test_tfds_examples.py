@@ -34,7 +34,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def in_order(dataset: Dataset, size: int, count: int) -> np.ndarray:
-    """Read the test split. Pictures are told apart by their labels, so there are two."""
+    """Read the test split. Each picture has another label, so that they can be put in order."""
     read = dataset.read("test", size)
     assert sorted(read.labels) == [0, 1][:count]
     return read.images[np.argsort(read.labels)]
@@ -164,7 +164,7 @@ def test_framed_pictures_may_differ_in_size_and_be_transparent(store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "damage", "told"),
+    ("shape", "damage", "message"),
     [
         ((None, None, 3), "cut", "cannot be used: "),
         ((8, 8, 3), "cut", "cannot be used: "),
@@ -174,7 +174,9 @@ def test_framed_pictures_may_differ_in_size_and_be_transparent(store) -> None:
         ((8, 8, 3), "jpeg size", "cannot be used: 9x8 pixels are not the declared 8x8"),
     ],
 )
-def test_corrupt_picture_is_named_by_split_and_index(store, shape, damage, told, tmp_path) -> None:
+def test_corrupt_picture_is_named_by_split_and_index(
+    store, shape, damage, message, tmp_path
+) -> None:
     good = encode(Image.fromarray(noise(2, 2, 3)), "PNG")
     wide = Image.new("RGB", (9, 8))
     bad = {
@@ -182,7 +184,7 @@ def test_corrupt_picture_is_named_by_split_and_index(store, shape, damage, told,
         "jpeg size": encode(wide, "JPEG"),
     }[damage]  # fmt: skip
     dataset = store([good, good, bad, good], shape)
-    with pytest.raises(DataError, match=told) as raised:
+    with pytest.raises(DataError, match=message) as raised:
         dataset.read("train", 8)
     message = str(raised.value)
     assert "\n" not in message

@@ -91,7 +91,7 @@ def test_usual_test_split_is_not_used_if_the_training_split_contains_it(data_dir
 
 
 @pytest.mark.parametrize(
-    ("selection", "told"),
+    ("selection", "message"),
     [
         ({"image_key": ""}, "no classified images.*--tfds_image_key and --tfds_label_key"),
         ({"image_key": "photo"}, "--tfds_image_key=photo is no feature .*'photo/left', 'photo/r"),
@@ -113,8 +113,8 @@ def test_usual_test_split_is_not_used_if_the_training_split_contains_it(data_dir
         ({"test_split": "fold4"}, "--tfds_test_split=fold4 is no split"),
     ],
 )  # fmt: skip
-def test_flag_that_names_nothing_useful_is_refused(data_dir, selection, told) -> None:
-    with pytest.raises((UsageError, DataError), match=told) as raised:
+def test_flag_that_names_nothing_useful_is_refused(data_dir, selection, message) -> None:
+    with pytest.raises((UsageError, DataError), match=message) as raised:
         open_unusual(data_dir, **selection)
     assert "\n" not in str(raised.value)
 

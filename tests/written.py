@@ -1,9 +1,26 @@
-"""PNG and TIFF files of given values, written by hand."""
+"""Picture files for tests: PNG and TIFF of given values, written by hand, and JPEG photographs."""
 
+import io
 import struct
 import zlib
 
 import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+PHOTO = Image.fromarray(load_sample_image("china.jpg"))
+
+
+def jpeg(picture: Image.Image, **options) -> bytes:
+    """Return a picture as JPEG, of quality 92 unless the options of Pillow say otherwise."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", **{"quality": 92, **options})
+    return file.getvalue()
+
+
+def photo(width: int, height: int) -> Image.Image:
+    """Return the photograph, stretched to a size."""
+    return PHOTO.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def png(values: np.ndarray) -> bytes:

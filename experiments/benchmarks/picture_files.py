@@ -1,7 +1,7 @@
-"""Folders of picture files for the rows that read them, written by a process of its own.
+"""Folders of picture files for the rows that read them. A separate process writes the files.
 
-Light to import: the process that measures stays small, since a peak of memory that Linux tells of a
-child can be that of its parent.
+This module is light to import, so that the measuring process stays small: the peak memory that
+Linux reports for a child process can be that of its parent.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How this program reads picture files, as a contender and as a program of its own.
+"""The contender of tl_keras that reads picture files, in the process or as a separate program.
 
 `python -m experiments.benchmarks.read_folder FOLDER SIZE CACHE` reads a folder as a command of
 tl_keras does before it trains. TensorFlow is not imported.

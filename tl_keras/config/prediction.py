@@ -27,4 +27,9 @@ class PredictionOptions:
     json: bool = option(False, "print one JSON object per line", OUTPUT)
     csv: str = option("", "file for the probabilities of all classes, as CSV", OUTPUT)
     embeddings: str = option("", "file for the features before the head, as NumPy's .npz", OUTPUT)
+    max_pixels: int = option(
+        50_000_000,
+        "limit of the pixels of a picture, which bounds the memory for decoding it",
+        PREDICTING, unit="pixels", low=1, high=4e9, rare=True,
+    )  # fmt: skip
     debug: bool = option(False, "print the traceback of an error", OUTPUT, rare=True)

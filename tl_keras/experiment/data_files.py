@@ -1,4 +1,4 @@
-"""What a workdir says about picture files: what was found in them, and which of them tested.
+"""The files of a workdir about the pictures: what was found in them, and their splits.
 
     data_report.json    {"target": REPORT, "source": REPORT}, see `pictures.data_report`; with null
                         for a dataset whose pictures were not decoded before training

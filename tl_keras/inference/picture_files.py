@@ -3,15 +3,14 @@
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from tl_keras.errors import DataError
 from tl_keras.pictures import decode, limits, picture_file
-from tl_keras.pictures.arrays import ImageArray
 from tl_keras.pictures.picture_format import PictureFormat
+from tl_keras.pictures.streamed import StreamedImages
 
 
 def list_files(paths: Iterable[str]) -> list[str]:
@@ -46,48 +45,37 @@ def _walk(folder: str) -> list[str]:
     return found
 
 
-class PictureFiles(ImageArray):
-    """The images of files. A file that cannot be decoded gives a black image, and is remembered.
+class PictureFiles(StreamedImages):
+    """Streamed images of which a file that cannot be decoded is black, and is remembered.
 
     Attributes:
         problems: why a file has no image, by its index. Only files that were asked for are in it.
         no_pictures: the same of files that are no pictures at all.
     """
 
-    def __init__(self, paths: Sequence[str], form: PictureFormat, channels: int):
-        """Choose files.
+    def __init__(
+        self,
+        paths: Sequence[str],
+        form: PictureFormat,
+        channels: int,
+        digest: str = "",
+        max_pixels: int = limits.MAX_PIXELS,
+    ):
+        """Choose files; the arguments are those of `StreamedImages`.
 
-        Args:
-            paths: of the files.
-            form: the pictures that are wanted.
-            channels: 1 or 3; colours become luminance, and grey is repeated.
+        Colours become luminance where `channels` is 1, and grey is repeated where it is 3.
         """
-        super().__init__((len(paths), form.size, form.size, channels), digest="")
+        super().__init__(paths, form, channels, digest, max_pixels)
         self.problems: dict[int, str] = {}
         self.no_pictures: dict[int, str] = {}
-        self._paths = paths
-        self._form = form
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Decode the images at `indices`, in parallel.
-
-        Raises:
-            DataError: there is not enough memory for one.
-        """
-        images = np.zeros((len(indices), *self.shape[1:]), np.uint8)
-        for place, image in enumerate(self._pool.map(self._decode, indices.tolist())):
-            if image is not None:
-                images[place] = image
-        return images
-
-    def _decode(self, index: int) -> np.ndarray | None:
+    def _decode(self, index: int) -> np.ndarray:
         path = self._paths[index]
         try:
             # A pipe would block until something is written.
             if not stat.S_ISREG(Path(path).stat().st_mode):
                 raise limits.PictureError("it is no regular file")
-            image = decode.decode(path, self._form).image
+            image = decode.decode(path, self._form, self._max_pixels).image
             return picture_file.with_channels(image, self.shape[-1])
         except limits.NotAPictureError as error:
             self.no_pictures[index] = str(error)
@@ -97,4 +85,4 @@ class PictureFiles(ImageArray):
             self.problems[index] = error.strerror or type(error).__name__
         except MemoryError as error:
             raise DataError(f"there is not enough memory to decode {path!r}") from error
-        return None
+        return np.zeros(self.shape[1:], np.uint8)

@@ -40,7 +40,7 @@ def run(options: PredictionOptions, pictures: Sequence[str]) -> str:
     paths = list_files(_read_paths(pictures))
     if not paths:
         raise DataError(f"there is no file in {', '.join(map(repr, pictures[:_MAX_LISTED]))}")
-    probabilities, features, good = _predict(models, paths)
+    probabilities, features, good = _predict(models, paths, options.max_pixels)
     paths = [path for path, is_good in zip(paths, good, strict=True) if is_good]
     names = models[0].class_names
     if options.csv:
@@ -74,7 +74,7 @@ def _check_same_classes(models: Sequence[TrainedModel]) -> None:
 
 
 def _predict(
-    models: Sequence[TrainedModel], paths: Sequence[str]
+    models: Sequence[TrainedModel], paths: Sequence[str], max_pixels: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predict files with each model, and report the bad files.
 
@@ -84,7 +84,7 @@ def _predict(
     """
     good, outputs = np.ones(len(paths), bool), []
     for model in models:
-        found = PictureFiles(paths, model.form, model.channels)
+        found = PictureFiles(paths, model.form, model.channels, max_pixels=max_pixels)
         outputs.append(model.run(found))
         good[[*found.problems, *found.no_pictures]] = False
         if model is models[0]:

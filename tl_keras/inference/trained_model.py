@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -169,18 +168,3 @@ class TrainedModel:
             for one in pictures
         ]
         return np.stack(fitted) if fitted else np.empty((0, side, side, self.channels), np.uint8)
-
-
-def describe(model: TrainedModel) -> dict[str, Any]:
-    """Return what a model says about itself, for JSON."""
-    form = model.form
-    return {
-        "model": os.fspath(model.path),
-        "dataset": model.origin.dataset,
-        "classes": list(model.class_names),
-        "image_size": model.origin.image_size,
-        "channels": model.channels,
-        "fit": form.fit,
-        "framed": form.framed,
-        "test": model.origin.test,
-    }

@@ -1,4 +1,4 @@
-"""What is found by looking at all pictures of a set, computed once for each kept set."""
+"""The analysis of all pictures of a set: copies and blanks. It is computed once per kept set."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ _BYTES_PER_PICTURE = 8 + 8 + 1
 
 
 class Analysis(NamedTuple):
-    """What was found.
+    """The result of an analysis.
 
     Attributes:
         duplicates: groups of copies.

@@ -1,4 +1,4 @@
-"""Images that stand where an array does, and are read when they are indexed."""
+"""Image arrays that read their images when they are indexed."""
 
 import hashlib
 from typing import Any, Self
@@ -94,5 +94,5 @@ class StoredImages(ImageArray):
         return type(self)(self._table, self._rows[indices], self._digest_of(indices))
 
 
-# What stands for the images of a dataset.
+# The type of the images of a dataset.
 Images = np.ndarray | ImageArray

@@ -216,7 +216,9 @@ class _TableBuilder:
 
     def _parse_group(self, text: str) -> str:
         if not text:
-            raise ValueError("it has no group. Give one of its own to a file that is in none")
+            raise ValueError(
+                "its group is empty. Give a file that belongs to no group a unique group"
+            )
         return unicodedata.normalize("NFC", text)
 
     def finish(self) -> Table:

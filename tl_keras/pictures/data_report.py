@@ -57,7 +57,7 @@ class Finding:
 
 
 class DataReport(NamedTuple):
-    """What was found. All arrays are about the n pictures.
+    """The report. All arrays are about the n pictures.
 
     Attributes:
         labels: (n,) int64.

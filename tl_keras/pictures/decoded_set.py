@@ -135,7 +135,7 @@ class DecodedSet:
         self.done = done
 
     def clear(self) -> None:
-        """Begin anew, without records.
+        """Remove all records.
 
         Raises:
             WriteError: the folder cannot be written.

@@ -126,7 +126,7 @@ def find_duplicates(images: np.ndarray, *, exact_only: bool = False) -> Duplicat
     digests = np.empty(len(images), "S32")
     signatures = _Signatures.allocate(len(images) if near else 0)
     shape = (len(images), SIDE, SIDE, images.shape[-1])
-    # Where they are few, the thumbnails stand for the images in what follows.
+    # The thumbnails of a small set are kept, so that they are not computed again.
     kept = np.empty(shape, np.uint8) if math.prod(shape) <= _MAX_THUMBNAIL_BYTES else None
     for chunk in _chunks(images):
         part = np.ascontiguousarray(images[chunk])

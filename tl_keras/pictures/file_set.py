@@ -7,7 +7,7 @@
 Rows are written before their records. A killed process loses the pictures after the last record.
 Each record has the checksum of its row: damage is found, and only damaged rows are decoded again.
 A complete set may be mapped by other processes. It is never truncated: if its records or the sizes
-of its files are wrong, its files are removed, which does not harm a mapping, and it begins anew.
+of its files are wrong, its files are removed, which does not harm a mapping, and made again.
 """
 
 import os

@@ -166,7 +166,7 @@ class KeptSets:
                 del sizes[name]
 
     def _list_sets(self) -> list[str]:
-        """Return the names of all sets, oldest use first. Other folders are of the user."""
+        """Return the names of all sets, oldest use first. Other folders belong to the user."""
         used = {}
         with contextlib.suppress(OSError):
             for entry in os.scandir(self.folder):

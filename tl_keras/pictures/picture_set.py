@@ -147,7 +147,7 @@ class _Work(NamedTuple):
     def _find_problems(self, target: DecodedSet) -> dict[int, str]:
         """Decode the unusable files of `target` again, and return their problems.
 
-        A file may have become readable without a change of its own. Then the set begins anew.
+        A file may have become readable without being changed. Then all is decoded again.
         """
         unusable = np.flatnonzero(target.records["status"] == UNUSABLE).tolist()
         problems: dict[int, str] = {}
