@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 import tl_keras
 from tl_keras import main, predict
 from tl_keras.errors import DataError, UsageError
+from tl_keras.inference import predict_files
 from tl_keras.inference.find_model import find_model
 from tl_keras.inference.picture_files import PictureFiles, list_files
 from tl_keras.models import model_file
@@ -185,6 +187,17 @@ def test_command_measures_folders_that_are_named_after_classes(
         assert stored["embeddings"].shape[0] == len(stored["files"]) == 12
     found = json.loads(run(capfd, *words, "--json")[-1])
     assert found["accuracy"] == test["accuracy"]
+
+
+def test_folders_are_classes_also_with_accents_of_two_characters(tmp_path: Path) -> None:
+    paths = [
+        str(tmp_path / unicodedata.normalize("NFD", "café") / "0.png"),
+        str(tmp_path / "tea/1"),
+    ]
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1]], np.float32)
+    names = (unicodedata.normalize("NFC", "café"), "tea")
+    [line] = predict_files.compare_with_folders(paths, probabilities, names, as_json=False)
+    assert line == "accuracy 50.00% (1 of 2 pictures), balanced 50.00%"
 
 
 def test_command_averages_models_and_reads_paths_from_the_standard_input(

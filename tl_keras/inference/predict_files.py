@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def run(options: PredictionOptions, pictures: Sequence[str]) -> str:
         format_line(*one, names, options.top) for one in zip(paths, probabilities, strict=True)
     ]
     if options.true:
-        lines += _compare(paths, probabilities, names, as_json=options.json)
+        lines += compare_with_folders(paths, probabilities, names, as_json=options.json)
     return "\n".join(lines)
 
 
@@ -140,12 +141,14 @@ def _write_embeddings(path: Path, paths: Sequence[str], features: np.ndarray) ->
     files.write_bytes(path, content.getvalue())
 
 
-def _compare(
+def compare_with_folders(
     paths: Sequence[str], probabilities: np.ndarray, names: Sequence[str], *, as_json: bool
 ) -> list[str]:
     """Return lines on the accuracy, where folders are named after the classes of their files."""
     index_of = {name: index for index, name in enumerate(names)}
-    labels = np.array([index_of.get(Path(path).parent.name, -1) for path in paths])
+    # As in `layout`, names that look the same are one class.
+    folders = [unicodedata.normalize("NFC", Path(path).parent.name) for path in paths]
+    labels = np.array([index_of.get(folder, -1) for folder in folders])
     known = labels >= 0
     if not known.any():
         raise UsageError(
