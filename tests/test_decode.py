@@ -282,9 +282,9 @@ def test_decode_knows_grey_pictures_stored_in_colour(tmp_path: Path) -> None:
 def test_large_picture_is_framed_as_a_smaller_one(tmp_path: Path) -> None:
     page = np.full((4200, 5600), 255, np.uint8)
     page[1000:2600, 2000:2400] = 0
-    page[2600:3000, 2000:3600] = 0  # an L
+    page[2600:3000, 2000:3300] = 0  # an L
     Image.fromarray(page).save(tmp_path / "a.png", compress_level=1)
     framed = decode.decode(str(tmp_path / "a.png"), PictureFormat(28, framed=True)).image
-    expected = images.frame(page[::7, ::7][None])[0]
+    expected = images.frame(page[None])[0]
     assert expected.max() == 255
     assert np.abs(framed.astype(int) - expected).max() <= 16
